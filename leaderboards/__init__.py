@@ -1,0 +1,1 @@
+"""Published numbers and committed, reproducible results."""

@@ -1,0 +1,1 @@
+"""Model parts that more than one method is built from."""

@@ -1,0 +1,1 @@
+"""Metrics: they read predictions and the annotation table, never a model."""

@@ -1,0 +1,168 @@
+"""The annotation table: one row per (image, expression), kept as Arrow, memory-mapped from disk.
+
+It is the only thing that passes between the files on disk and everything else: the loader of training samples, the
+metrics, the statistics. Boxes are as annotated (never clipped, never rounded), text is as written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from vgbench.errors import UserError
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),  # unique in the table; predictions refer to it
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),  # path below the image root
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("expression", pa.string(), nullable=False),
+        pa.field("boxes", pa.list_(pa.float64()), nullable=False),  # 4n numbers, xyxy pixels; n = 0: no target
+        pa.field("masks", pa.list_(pa.string()), nullable=False),  # n COCO RLE counts of size [height, width], or none
+        pa.field("polygons", pa.list_(pa.int32()), nullable=False),  # polygons per mask (0: was an RLE); as ``masks``
+        pa.field("ann_ids", pa.list_(pa.int64()), nullable=False),  # n annotation ids, or none known
+        pa.field("categories", pa.list_(pa.string()), nullable=False),  # n category names, or none known
+        pa.field("ref_id", pa.int64()),
+        pa.field("sent_id", pa.int64()),
+        pa.field("group", pa.int64(), nullable=False),  # sampling unit of the official recipes (object; or image)
+        pa.field("source", pa.string(), nullable=False),  # coco, vg, flickr, saiaprtc12, refshapes, ...
+        pa.field("split", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One expression. ``boxes`` is float64 [n, 4] xyxy; ``masks`` holds n COCO RLEs, or nothing if there are none."""
+
+    key: str
+    image_id: int
+    image: str
+    width: int
+    height: int
+    expression: str
+    boxes: np.ndarray
+    masks: tuple[dict[str, Any], ...]
+    polygons: tuple[int, ...]
+    ann_ids: tuple[int, ...]
+    categories: tuple[str, ...]
+    ref_id: int | None
+    sent_id: int | None
+    group: int
+    source: str
+    split: str
+
+    @property
+    def no_target(self) -> bool:
+        return len(self.boxes) == 0
+
+
+class AnnotationTable:
+    """A read-only table of expressions with :data:`SCHEMA`, plus a small dictionary about where it comes from.
+
+    ``info`` always has ``dataset``, ``split``, ``task`` ("rec" or "grec"), ``sources`` (file name -> SHA-256) and
+    ``image_root``; ``skipped`` counts what was left out, by reason.
+    """
+
+    def __init__(self, arrow: pa.Table, info: dict[str, Any]) -> None:
+        if arrow.schema.names != SCHEMA.names:
+            raise ValueError(f"annotation table has columns {arrow.schema.names}, expected {SCHEMA.names}")
+        self.arrow = arrow
+        self.info = info
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[dict[str, Any]], info: dict[str, Any]) -> AnnotationTable:
+        """Build from dictionaries with the columns of :data:`SCHEMA` (``boxes``: n x 4 or flat)."""
+        columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        for row in rows:
+            for name, values in columns.items():
+                values.append(row[name])
+        columns["boxes"] = [np.asarray(value, dtype=np.float64).reshape(-1).tolist() for value in columns["boxes"]]
+        return cls(pa.table(columns, schema=SCHEMA), info)
+
+    def __len__(self) -> int:
+        return self.arrow.num_rows
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self.row(index) for index in range(len(self)))
+
+    @cached_property
+    def _columns(self) -> dict[str, Any]:
+        return {name: self.arrow.column(name).combine_chunks() for name in SCHEMA.names}
+
+    def row(self, index: int) -> Row:
+        """The expression at ``index`` (0-based)."""
+        value = {name: column[index].as_py() for name, column in self._columns.items()}
+        size = [value["height"], value["width"]]
+        value["boxes"] = np.asarray(value["boxes"], dtype=np.float64).reshape(-1, 4)
+        value["masks"] = tuple({"size": size, "counts": counts} for counts in value["masks"])
+        for name in ("polygons", "ann_ids", "categories"):
+            value[name] = tuple(value[name])
+        return Row(**value)
+
+    def column(self, name: str) -> np.ndarray:
+        """A scalar column as NumPy array."""
+        return self.arrow.column(name).to_numpy()
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> AnnotationTable:
+        return AnnotationTable(self.arrow.take(pa.array(indices)), self.info)
+
+    @property
+    def has_masks(self) -> bool:
+        """True if any expression carries a mask."""
+        return len(self._columns["masks"].flatten()) > 0
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over all cells: the identity of the data that a result was computed on."""
+        digest = hashlib.sha256()
+        for name in SCHEMA.names:
+            digest.update(name.encode())
+            digest.update(json.dumps(self.arrow.column(name).to_pylist(), separators=(",", ":")).encode())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write atomically (temporary file, fsync, rename)."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        info = {**self.info, "hash": self.hash}
+        table = self.arrow.replace_schema_metadata({"vgbench": json.dumps(info)})
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            with temporary.open("wb") as file:
+                with pa.ipc.new_file(file, table.schema) as writer:
+                    writer.write_table(table)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def open(cls, path: Path) -> AnnotationTable:
+        """Open memory-mapped.
+
+        Raises:
+            UserError: if the file is not an annotation table.
+        """
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            info = json.loads(table.schema.metadata[b"vgbench"])
+        except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: not an annotation table ({error}); delete it, it is built again") from error
+        opened = cls(table.replace_schema_metadata(None), info)
+        if "hash" in info:
+            opened.__dict__["hash"] = info.pop("hash")
+        return opened
