@@ -1,0 +1,98 @@
+"""Optimisation as the official recipes define it: parameter groups, schedules as pure functions, clipping, EMA.
+
+A recipe (``recipe`` in the configuration) has ``lr``, ``optimizer`` (a class and its arguments), ``schedule``,
+``clip_norm``. The conformance cases ``*-steps`` run these same functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Schedule(Protocol):
+    """Learning-rate factor as a pure function of progress, so that a resumed run needs no state."""
+
+    def __call__(self, epoch: int, step: int, steps_per_epoch: int) -> float:
+        """Factor on every group's base rate for the optimiser step ``step`` (within ``epoch``), both from 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class WarmupMultiStep:
+    """Per-epoch linear warm-up, then a factor ``gamma`` for every milestone reached (epochs counted from 1).
+
+    Epoch e = 1, 2, ...: ``e / (warmup_epochs + 1)`` while e <= warmup_epochs, else ``gamma ** #{m : e >= m}``
+    (ALVG, SimVG; with ``warmup_epochs=0`` a plain step schedule).
+    """
+
+    milestones: Sequence[int] = ()
+    warmup_epochs: int = 0
+    gamma: float = 0.1
+
+    def __call__(self, epoch: int, step: int, steps_per_epoch: int) -> float:
+        number = epoch + 1
+        if number <= self.warmup_epochs:
+            return number / (self.warmup_epochs + 1)
+        return self.gamma ** sum(number >= milestone for milestone in self.milestones)
+
+
+@dataclass(frozen=True)
+class WarmupCosine:
+    """Linear warm-up over ``warmup_steps`` steps, then a half cosine down to ``final`` at the end of ``epochs``."""
+
+    epochs: int
+    warmup_steps: int = 0
+    final: float = 0.0
+
+    def __call__(self, epoch: int, step: int, steps_per_epoch: int) -> float:
+        done = epoch * steps_per_epoch + step
+        if done < self.warmup_steps:
+            return (done + 1) / (self.warmup_steps + 1)
+        total = max(1, self.epochs * steps_per_epoch - self.warmup_steps)
+        progress = min(1.0, (done - self.warmup_steps) / total)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def build_optimizer(
+    groups: Sequence[Mapping[str, Any]], factory: Callable[..., torch.optim.Optimizer]
+) -> torch.optim.Optimizer:
+    """An optimiser over named groups; each group remembers its base rate as ``initial_lr``."""
+    optimizer = factory([{**group, "params": list(group["params"])} for group in groups])
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's rate to ``initial_lr * factor``."""
+    for group in optimizer.param_groups:
+        rate = group["initial_lr"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
+    """Scale all gradients together by ``max_norm / (norm + 1e-6)`` if that is below 1; returns the norm before."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+
+
+def ema_update(average: Sequence[Tensor], current: Sequence[Tensor], updates: int, max_decay: float) -> None:
+    """Exponential moving average in place, decay ``min(max_decay, (s + 1) / (s + 10))`` after ``s`` earlier updates.
+
+    Source: SimVG's training loop; parameters and buffers alike (integer buffers are copied).
+    """
+    decay = min(max_decay, (updates + 1) / (updates + 10))
+    for mean, value in zip(average, current, strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value.to(mean.dtype), 1 - decay)
+        else:
+            mean.copy_(value)
