@@ -1,0 +1,55 @@
+"""Box formats and overlaps. A box is the last axis of a tensor; every function broadcasts over the axes before it.
+
+Overlaps are computed in float32 whatever the autocast state. ``eps`` is *added* to both denominators, which is the
+convention of the DETR family (detrex: 1e-6, DETR: 0).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["cxcywh_to_xyxy", "giou", "iou", "pairwise", "xyxy_to_cxcywh"]
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """(centre x, centre y, width, height) [..., 4] -> (left, top, right, bottom) [..., 4]."""
+    centre, size = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([centre - 0.5 * size, centre + 0.5 * size], dim=-1)
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """(left, top, right, bottom) [..., 4] -> (centre x, centre y, width, height) [..., 4]."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([0.5 * (low + high), high - low], dim=-1)
+
+
+def _areas(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Both boxes in float32, intersection and union area [...]."""
+    first, second = first.float(), second.float()
+    overlap = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])
+    intersection = overlap.clamp(min=0).prod(-1)
+    union = (first[..., 2:] - first[..., :2]).prod(-1) + (second[..., 2:] - second[..., :2]).prod(-1) - intersection
+    return first, second, intersection, union
+
+
+def iou(first: Tensor, second: Tensor, eps: float = 0.0) -> Tensor:
+    """Intersection over union ``I / (U + eps)`` of xyxy boxes [..., 4] and [..., 4] -> [...] in [0, 1]."""
+    _, _, intersection, union = _areas(first, second)
+    return intersection / (union + eps)
+
+
+def giou(first: Tensor, second: Tensor, eps: float = 0.0) -> Tensor:
+    """Generalised IoU ``I / (U + eps) - (C - U) / (C + eps)`` of xyxy boxes -> [...] in [-1, 1]; C is the hull's area.
+
+    Source: Rezatofighi et al., CVPR 2019.
+    """
+    first, second, intersection, union = _areas(first, second)
+    hull = torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])
+    area = hull.clamp(min=0).prod(-1)
+    return intersection / (union + eps) - (area - union) / (area + eps)
+
+
+def pairwise(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Views [..., n, 1, 4] and [..., 1, m, 4] of [..., n, 4] and [..., m, 4]: ``iou(*pairwise(a, b))`` is [..., n, m]."""
+    return first.unsqueeze(-2), second.unsqueeze(-3)
