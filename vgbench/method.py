@@ -61,6 +61,7 @@ class Sample(TypedDict, total=False):
     pad: Tensor  # [H, W] bool, True = padding of the network input; absent: nothing is padded
     geometry: Geometry
     key: str  # the expression's key in the annotation table
+    image_id: int  # of the annotation table
     extra: dict[str, Tensor]  # per-expression inputs that the method declares in ``extra_inputs``
 
 
@@ -83,6 +84,9 @@ class Batch:
         extra: tensors [B, ...] by name, as declared in :attr:`GroundingMethod.extra_inputs`.
         geometry: one per sample.
         keys: one per sample.
+        texts: the texts as the transform left them.
+        skipped: reasons of the samples that had to be left out.
+        image_ids: one per sample; expressions of one image share it (and, untouched by augmentation, the image).
     """
 
     image: Tensor
@@ -96,6 +100,8 @@ class Batch:
     geometry: Sequence[Geometry] = ()
     keys: Sequence[str] = ()
     texts: Sequence[str] = ()
+    skipped: Sequence[str] = ()
+    image_ids: Sequence[int] = ()
 
     def __len__(self) -> int:
         return self.image.shape[0]

@@ -1,0 +1,222 @@
+"""The command line. Nothing heavy is imported before a command is known: ``vgbench --help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vgbench.errors import UserError
+
+OVERRIDES = "Anything can be overridden in Hydra's syntax (key=value, +key=value, ~key); -m sweeps over a,b,c."
+
+EXAMPLES = {
+    "run": "vgbench run method=alvg dataset=refcoco dataset.data_root=data method.tokenizer=beit3.spm "
+    "pretrained=beit3_base_indomain_patch16_224.pth trainer=gpu",
+    "eval": "vgbench eval method=alvg dataset=refcoco dataset.data_root=data checkpoint=runs/alvg-refcoco",
+    "bench": "vgbench bench method=alvg trainer.precision=bf16-mixed bench.batch_size=2",
+    "predict": 'vgbench predict image.jpg "the red mug left of the sink" checkpoint=runs/alvg-refcoco',
+    "score": "vgbench score predictions.jsonl dataset=refcoco split=val dataset.data_root=data",
+    "compare": "vgbench compare runs/ --format latex",
+    "list": "vgbench list methods",
+    "data": "vgbench data verify dataset=refcoco dataset.data_root=data",
+    "conform": "vgbench conform tests/conformance/alvg-rec-a",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vgbench",
+        description="Train, evaluate and compare visual-grounding methods under one roof.",
+        epilog="first steps: vgbench list; vgbench run method=alvg dataset=refshapes; vgbench compare",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def add(name: str, help: str, **options: Any) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=help,
+            description=help,
+            epilog=f"example: {EXAMPLES[name]}",
+            **options,
+        )
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        return command
+
+    for name, help in {
+        "run": "Train a method on a dataset, evaluate it, write a run folder.",
+        "eval": "Evaluate a checkpoint (ours or the authors') and write a run folder.",
+        "bench": "Measure training and inference speed, memory and FLOPs.",
+    }.items():
+        command = add(name, f"{help} {OVERRIDES}")
+        command.add_argument("overrides", nargs="*", metavar="key=value")
+        command.add_argument("-m", "--multirun", action="store_true", help="run every combination of a,b,c values")
+        command.add_argument("--cfg", choices=["job", "hydra", "all"], help="print the composed configuration and stop")
+
+    command = add("predict", "Ground an expression in an image: draws the result, prints JSON.")
+    command.add_argument("image", type=Path)
+    command.add_argument("expression")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="checkpoint=... and the like")
+    command.add_argument("-o", "--output", type=Path, help="picture to write (default: <image>.grounded.png)")
+
+    command = add("score", "Score a predictions file (JSONL or Parquet; schema: vgbench/metrics/README.md).")
+    command.add_argument("file", help='predictions file, or "trivial" for the centre box of median size')
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=... split=... [task=...]")
+    command.add_argument("--variant", action="append", default=[], metavar="TASK/NAME", help="a named metric variant")
+    command.add_argument("--json", type=Path, help="also write the report as JSON")
+
+    command = add("compare", "Print the leaderboard of run folders.")
+    command.add_argument("runs", nargs="*", type=Path, help="run folders, or folders of them (default: runs/)")
+    command.add_argument("--format", choices=["markdown", "csv", "json", "latex"], default="markdown")
+    command.add_argument("--output", type=Path, help="write to a file instead of the terminal")
+
+    command = add("list", "List methods, datasets, recipes and metrics.")
+    command.add_argument("what", nargs="?", choices=["methods", "datasets", "recipes", "metrics"])
+
+    command = add("data", "Look after datasets.")
+    command.add_argument("action", choices=["verify", "build", "list"])
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=... dataset.data_root=...")
+    command.add_argument("--decode", action="store_true", help="verify: decode every image, not only its header")
+    command.add_argument("--strict", action="store_true", help="verify: exit 1 on any difference")
+
+    command = add("conform", "Compare our methods with what the official code computed.")
+    command.add_argument("cases", nargs="+", type=Path, metavar="CASE")
+    command.add_argument("--device", default="cpu")
+    command.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    command.add_argument("--json", type=Path, help="write all results")
+    return parser
+
+
+def compose(overrides: Sequence[str]) -> Any:
+    """The configuration of ``vgbench run`` with overrides, composed without running anything.
+
+    ``data_root=...`` and ``image_root=...`` are short for ``dataset.data_root=...`` and ``dataset.image_root=...``.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+
+    with initialize_config_module("vgbench.configs", version_base="1.3"):
+        return hydra_compose("run", overrides=expand(overrides), return_hydra_config=True)
+
+
+def expand(overrides: Sequence[str]) -> list[str]:
+    """Spell out the short forms of override keys."""
+    short = ("data_root=", "image_root=", "split_by=")
+    return [f"dataset.{item}" if item.startswith(short) else item for item in overrides]
+
+
+def _hydra(name: str, arguments: argparse.Namespace) -> int:
+    """Hand over to Hydra, which composes the configuration and calls the command once per sweep point."""
+    import hydra
+
+    argv = expand(arguments.overrides)
+    if arguments.cfg:
+        argv += ["--cfg", arguments.cfg]
+    if arguments.multirun:
+        argv += ["--multirun"]
+    sys.argv = [f"vgbench {name}", *argv]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, we make one line of them
+
+    def command(config: Any) -> Any:
+        from vgbench import bench, runner
+
+        return {"run": runner.run, "eval": runner.evaluate, "bench": bench.bench}[name](config)
+
+    hydra.main(version_base="1.3", config_path="pkg://vgbench.configs", config_name="run")(command)()
+    return 0
+
+
+def _split_overrides(overrides: Sequence[str], *own: str) -> tuple[dict[str, str], list[str]]:
+    """Separate the command's own ``key=value`` arguments from configuration overrides."""
+    mine: dict[str, str] = {}
+    rest = []
+    for item in overrides:
+        key, _, value = item.partition("=")
+        if key in own:
+            mine[key] = value
+        else:
+            rest.append(item)
+    return mine, rest
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command in ("run", "eval", "bench"):
+        return _hydra(arguments.command, arguments)
+    if arguments.command == "conform":
+        from vgbench.conform import main as conform
+
+        return conform(arguments.cases, arguments.device, arguments.precision, arguments.json)
+    if arguments.command == "compare":
+        from vgbench import leaderboard
+
+        return leaderboard.main(arguments.runs or [Path("runs")], arguments.format, arguments.output)
+    if arguments.command == "list":
+        from vgbench.catalog import print_catalog
+
+        return print_catalog(arguments.what)
+    if arguments.command == "data":
+        from vgbench import data
+
+        return data.main(arguments.action, arguments.overrides, arguments.decode, arguments.strict)
+    if arguments.command == "score":
+        from vgbench import score
+
+        own, overrides = _split_overrides(arguments.overrides, "split")
+        return score.main(arguments.file, compose(overrides), own.get("split"), arguments.variant, arguments.json)
+    from vgbench import runner
+
+    return runner.predict(arguments.image, arguments.expression, compose(arguments.overrides), arguments.output)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. Exit code 2 and one line for what the user can mend; tracebacks only for our own bugs."""
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if arguments.version:
+        from vgbench import __version__
+
+        print(f"vgbench {__version__}")
+        return 0
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return _run(arguments)
+    except UserError as error:
+        if arguments.debug:
+            raise
+        print(f"vgbench: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("vgbench: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if arguments.debug or not _is_config_error(error):
+            raise
+        print(f"vgbench: error: {_config_hint(error)}", file=sys.stderr)
+        return 2
+
+
+def _is_config_error(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in ("hydra", "omegaconf")
+
+
+def _config_hint(error: Exception) -> str:
+    """One line for an error of Hydra or OmegaConf: its first sentence says which key, we add how to look further."""
+    text = _one_line(error.__cause__ or error) if type(error).__name__ == "InstantiationException" else _one_line(error)
+    return f"configuration: {text} (vgbench list shows the choices, --cfg job the composed keys)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
