@@ -51,5 +51,5 @@ def giou(first: Tensor, second: Tensor, eps: float = 0.0) -> Tensor:
 
 
 def pairwise(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Views [..., n, 1, 4] and [..., 1, m, 4] of [..., n, 4] and [..., m, 4]: ``iou(*pairwise(a, b))`` is [..., n, m]."""
+    """Views that make an overlap pairwise: boxes [..., n, 4] and [..., m, 4], ``iou(*pairwise(a, b))`` [..., n, m]."""
     return first.unsqueeze(-2), second.unsqueeze(-3)

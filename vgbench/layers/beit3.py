@@ -1,0 +1,303 @@
+"""BEiT-3, the image-text encoder of SimVG and ALVG.
+
+Paper: Wang et al., "Image as a Foreign Language: BEiT Pretraining for All Vision and Vision-Language Tasks",
+CVPR 2023 (arXiv 2208.10442); blocks with sub-layer norms: Wang et al., "Magneto" (arXiv 2210.06423).
+Official code: microsoft/unilm, folder beit3, on microsoft/torchscale.
+
+*Multiway*: self-attention mixes image and text tokens, but every linear layer and every LayerNorm exists twice, once
+per modality. So the two token streams stay separate tensors here and meet in the attention only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgbench.checkpoint import KeyEntry, load_mapped
+from vgbench.method import LoadReport
+
+__all__ = ["MASK_TOKEN", "BEiT3", "EncoderOutput", "adapt_size", "beit3_keys", "drop_path_rates", "load_beit3"]
+
+LAYER_NORM_EPS = 1e-5
+POSITION_OFFSET = 2  # rows 0 and 1 of both position tables are never read (fairseq's convention)
+MASK_TOKEN = "vision_embed.mask_token"  # official key that serves masked image modelling only
+MODALITIES = {"vision": "A", "text": "B"}  # ours -> the official copy
+
+
+class Expert(nn.Module):
+    """The linear layers and norms that one modality owns in one layer (D = width, F = ffn_width)."""
+
+    def __init__(self, width: int, ffn_width: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, LAYER_NORM_EPS)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.inner_norm = nn.LayerNorm(width, LAYER_NORM_EPS)
+        self.out = nn.Linear(width, width)
+        self.ffn_norm = nn.LayerNorm(width, LAYER_NORM_EPS)
+        self.fc1 = nn.Linear(width, ffn_width)
+        self.mid_norm = nn.LayerNorm(ffn_width, LAYER_NORM_EPS)
+        self.fc2 = nn.Linear(ffn_width, width)
+
+    def project_qkv(self, x: Tensor) -> Tensor:
+        return self.qkv(self.attention_norm(x))
+
+    def project_out(self, heads: Tensor) -> Tensor:
+        return self.out(self.inner_norm(heads))
+
+    def ffn(self, x: Tensor) -> Tensor:
+        return self.fc2(self.mid_norm(F.gelu(self.fc1(self.ffn_norm(x)))))
+
+
+class Layer(nn.Module):
+    """Pre-norm Transformer layer with sub-layer norms and one expert per modality.
+
+    Args:
+        width, heads, ffn_width: sizes.
+        drop_path: probability of dropping a residual branch of a sample (both modalities together) while training.
+    """
+
+    def __init__(self, width: int, heads: int, ffn_width: int, drop_path: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.drop_path = drop_path
+        self.vision = Expert(width, ffn_width)
+        self.text = Expert(width, ffn_width)
+
+    def _branch_scale(self, x: Tensor) -> Tensor | None:
+        """[B, 1, 1]: 0 for samples whose branch is dropped, 1 / keep probability for the others."""
+        if not self.training or self.drop_path == 0:
+            return None
+        keep = 1 - self.drop_path
+        return x.new_empty(x.shape[0], 1, 1).bernoulli_(keep).div_(keep)
+
+    def forward(self, streams: dict[str, Tensor], mask: Tensor | None) -> dict[str, Tensor]:
+        """Streams [B, n_m, D] by modality; ``mask`` [B, 1, 1, T] is added to the attention logits of the T keys."""
+        experts: dict[str, Expert] = {name: getattr(self, name) for name in streams}
+        qkv = [experts[name].project_qkv(x) for name, x in streams.items()]
+        joint = torch.cat(qkv, dim=1) if len(qkv) > 1 else qkv[0]
+        query, key, value = joint.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        if mask is not None:
+            mask = mask.to(query.dtype)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+        parts = attended.split([x.shape[1] for x in streams.values()], dim=1)
+
+        scale = self._branch_scale(attended)
+        streams = {
+            name: _add(x, experts[name].project_out(part), scale)
+            for (name, x), part in zip(streams.items(), parts, strict=True)
+        }
+        scale = self._branch_scale(attended)
+        return {name: _add(x, experts[name].ffn(x), scale) for name, x in streams.items()}
+
+
+def _add(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
+    return x + branch if scale is None else x + branch * scale
+
+
+@dataclass
+class EncoderOutput:
+    """cls [B, D], image [B, N, D] row-major, text [B, L, D] (padding positions included); None for an absent input."""
+
+    cls: Tensor | None
+    image: Tensor | None
+    text: Tensor | None
+
+
+class BEiT3(nn.Module):
+    """The encoder. N = (image_size / patch_size)^2 patch tokens, T = 1 + N + L.
+
+    Args:
+        width, layers, heads, ffn_width: 768, 12, 12, 3072 (base) or 1024, 24, 16, 4096 (large).
+        image_size, patch_size: pixels; the input side must equal ``image_size``.
+        vocab_size: rows of the word table.
+        max_text_positions: rows of the text position table; L may be at most 2 less.
+        drop_path: stochastic depth of the last layer, growing linearly from 0.
+    """
+
+    def __init__(
+        self,
+        width: int = 768,
+        layers: int = 12,
+        heads: int = 12,
+        ffn_width: int = 3072,
+        image_size: int = 640,
+        patch_size: int = 32,
+        vocab_size: int = 64010,
+        max_text_positions: int = 1024,
+        drop_path: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if image_size % patch_size:
+            raise ValueError(f"image_size {image_size} is no multiple of patch_size {patch_size}")
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.grid = image_size // patch_size
+        self.width = width
+        self.patch_embed = nn.Conv2d(3, width, patch_size, patch_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.vision_position = nn.Embedding(self.grid**2 + 1 + POSITION_OFFSET, width)
+        self.text_embed = nn.Embedding(vocab_size, width)
+        self.text_position = nn.Embedding(max_text_positions, width)
+        rates = drop_path_rates(drop_path, layers)
+        self.layers = nn.ModuleList([Layer(width, heads, ffn_width, rate) for rate in rates])
+        self.norm = nn.ModuleDict({name: nn.LayerNorm(width, LAYER_NORM_EPS) for name in MODALITIES})
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02, a=-0.02, b=0.02)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.text_embed.weight, std=self.width**-0.5)
+
+    def embed_image(self, image: Tensor) -> Tensor:
+        """[B, 3, S, S] -> cls and patch tokens with positions, [B, 1 + N, D]."""
+        if image.shape[-2:] != (self.image_size, self.image_size):
+            raise ValueError(f"BEiT-3 built for {self.image_size} px got an image of {tuple(image.shape[-2:])}")
+        patches = self.patch_embed(image).flatten(2).transpose(1, 2)
+        position = self.vision_position.weight[POSITION_OFFSET:]
+        cls = (self.cls_token + position[:1]).expand(image.shape[0], -1, -1)
+        return torch.cat([cls, patches + position[1:]], dim=1)
+
+    def embed_text(self, ids: Tensor, pad: Tensor) -> Tensor:
+        """ids [B, L], pad [B, L] bool -> [B, L, D]; the rows of padding tokens are zero."""
+        position = self.text_position.weight[POSITION_OFFSET : POSITION_OFFSET + ids.shape[1]]
+        return (self.text_embed(ids) + position).masked_fill(pad[..., None], 0.0)
+
+    def embed(
+        self, image: Tensor | None, text_ids: Tensor | None, text_pad: Tensor | None
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The token streams before the first layer and the additive attention mask [B, 1, 1, T]."""
+        streams: dict[str, Tensor] = {}
+        mask = None
+        if image is not None:
+            streams["vision"] = self.embed_image(image)
+        if text_ids is not None:
+            if text_pad is None:
+                text_pad = torch.zeros_like(text_ids, dtype=torch.bool)
+            streams["text"] = self.embed_text(text_ids, text_pad)
+            before = streams["vision"].shape[1] if image is not None else 0
+            blocked = F.pad(text_pad, (before, 0))
+            mask = torch.zeros(blocked.shape, device=blocked.device).masked_fill_(blocked, float("-inf"))
+            mask = mask[:, None, None]
+        return streams, mask
+
+    def forward(
+        self, image: Tensor | None = None, text_ids: Tensor | None = None, text_pad: Tensor | None = None
+    ) -> EncoderOutput:
+        """Encode image and text together, or one of them alone.
+
+        Args:
+            image: [B, 3, S, S] float, or None.
+            text_ids: [B, L] int64, or None.
+            text_pad: [B, L] bool, True = padding; None: no padding. Padding tokens are never attended to, but they
+                attend, and all padding tokens of a sample come out equal.
+        """
+        streams, mask = self.embed(image, text_ids, text_pad)
+        for layer in self.layers:
+            streams = layer(streams, mask)
+        out = {name: self.norm[name](x) for name, x in streams.items()}
+        vision, text = out.get("vision"), out.get("text")
+        if vision is None:
+            return EncoderOutput(None, None, text)
+        return EncoderOutput(vision[:, 0], vision[:, 1:], text)
+
+
+def drop_path_rates(last: float, layers: int) -> list[float]:
+    """Stochastic depth per layer: 0 for the first, ``last`` for the last, linear between."""
+    return [last * i / (layers - 1) if layers > 1 else 0.0 for i in range(layers)]
+
+
+def beit3_keys(layers: int, ours: str = "", official: str = "beit3.") -> list[KeyEntry]:
+    """Every live key of BEiT-3: our parameter names under ``ours``, the published ones under ``official``."""
+
+    def entry(name: str, *names: str) -> KeyEntry:
+        return KeyEntry(ours + name, tuple(official + other for other in names))
+
+    entries = [
+        entry("cls_token", "vision_embed.cls_token"),
+        entry("patch_embed.weight", "vision_embed.proj.weight"),
+        entry("patch_embed.bias", "vision_embed.proj.bias"),
+        entry("text_embed.weight", "text_embed.weight"),
+        entry("vision_position.weight", "encoder.embed_positions.A.weight"),
+        entry("text_position.weight", "encoder.embed_positions.B.weight"),
+    ]
+    for name, copy in MODALITIES.items():
+        for kind in ("weight", "bias"):
+            entries.append(entry(f"norm.{name}.{kind}", f"encoder.layer_norm.{copy}.{kind}"))
+            for i in range(layers):
+                theirs = f"encoder.layers.{i}"
+                names = {
+                    "attention_norm": [f"self_attn_layer_norm.{copy}"],
+                    "qkv": [f"self_attn.{x}_proj.{copy}" for x in "qkv"],
+                    "inner_norm": [f"self_attn.inner_attn_ln.{copy}"],
+                    "out": [f"self_attn.out_proj.{copy}"],
+                    "ffn_norm": [f"final_layer_norm.{copy}"],  # the norm before the FFN, in spite of its name
+                    "fc1": [f"ffn.{copy}.fc1"],
+                    "mid_norm": [f"ffn.{copy}.ffn_layernorm"],
+                    "fc2": [f"ffn.{copy}.fc2"],
+                }
+                for our, their in names.items():
+                    entries.append(
+                        entry(f"layers.{i}.{name}.{our}.{kind}", *(f"{theirs}.{other}.{kind}" for other in their))
+                    )
+    return entries
+
+
+def adapt_size(
+    state: Mapping[str, Tensor], encoder: BEiT3, prefix: str = "beit3."
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Fit a checkpoint of another image or patch size to ``encoder``, as the official loader does.
+
+    The patch rows of the vision position table and the patch projection are resized bicubically (align_corners False,
+    no antialiasing, float32); the kernel is *not* rescaled, so its response grows with its area.
+
+    Args:
+        state: official names with ``prefix``.
+
+    Returns:
+        The state with the resized tensors, and the names of those.
+    """
+    adapted: dict[str, Tensor] = dict(state)
+    changed = []
+    name = f"{prefix}encoder.embed_positions.A.weight"
+    special = POSITION_OFFSET + 1  # two unread rows and the cls row
+    table = state.get(name)
+    if table is not None and table.shape[0] != encoder.grid**2 + special:
+        side = round((table.shape[0] - special) ** 0.5)
+        if side * side + special == table.shape[0]:
+            patches = table[special:].float().T.reshape(1, -1, side, side)
+            patches = F.interpolate(patches, (encoder.grid, encoder.grid), mode="bicubic", align_corners=False)
+            adapted[name] = torch.cat([table[:special].float(), patches.flatten(2)[0].T])
+            changed.append(name)
+    name = f"{prefix}vision_embed.proj.weight"
+    kernel = state.get(name)
+    patch = encoder.patch_size
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[-2:] != (patch, patch):
+        adapted[name] = F.interpolate(kernel.float(), (patch, patch), mode="bicubic", align_corners=False)
+        changed.append(name)
+    return adapted, tuple(changed)
+
+
+def load_beit3(encoder: BEiT3, state: Mapping[str, Tensor]) -> LoadReport:
+    """Load a published encoder checkpoint, resized where needed (:func:`adapt_size`).
+
+    The encoder's keys may stand under ``beit3.`` (the authors' files), ``vis_enc.beit3.`` (inside SimVG and ALVG
+    checkpoints) or bare. Keys elsewhere (pre-training heads) are reported as unused.
+
+    Raises:
+        UserError: if an encoder key is missing, unknown or of a shape that cannot be adapted.
+    """
+    prefix = next((p for p in ("beit3.", "vis_enc.beit3.", "") if f"{p}text_embed.weight" in state), "beit3.")
+    state, adapted = adapt_size(state, encoder, prefix)
+    inside = {name: value for name, value in state.items() if name.startswith(prefix)}
+    outside = tuple(name for name in state if name not in inside)
+    entries = beit3_keys(len(encoder.layers), official=prefix)
+    report = load_mapped(
+        encoder, inside or state, entries, "a BEiT-3 pre-training checkpoint", (prefix + MASK_TOKEN,), adapted
+    )
+    return LoadReport(report.used, (*report.unused, *outside), report.adapted)
