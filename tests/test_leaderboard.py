@@ -1,0 +1,256 @@
+"""Leaderboards over synthetic records: what may share a table, a column or a row, and how a number is printed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from vgbench import leaderboard, record
+from vgbench.errors import UserError
+from vgbench.leaderboard import PublishedRow, compare, published_pairs, read_published, tables
+from vgbench.record import Checkpoint, Code, Cost, Environment, Hardware, Metric, Record, Result, Training, TrainingData
+
+
+def result(value: float | None, **changes) -> Result:
+    half = changes.pop("half", 0.61)
+    low, high = (None, None) if value is None else (value - half, value + half)
+    fields = {
+        **{"dataset": "refcoco", "split_by": "unc", "split": "val", "task": "rec", "data_hash": "aaaa1111"},
+        **{"expressions": 10834, "images": 1500, "leaked_images": 0},
+        "metrics": {"prec@0.5": Metric(value, 10834, low, high)},
+    }
+    return Result(**{**fields, **changes})
+
+
+def run(method: str, *results: Result, folder: str = "", seed: int | None = 0, **changes) -> Record:
+    made = Record(
+        method=method,
+        config={},
+        config_hash=changes.pop("config_hash", f"hash-{method}"),
+        environment=Environment("3", "Linux", {}, Code("c0ffee1234567"), Hardware("a CPU", 2)),
+        results=list(results),
+        seed=seed,
+        **changes,
+    )
+    made.folder = Path("runs") / (folder or method)
+    return made
+
+
+def grid(text: str) -> list[list[str]]:
+    """Cells of the Markdown tables in a text, rule lines left out."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and not re.match(r"\|[:-]+\|", line)]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_markdown_shows_value_interval_best_costs_and_provenance() -> None:
+    a = run("alvg", result(86.54), label="ALVG", variant="base", cost=Cost(parameters=180_400_000))
+    b = run("amc", result(80.004, half=0.5), label="AMC", checkpoint=Checkpoint("x.pth", "f" * 16, "official"))
+    header, first, second = grid(compare([b, a]))
+    assert header == ["Method", "refcoco unc val Prec@0.5", "Params (M)", "Provenance"]
+    assert first == ["ALVG base", "**86.54** ±0.61", "180.4", "measured"]
+    assert second == ["AMC", "80.00 ±0.50", "", "measured, official"]
+
+
+def test_embedded_and_real_data_never_share_a_table() -> None:
+    mixed = run("alvg", result(50.0), result(90.0, dataset="refshapes", split_by=None, embedded=True))
+    made = tables([mixed], all_metrics=True)
+    assert [table.title for table in made] == ["REC on real data", "REC on embedded (rendered) data"]
+    assert all(len({column.embedded for column in table.columns}) == 1 for table in made)
+    # not even if a data set of the same name claims to be both
+    disguised = run("alvg", result(50.0), result(90.0, embedded=True))
+    assert len(tables([disguised])) == 2
+
+
+def test_other_data_or_another_metric_variant_is_another_column() -> None:
+    records = [
+        run("a", result(50.0)),
+        run("b", result(60.0, data_hash="bbbb2222", expressions=100)),
+        run("c", result(70.0, metrics={"prec@0.5": Metric(70.0, 10834, variant="giou")})),
+    ]
+    (table,) = tables(records)
+    headings = [" ".join(table.heading(column)) for column in table.columns]
+    assert headings == [
+        "refcoco unc val #1 Prec@0.5",
+        "refcoco unc val #1 Prec@0.5 (giou)",
+        "refcoco unc val #2 Prec@0.5",
+    ]
+    assert all(len(row.cells) == 1 for row in table.rows)
+    assert len([note for note in table.notes if "not the same data" in note]) == 2
+    assert "**" not in compare(records)  # nothing to be the best of
+
+
+def test_runs_on_several_data_sets_fill_one_row_and_repetitions_do_not() -> None:
+    records = [
+        run("alvg", result(50.0), folder="r1"),
+        run("alvg", result(40.0, dataset="refcoco+"), folder="r2", config_hash="other"),
+        run("alvg", result(45.0), folder="r3", config_hash="third"),
+    ]
+    (table,) = tables(records)
+    assert [(row.label, len(row.cells)) for row in table.rows] == [("alvg (r1)", 2), ("alvg (r3)", 1)]
+
+
+def test_prediction_sets_are_rows_and_tasks_are_tables() -> None:
+    simvg = run(
+        "simvg",
+        result(80.0, prediction_set="decoder"),
+        result(82.0, prediction_set="token"),
+        result(60.0, task="res", metrics={"mIoU": Metric(60.0, 10834), "prec@0.7": Metric(55.0, 10834)}),
+        label="SimVG",
+    )
+    rec, res = tables([simvg])
+    assert [row.label for row in rec.rows] == ["SimVG / token", "SimVG / decoder"]
+    assert [" ".join(res.heading(column)) for column in res.columns] == ["refcoco unc val mIoU"]
+    assert len(tables([simvg], all_metrics=True)[1].columns) == 2
+
+
+def test_seeds_of_one_configuration_become_mean_and_deviation() -> None:
+    values = {0: 80.0, 1: 82.0, 2: 84.0}
+    records = [run("alvg", result(value), seed=seed, folder=f"s{seed}") for seed, value in values.items()]
+    other = run("alvg", result(10.0), seed=3, folder="s3", config_hash="not the same")
+    assert [cells[0] for cells in grid(compare(records))[1:]] == ["alvg (seed 2)", "alvg (seed 1)", "alvg (seed 0)"]
+    lines = grid(compare([*records, other], seeds=True))
+    assert lines[1][:2] == ["alvg (s0)", "**82.00** ± 2.00 (3 seeds)"]  # stdev of 80, 82, 84 is 2
+    assert lines[2][:2] == ["alvg (s3)", "10.00 ±0.61"]
+
+
+def test_undefined_metrics_and_controls_are_shown_but_never_the_best() -> None:
+    spoilt = {"shuffled text": {"prec@0.5": Metric(99.0, 10834)}}
+    a, b = run("a", result(None)), run("b", result(50.0, controls=spoilt))
+    text = compare([a, b])
+    header, *lines = grid(text)
+    assert header[1:3] == ["refcoco unc val Prec@0.5", "refcoco unc val Prec@0.5 [shuffled text]"]
+    assert [line[:3] for line in lines] == [["b", "50.00 ±0.61", "99.00"], ["a", "n/d", ""]]
+    assert "a control" in text
+
+
+def test_csv_and_json_hold_every_number_once() -> None:
+    records = [run("a", result(50.0)), run("b", result(60.0, dataset="refshapes", embedded=True))]
+    lines = list(csv.DictReader(io.StringIO(compare(records, "csv"))))
+    assert [(line["method"], line["value"], line["embedded"]) for line in lines] == [
+        ("a", "50.0", "False"),
+        ("b", "60.0", "True"),
+    ]
+    parsed = json.loads(compare(records, "json"))
+    assert [row["metric_variant"] for row in parsed["rows"]] == ["default", "default"]
+    assert parsed["rows"][0]["low"] == pytest.approx(49.39)
+
+
+def test_latex_escapes_and_groups_columns() -> None:
+    metrics = {"n_acc": Metric(50.0, 10), "pr@f1": Metric(40.0, 10, 39.0, 41.0)}
+    record = run("a_b", result(0.0, task="grec", dataset="grefcoco", metrics=metrics), label="A_B & C")
+    text = compare([record, run("d", result(0.0, task="grec", dataset="grefcoco", metrics=metrics))], "latex")
+    assert r"\multicolumn{2}{c}{grefcoco unc val}" in text
+    assert r"A\_B \& C & \textbf{40.00}{\scriptsize$\pm$1.00} & \textbf{50.00}" in text
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1])
+    assert all(line.count(" & ") + 1 == columns for line in body if "multicolumn" not in line and "A\\_B" not in line)
+
+
+def published(**changes) -> PublishedRow:
+    fields = {
+        **{"method": "VG-LAW", "variant": "", "backbone": "ViTDet", "training_data": "single dataset", "task": "REC"},
+        **{"dataset": "refcoco", "split": "val", "metric": "prec@0.5", "value": 86.06, "source_title": "a paper"},
+        **{"source_id": "doi:1", "source_place": "Table 1", "source_kind": "paper", "quoted_by": ""},
+    }
+    return PublishedRow(**{**fields, **changes})
+
+
+TRAINED = Training([TrainingData("refcoco", "train")])
+
+
+def test_a_published_number_is_found_and_subtracted() -> None:
+    record = run("vglaw", result(85.0), label="VG-LAW", training=TRAINED)
+    (pair,) = published_pairs([record], [published(), published(split="testA"), published(method="VG-LAW2")])
+    assert (pair.difference, pair.comparable, pair.notes) == (pytest.approx(-1.06), True, ())
+    text = compare([record], published=[published()])
+    assert grid(text)[-1] == [
+        *("VG-LAW", "refcoco unc val Prec@0.5", "85.00 ±0.61", "86.06", "VG-LAW, ViTDet", "-1.06"),
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "note"),
+    [
+        (result(85.0), published(metric="prec@0.5_giou"), "metric variant: measured default, published giou"),
+        (
+            result(85.0, dataset="refcocog", split_by="umd"),
+            published(dataset="refcocog_google"),
+            "split author: measured umd, published refcocog_google",
+        ),
+        (result(85.0, leaked_images=7), published(), "leaked data: 7 images of the split were trained on"),
+        (result(85.0, resolution="480x480"), published(), "resolution: scored at 480x480"),
+        (result(85.0, expected_expressions=10900), published(), "incomplete: 10834 of 10900 expressions scored"),
+    ],
+)
+def test_what_is_not_comparable_is_marked_with_the_reason(ours: Result, theirs: PublishedRow, note: str) -> None:
+    record = run("vglaw", ours, training=TRAINED)
+    (pair,) = published_pairs([record], [theirs])
+    assert (pair.comparable, pair.notes) == (False, (note,))
+    text = compare([record], published=[theirs])
+    assert grid(text)[-1][-2:] == ["(-1.06)", "[1]"]
+    assert f"[1]: {note}" in text
+    assert note in compare([record], "csv", published=[theirs])
+
+
+def test_notes_that_do_not_forbid_the_comparison() -> None:
+    record = run("vglaw", result(85.0, leaked_images=None), training=Training([TrainingData("refcoco+", "train")]))
+    row = published(training_data="RefC mixed", quoted_by="OneRef")
+    (pair,) = published_pairs([record], [row])
+    assert pair.comparable
+    assert pair.notes == (
+        "not known whether images of the split were trained on",
+        "training data: measured refcoco+, published 'RefC mixed'",
+        "published number quoted by OneRef",
+    )
+
+
+def test_a_branch_meets_its_own_published_row_and_embedded_data_none() -> None:
+    rows = [published(method="SimVG", variant=f"ViT-L/32, {name} branch") for name in ("decoder", "token")]
+    simvg = run("simvg", result(85.0, prediction_set="decoder"), result(86.0, prediction_set="token"))
+    pairs = published_pairs([simvg], rows)
+    assert [(pair.row, pair.published.variant) for pair in pairs] == [
+        ("simvg / decoder", "ViT-L/32, decoder branch"),
+        ("simvg / token", "ViT-L/32, token branch"),
+    ]
+    assert not published_pairs([run("simvg", result(85.0, embedded=True))], rows)
+
+
+def test_published_rows_join_only_columns_of_their_own_definition() -> None:
+    rows = [published(), published(method="MDETR", metric="prec@0.5_giou"), published(method="TransVG", value=80.5)]
+    text = compare([run("vglaw", result(85.0))], published=rows, others=True)
+    first = [cells[0] for cells in grid(text.partition("## Published and")[0])]
+    assert first == ["Method", "vglaw", "VG-LAW, ViTDet", "TransVG, ViTDet"]
+    assert "published, doi:1" in text
+
+
+def test_the_shipped_published_numbers_all_have_a_source() -> None:
+    rows = read_published()
+    assert len(rows) == 1776
+    assert all(row.source_id and row.source_place for row in rows)
+    known = {"prec@0.5", "giou", "topk", "default", "merged", "first_box", "as listed"}
+    assert {leaderboard._published_metric(row)[1] for row in rows} <= known
+
+
+def test_a_published_number_without_source_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    header = ",".join(PublishedRow._fields)
+    file.write_text(f"{header}\nX,,,,REC,refcoco,val,prec@0.5,80,,,,,\n")
+    with pytest.raises(UserError, match=r"p\.csv:2: a published number needs"):
+        read_published(file)
+    file.write_text(f"{header}\nX,,,,REC,refcoco,val,prec@0.5,eighty,t,i,,,\n")
+    with pytest.raises(UserError, match=r"p\.csv:2: value 'eighty' is no number"):
+        read_published(file)
+
+
+def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record.write(run("alvg", result(50.0)), tmp_path / "runs" / "one")
+    assert leaderboard.main([tmp_path / "runs"]) == 0
+    assert "50.00 ±0.61" in capsys.readouterr().out
+    assert leaderboard.main([tmp_path / "runs"], "csv", tmp_path / "out" / "t.csv") == 0
+    assert (tmp_path / "out" / "t.csv").read_text().startswith("row,method,")
