@@ -37,13 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def add(name: str, help: str, **options: Any) -> argparse.ArgumentParser:
+    def add(name: str, help: str, more: str = "") -> argparse.ArgumentParser:
         command = commands.add_parser(
-            name,
-            help=help,
-            description=help,
-            epilog=f"example: {EXAMPLES[name]}",
-            **options,
+            name, help=help, description=f"{help} {more}", epilog=f"example: {EXAMPLES[name]}"
         )
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         return command
@@ -53,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         "eval": "Evaluate a checkpoint (ours or the authors') and write a run folder.",
         "bench": "Measure training and inference speed, memory and FLOPs.",
     }.items():
-        command = add(name, f"{help} {OVERRIDES}")
+        command = add(name, help, OVERRIDES)
         command.add_argument("overrides", nargs="*", metavar="key=value")
         command.add_argument("-m", "--multirun", action="store_true", help="run every combination of a,b,c values")
         command.add_argument("--cfg", choices=["job", "hydra", "all"], help="print the composed configuration and stop")
@@ -127,7 +123,9 @@ def _hydra(name: str, arguments: argparse.Namespace) -> int:
 
         return {"run": runner.run, "eval": runner.evaluate, "bench": bench.bench}[name](config)
 
-    hydra.main(version_base="1.3", config_path="pkg://vgbench.configs", config_name="run")(command)()
+    hydra.main(
+        version_base="1.3", config_path="pkg://vgbench.configs", config_name="bench" if name == "bench" else "run"
+    )(command)()
     return 0
 
 

@@ -147,7 +147,7 @@ def check_name(name: str) -> str:
 def check_mask(segmentation: Any, width: int, height: int) -> tuple[str, int] | None:
     """COCO segmentation -> (compressed RLE counts, number of polygons; 0 = it was an RLE), None if there is none.
 
-    Polygons are united (the original ``getMask`` adds them). RLE dictionaries may be compressed or not; a list of RLEs
+    Polygons of fewer than three points are left out; the others are united (the original ``getMask`` adds them). RLE dictionaries may be compressed or not; a list of RLEs
     is united as well.
 
     Raises:
@@ -165,9 +165,12 @@ def check_mask(segmentation: Any, width: int, height: int) -> tuple[str, int] | 
         ]
         return _text(coco_mask.merge(parts)["counts"]), 0
     limit = 16 * max(width, height)  # the rasteriser allocates by edge length
+    if any(not isinstance(polygon, list) or len(polygon) % 2 for polygon in segmentation):
+        raise BadSample("polygon that is no list of x, y pairs", repr(segmentation)[:80])
+    segmentation = [polygon for polygon in segmentation if len(polygon) >= 6]  # fewer than three points: no area
+    if not segmentation:
+        return None
     for polygon in segmentation:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise BadSample("polygon without three points", repr(polygon)[:80])
         for value in polygon:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not -limit <= value <= limit:
                 raise BadSample("polygon with an impossible coordinate", repr(value)[:40])
@@ -225,7 +228,8 @@ class TableBuilder:
     """Collects the rows of one split; :meth:`skip` counts what cannot be used.
 
     Attributes:
-        notes: remarks about the split that the user should read (also logged when the table is loaded).
+        notes: remarks about the split (logged when the table is loaded).
+        warnings: remarks that change how results are to be read (logged as warnings).
         group_unit: what ``group`` stands for: "ref" (all expressions of one referred object), "image", "expression".
     """
 
@@ -234,6 +238,7 @@ class TableBuilder:
         self.split = split
         self.group_unit = group_unit
         self.notes: list[str] = []
+        self.warnings: list[str] = []
         self.skipped: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self._rows: list[dict[str, Any]] = []
@@ -300,14 +305,15 @@ class TableBuilder:
         self.examples.setdefault(error.reason, f"{where}: {error}")
 
     def table(self) -> AnnotationTable:
-        """The finished table. ``info`` gets ``skipped``, ``skipped_examples``, ``notes``, ``group_unit`` and
-        ``duplicate_keys``."""
+        """The finished table. ``info`` gets ``skipped``, ``skipped_examples``, ``notes``, ``warnings``,
+        ``group_unit`` and ``duplicate_keys``."""
         self._flush()
         info = {
             **self.info,
             "skipped": dict(self.skipped),
             "skipped_examples": self.examples,
             "notes": self.notes,
+            "warnings": self.warnings,
             "group_unit": self.group_unit,
             "duplicate_keys": sum(count - 1 for count in self._keys.values()),
         }
@@ -477,8 +483,10 @@ class GroundingData(ABC):
             if self.on_bad_sample == "error":
                 raise UserError(f"{first}; set on_bad_sample=skip to leave out {total} such expression(s) of {split}")
             log.warning("%s %s: %d expression(s) left out: %s", self.name, split, total, skipped)
-        for note in table.info["notes"]:
+        for note in table.info["warnings"]:
             log.warning("%s %s: %s", self.name, split, note)
+        for note in table.info["notes"]:
+            log.info("%s %s: %s", self.name, split, note)
         return table
 
     def _label(self, path: Path) -> str:
@@ -593,7 +601,7 @@ class GroundingData(ABC):
                     continue
                 report.splits.append(_count(self, split, table))
                 report.sources.update(table.info["sources"])
-                report.notes.extend(f"{split}: {note}" for note in table.info["notes"])
+                report.notes.extend(f"{split}: {note}" for key in ("warnings", "notes") for note in table.info[key])
                 report.problems.extend(_check_table(split, table))
                 sizes = zip(table.column("width").tolist(), table.column("height").tolist(), strict=True)
                 images[split] = dict(zip(table.column("image").tolist(), sizes, strict=True))

@@ -149,6 +149,13 @@ class GroundingDataset(Dataset[Sample | str]):
         return sample
 
 
+def plain_sample(image: Tensor, text: str, key: str = "") -> Sample:
+    """A sample without targets, for prediction: uint8 RGB image [3, H, W] and an expression."""
+    size = (image.shape[-2], image.shape[-1])
+    boxes = tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=size)  # type: ignore[call-overload]
+    return {"image": tv_tensors.Image(image), "boxes": boxes, "text": text, "key": key}
+
+
 def _decode_masks(row: Row) -> Tensor:
     """uint8 [n, H, W]; all zero where a target has no mask."""
     if not row.masks:

@@ -171,6 +171,7 @@ class GroundingMethod(nn.Module, ABC):
     prediction_sets: ClassVar[tuple[str, ...]] = ("main",)
     requires_grad_at_inference: ClassVar[bool] = False
     extra_inputs: ClassVar[Mapping[str, tuple[int, ...]]] = {}  # name -> shape per expression
+    pad_id: int = 1  # token id of padding
     wants_masks: bool = True  # masks are decoded and transformed only for methods (or configurations) that read them
 
     @abstractmethod
@@ -184,6 +185,11 @@ class GroundingMethod(nn.Module, ABC):
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Texts as the transform left them -> ids [B, L] int64 and padding mask [B, L] bool (True = padding)."""
+
+    @property
+    @abstractmethod
+    def text_shape(self) -> tuple[int, int]:
+        """(number of tokens per expression, size of the vocabulary): the shape of ``text_ids``, for measurements."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -93,6 +93,11 @@ class WordPiece:
         """Ids of the word pieces of ``text``, without special tokens."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def truncate(self, text: str, pieces: int) -> str:
+        """The longest beginning of ``text`` that has at most ``pieces`` word pieces."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return text if len(encoding.ids) <= pieces else text[: encoding.offsets[pieces - 1][1]]
+
     def __call__(
         self, texts: Sequence[str], max_length: int | None = None, pad_to_max: bool = True
     ) -> tuple[Tensor, Tensor]:

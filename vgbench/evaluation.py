@@ -1,0 +1,133 @@
+"""Evaluation of a method on splits: predictions to disk, from there to the metrics, the record and the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+
+from vgbench import record
+from vgbench.dataset import GroundingData
+from vgbench.method import Batch, GroundingMethod, Prediction
+from vgbench.predictions import PredictionWriter, merge_parts, read_predictions
+from vgbench.score import ScoreReport, evaluate_predictions, primary_metric
+from vgbench.table import AnnotationTable
+
+
+class Evaluation:
+    """Predictions of one split on their way to disk and to the metrics.
+
+    Args:
+        method: gives the names of the prediction sets.
+        data: the dataset.
+        split: its split.
+        table: the expressions to score.
+        folder: where prediction files go; every process writes its own part, process 0 joins them.
+        tasks: metrics to compute.
+    """
+
+    def __init__(
+        self,
+        method: GroundingMethod,
+        data: GroundingData,
+        split: str,
+        table: AnnotationTable,
+        folder: Path,
+        tasks: Sequence[str],
+        variants: Sequence[str] = (),
+        monitor: str | None = None,
+    ) -> None:
+        self.method, self.data, self.split, self.table = method, data, split, table
+        self.folder, self.tasks, self.variants = folder, tuple(tasks), tuple(variants)
+        self.sets = method.prediction_sets
+        self.monitor = monitor
+        self.seconds, self.timed, self.skipped = 0.0, 0, 0
+        self._writers: dict[str, PredictionWriter] = {}
+
+    @property
+    def primary(self) -> str:
+        """Name of the metric that selects checkpoints."""
+        return self.monitor or primary_metric(self.tasks)
+
+    def file(self, name: str) -> Path:
+        """The joined predictions file of a prediction set."""
+        return self.folder / (f"{self.split}.parquet" if name == "main" else f"{self.split}-{name}.parquet")
+
+    def _part(self, name: str, rank: int) -> Path:
+        return self.folder / f".{self.file(name).stem}.part{rank}.parquet"
+
+    def start(self, rank: int = 0) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._rank = rank
+        self._writers = {name: PredictionWriter(self._part(name, rank)) for name in self.sets}
+
+    def add(self, batch: Batch, sets: Mapping[str, list[Prediction]]) -> None:
+        self.skipped += len(batch.skipped)
+        for name, writer in self._writers.items():
+            writer.write(batch.keys, sets[name])
+
+    def finish(self, trainer: L.Trainer, bootstrap: int) -> dict[str, ScoreReport]:
+        """Join the parts, score them; one report per prediction set, the same on every process."""
+        for writer in self._writers.values():
+            writer.close()
+        trainer.strategy.barrier("predictions written")
+        if trainer.is_global_zero:
+            for name in self.sets:
+                merge_parts([self._part(name, rank) for rank in range(trainer.world_size)], self.file(name))
+        trainer.strategy.barrier("predictions joined")
+        return self.score(bootstrap)
+
+    def score(self, bootstrap: int) -> dict[str, ScoreReport]:
+        return {
+            name: evaluate_predictions(
+                self.table,
+                read_predictions(self.file(name), self.table, missing="empty" if self.skipped else "error"),
+                tasks=self.tasks,
+                variants=self.variants,
+                bootstrap=bootstrap,
+            )
+            for name in self.sets
+        }
+
+
+def flat_metrics(reports: Mapping[str, ScoreReport], sets: Sequence[str]) -> dict[str, float]:
+    """Metric values by name; of several prediction sets by ``set/name``, the bare name being their best."""
+    flat: dict[str, float] = {}
+    for name in sets:
+        for metric, value in reports[name].values().items():
+            if len(sets) > 1:
+                flat[f"{name}/{metric}"] = value
+            flat[metric] = max(value, flat.get(metric, value))
+    return flat
+
+
+def split_results(
+    data: GroundingData,
+    split: str,
+    table: AnnotationTable,
+    report: ScoreReport,
+    name: str,
+    evaluation: Evaluation,
+    folder: Path,
+    controls: Mapping[str, Mapping[str, ScoreReport]],
+) -> list[record.Result]:
+    return [
+        record.Result(
+            dataset=data.name,
+            split=split,
+            split_by=getattr(data, "split_by", None),
+            embedded=data.embedded,
+            task=task,
+            data_hash=table.hash,
+            expressions=len(table),
+            images=len(np.unique(table.column("image_id"))),
+            expected_expressions=data.splits[split].expressions if split in data.splits else None,
+            metrics=report.record_metrics(task),
+            controls={control: held[name].record_metrics(task) for control, held in controls.items()},
+            prediction_set=name,
+            predictions=str(evaluation.file(name).relative_to(folder)),
+        )
+        for task in report.tasks
+    ]

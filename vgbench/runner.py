@@ -1,0 +1,530 @@
+"""The one runner: builds everything from the configuration and hands it to Lightning.
+
+``run`` trains and evaluates, ``evaluate`` evaluates a checkpoint, ``predict`` grounds one expression in one image.
+Each writes a run folder: config.yaml, record.json, predictions, checkpoints, curves, examples.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from vgbench import loader, record, weights
+from vgbench.dataset import GroundingData
+from vgbench.errors import UserError
+from vgbench.evaluation import Evaluation, flat_metrics, split_results
+from vgbench.method import GroundingMethod, LoadReport
+from vgbench.score import ScoreReport
+from vgbench.table import AnnotationTable
+from vgbench.training import ExponentialMovingAverage, GroundingModule, KeepBestModel, Throughput
+
+log = logging.getLogger(__name__)
+
+# Which metrics a pair of method and dataset is scored with: the tasks that both have.
+PRIMARY = ("rec", "grec", "pointing", "res", "gres")
+
+
+# building ------------------------------------------------------------------------------------------------------
+
+
+def build_data(config: DictConfig) -> GroundingData:
+    """The dataset of ``config.dataset``."""
+    return instantiate(config.dataset)
+
+
+def build_method(config: DictConfig | Mapping[str, Any]) -> GroundingMethod:
+    """The method of ``config.method`` with its initial weights."""
+    return instantiate(config)
+
+
+def method_node(config: DictConfig) -> dict[str, Any]:
+    """The resolved ``method`` node: what is stored beside weights."""
+    node = OmegaConf.to_container(config.method, resolve=True)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def choices(config: DictConfig) -> dict[str, str]:
+    """What was chosen in the groups: ``{"method": "alvg", "dataset": "refcoco", ...}``."""
+    from hydra.core.hydra_config import HydraConfig
+
+    node = HydraConfig.get() if HydraConfig.initialized() else config.hydra
+    return dict(node.runtime.choices)
+
+
+def shared_tasks(method: GroundingMethod, data: GroundingData, task: str | None) -> tuple[str, ...]:
+    """The tasks to score.
+
+    Raises:
+        UserError: if method and dataset have none in common, or not the one asked for.
+    """
+    can = set(method.tasks) & ({*data.tasks, "pointing"} if "rec" in data.tasks else set(data.tasks))
+    if not method.wants_masks:
+        can -= {"res", "gres"}
+    tasks = tuple(name for name in PRIMARY if name in can)
+    if task is not None:
+        tasks = tuple(name for name in tasks if name == task)
+    if not tasks:
+        raise UserError(
+            f"method {method.name} does {', '.join(sorted(method.tasks))}, dataset {data.name} offers "
+            f"{', '.join(data.tasks)}{f', task={task} was asked for' if task else ''}: nothing in common"
+        )
+    return tasks
+
+
+def _identity(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    node = OmegaConf.to_container(plain, resolve=True)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def run_folder(config: DictConfig, prefix: str) -> Path:
+    """Make the folder of a new run, or find the one to resume.
+
+    An existing run is never written over: a taken name gets a number. ``resume=true`` takes the newest folder of the
+    same name whose configuration is the same.
+
+    Raises:
+        UserError: if there is nothing to resume.
+    """
+    node = _identity(config)
+    base = Path(config.run_dir) if config.run_dir else Path(config.runs) / prefix
+    wanted = record.config_hash(node)
+    numbered = [base, *sorted(base.parent.glob(f"{base.name}-[0-9]*"), key=lambda path: (len(path.name), path.name))]
+    if config.resume:
+        for path in reversed(numbered):
+            file = path / "config.yaml"
+            if file.exists() and record.config_hash(OmegaConf.to_container(OmegaConf.load(file))) == wanted:  # type: ignore[arg-type]
+                return path
+        raise UserError(
+            f"resume=true, but no run folder {base}* has this configuration; start without resume, or give run_dir="
+        )
+    number = 1
+    while True:
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            number += 1
+    record.write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(node)).encode())
+    return folder
+
+
+def start_weights(config: DictConfig, method: GroundingMethod) -> LoadReport | None:
+    """Load ``weights`` (a whole model) or ``pretrained`` (parts), if given."""
+    if config.weights:
+        chosen = choices(config)
+        return weights.load(method, weights.resolve(str(config.weights), method.name, chosen["dataset"]))
+    if config.pretrained:
+        path = Path(str(config.pretrained)).expanduser()
+        if not path.exists():
+            raise UserError(f"{path}: no such file; pretrained= must be the checkpoint that the recipe names")
+        return method.load_pretrained(path)
+    return None
+
+
+def workers(config: DictConfig) -> int:
+    """Loader processes."""
+    if config.workers == "auto":
+        import os
+
+        return min(8, (os.cpu_count() or 1) // 2)
+    return int(config.workers)
+
+
+def build_trainer(config: DictConfig, folder: Path, callbacks: Sequence[Callback], **options: Any) -> L.Trainer:
+    """Lightning's trainer as the ``trainer`` and ``recipe`` nodes say."""
+    _quiet()
+    loggers: list[Any] = []
+    if options.pop("logging", False):
+        if config.logger.csv:
+            loggers.append(CSVLogger(folder, name="", version="logs", flush_logs_every_n_steps=50))
+        if config.logger.tensorboard:
+            loggers.append(TensorBoardLogger(folder, name="", version="logs"))
+    try:
+        return L.Trainer(
+            **OmegaConf.to_container(config.trainer, resolve=True),  # type: ignore[arg-type]
+            max_epochs=config.recipe.epochs,
+            logger=loggers or False,
+            log_every_n_steps=config.logger.every_n_steps,
+            callbacks=[*callbacks, *_progress()],
+            default_root_dir=folder,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+            **options,
+        )
+    except L.fabric.utilities.exceptions.MisconfigurationException as error:
+        raise UserError(f"trainer: {error}; vgbench list shows the trainer choices") from None
+
+
+def _progress() -> list[Callback]:
+    return [RichProgressBar(refresh_rate=5, leave=False)] if sys.stderr.isatty() or sys.stdout.isatty() else []
+
+
+def _quiet() -> None:
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*compiled.*is not supported.*", category=UserWarning)
+
+
+# commands ------------------------------------------------------------------------------------------------------
+
+
+def run(config: DictConfig) -> float:
+    """Train, evaluate the best model, write the run folder. Returns the primary metric of the last split."""
+    started = time.time()
+    L.seed_everything(config.seed, workers=False, verbose=False)
+    recipe = config.recipe
+    chosen = choices(config)
+    data = build_data(config)
+    method = build_method(config.method)
+    tasks = shared_tasks(method, data, config.task)
+    train_table = data.load(recipe.train_split)
+    val_table = data.load(recipe.val_split)
+    folder = run_folder(config, f"{chosen['method']}-{chosen['dataset']}")
+    resume_from = _newest_checkpoint(folder) if config.resume else None
+    report = None if resume_from else start_weights(config, method)
+    _say(f"{folder}: {method.name} on {data.name}, {_count(method):,} parameters, {', '.join(tasks)}")
+    if report:
+        used, unused, adapted = len(report.used), len(report.unused), len(report.adapted)
+        _say(f"start weights: {used} tensors used, {unused} without effect, {adapted} adapted")
+
+    module = GroundingModule(method, config)
+    module.val_set = Evaluation(
+        method, data, recipe.val_split, val_table, folder / "validation", tasks, monitor=recipe.monitor
+    )
+    average = ExponentialMovingAverage(recipe.ema) if recipe.ema else None
+    best = KeepBestModel(folder / weights.MODEL_FILE, method_node(config), average)
+    throughput = Throughput()
+    last = ModelCheckpoint(
+        folder / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    callbacks: list[Callback] = [throughput, best, last]
+    if config.checkpoint_every:
+        callbacks.append(
+            ModelCheckpoint(
+                folder / "checkpoints",
+                filename="step",
+                every_n_train_steps=config.checkpoint_every,
+                enable_version_counter=False,
+            )
+        )
+    if average:
+        callbacks.insert(0, average)
+    trainer = build_trainer(
+        config,
+        folder,
+        callbacks,
+        logging=True,
+        gradient_clip_val=recipe.clip_norm,
+        accumulate_grad_batches=recipe.accumulate,
+        check_val_every_n_epoch=recipe.eval_every,
+        num_sanity_val_steps=0,
+        inference_mode=not method.requires_grad_at_inference,
+        limit_val_batches=1.0,
+    )
+    dataset = loader.GroundingDataset(
+        train_table,
+        data.image_path,
+        method.train_transform(),
+        sampling=recipe.sampling,
+        masks=method.wants_masks,
+        on_bad_sample=data.on_bad_sample,
+    )
+    batches = loader.TrainBatches(
+        len(dataset),
+        recipe.batch_size,
+        config.seed,
+        landscape=dataset.landscape() if recipe.group_by_orientation else None,
+        drop_last=recipe.drop_last,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
+    pin = isinstance(trainer.accelerator, L.pytorch.accelerators.CUDAAccelerator)
+    module.train_loader = loader.train_loader(dataset, batches, method, workers(config), pin)
+    if config.compile:
+        method.compile()
+    val_loader = _eval_loader(config, trainer, method, data, val_table, pin)
+    fit_started = time.perf_counter()
+    trainer.fit(module, module.train_loader, val_loader, ckpt_path=resume_from, weights_only=False)
+    fit_seconds = time.perf_counter() - fit_started
+    if best.epoch < 0:
+        best.save(trainer, module)
+    trainer.strategy.barrier("model written")
+    weights.load(method, folder / weights.MODEL_FILE)
+
+    training = record.Training(
+        data=[
+            record.TrainingData(
+                dataset=data.name,
+                split=recipe.train_split,
+                split_by=getattr(data, "split_by", None),
+                data_hash=train_table.hash,
+                expressions=len(train_table),
+                excluded_images=int(train_table.info.get("excluded_images", 0)),
+            )
+        ],
+        epochs=float(trainer.current_epoch),
+        steps=trainer.global_step,
+        batch=recipe.batch_size * recipe.accumulate * trainer.world_size,
+        precision=str(config.trainer.precision),
+        wall_s=fit_seconds,
+        final_losses={
+            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")
+        },
+    )
+    checkpoint = record.Checkpoint(
+        weights.MODEL_FILE, record.sha256_prefix(folder / weights.MODEL_FILE), "trained here"
+    )
+    notes = [f"{module.skipped} training samples could not be read and were left out"] if module.skipped else []
+    if config.weights:
+        notes.append(f"started from weights={config.weights}")
+    return _evaluate_and_record(
+        config,
+        folder,
+        method,
+        data,
+        tasks,
+        started,
+        checkpoint,
+        training=training,
+        train_rate=throughput.rate,
+        notes=notes,
+    )
+
+
+def evaluate(config: DictConfig) -> float:
+    """Evaluate ``checkpoint``, write a run folder. Returns the primary metric of the last split."""
+    started = time.time()
+    L.seed_everything(config.seed, workers=False, verbose=False)
+    if not config.checkpoint:
+        raise UserError("checkpoint= is missing: give a run folder, a checkpoint file, or checkpoint=shipped")
+    chosen = choices(config)
+    path = weights.resolve(str(config.checkpoint), _method_name(config), chosen["dataset"])
+    stored = weights.method_config(path)
+    method = build_method(_with_own_files(stored, config) if stored else config.method)
+    data = build_data(config)
+    tasks = shared_tasks(method, data, config.task)
+    report = weights.load(method, path)
+    folder = run_folder(config, f"eval-{chosen['method']}-{chosen['dataset']}")
+    _say(f"{folder}: {method.name} from {path}: {len(report.used)} tensors used, {len(report.unused)} without effect")
+    origin: record.Origin = "shipped" if config.checkpoint == "shipped" else "trained here" if stored else "official"
+    checkpoint = record.Checkpoint(path.name, record.sha256_prefix(path), origin)
+    return _evaluate_and_record(config, folder, method, data, tasks, started, checkpoint)
+
+
+def predict(image: Path, expression: str, config: DictConfig, output: Path | None) -> int:
+    """Ground one expression in one image; draw it, print JSON.
+
+    Raises:
+        UserError: if the image cannot be read or there is no checkpoint.
+    """
+    from vgbench import render
+
+    if not config.checkpoint:
+        raise UserError("checkpoint= is missing: give a run folder, a checkpoint file, or checkpoint=shipped")
+    path = weights.resolve(str(config.checkpoint), _method_name(config), choices(config)["dataset"])
+    stored = weights.method_config(path)
+    method = build_method(_with_own_files(stored, config) if stored else config.method)
+    weights.load(method, path)
+    device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
+    method.to(device).eval()
+    try:
+        pixels = loader.decode_image(image)
+    except loader.BadSample as error:
+        raise UserError(str(error)) from None
+    batch = loader.collate([method.eval_transform()(loader.plain_sample(pixels, expression))], method.tokenize)
+    assert batch is not None
+    with torch.set_grad_enabled(method.requires_grad_at_inference):
+        sets = {name: found[0] for name, found in method.predict(batch.to(device)).items()}
+    for name, prediction in sets.items():
+        target = output or image.with_name(f"{image.stem}.grounded.png")
+        if name not in ("main", method.prediction_sets[0]):
+            target = target.with_name(f"{target.stem}-{name}{target.suffix}")
+        render.save(render.draw(pixels, expression, prediction=prediction), target)
+        answer = {
+            "image": str(image),
+            "expression": expression,
+            "method": method.name,
+            "prediction_set": name,
+            "boxes": [[round(value, 2) for value in box] for box in prediction.boxes.tolist()],
+            "scores": [round(value, 4) for value in prediction.scores.tolist()],
+            "no_target": prediction.no_target,
+            "point": prediction.point,
+            "mask": prediction.mask,
+            "picture": str(target),
+        }
+        print(json.dumps(answer))
+    return 0
+
+
+def _method_name(config: DictConfig) -> str:
+    """The registered name of the chosen method: the folder that its class lives in."""
+    return str(config.method._target_).split(".")[-2]
+
+
+def _with_own_files(stored: dict[str, Any], config: DictConfig) -> dict[str, Any]:
+    """A stored method node; file paths (tokenizer, vocabulary, proposals) given on the command line win."""
+    merged = dict(stored)
+    for key in ("tokenizer", "vocabulary", "proposals"):
+        if config.method.get(key) and config.method._target_ == stored.get("_target_"):
+            merged[key] = config.method[key]
+    return merged
+
+
+def _newest_checkpoint(folder: Path) -> Path:
+    files = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise UserError(f"{folder}: no checkpoint to resume from; start the run without resume=true")
+    return files[-1]
+
+
+def _eval_loader(
+    config: DictConfig,
+    trainer: L.Trainer,
+    method: GroundingMethod,
+    data: GroundingData,
+    table: AnnotationTable,
+    pin: bool,
+    expressions: Sequence[str] | None = None,
+) -> torch.utils.data.DataLoader:
+    dataset = loader.GroundingDataset(
+        table,
+        data.image_path,
+        method.eval_transform(),
+        masks=False,
+        expressions=expressions,
+        on_bad_sample=data.on_bad_sample,
+    )
+    return loader.eval_loader(
+        dataset, method, config.eval.batch_size, workers(config), trainer.global_rank, trainer.world_size, pin
+    )
+
+
+def _evaluate_and_record(
+    config: DictConfig,
+    folder: Path,
+    method: GroundingMethod,
+    data: GroundingData,
+    tasks: Sequence[str],
+    started: float,
+    checkpoint: record.Checkpoint,
+    training: record.Training | None = None,
+    train_rate: float | None = None,
+    notes: Sequence[str] = (),
+) -> float:
+    """Score every split, write predictions, pictures and the record."""
+    from vgbench import measure, render
+
+    splits = list(config.eval.splits or [name for name in data.splits if name not in ("train", "pretrain")])
+    control_splits = set(config.eval.control or [])
+    module = GroundingModule(method, config)
+    trainer = build_trainer(config, folder, [], inference_mode=not method.requires_grad_at_inference)
+    pin = isinstance(trainer.accelerator, L.pytorch.accelerators.CUDAAccelerator)
+    notes = list(notes)
+    results: list[record.Result] = []
+    primary = math.nan
+    seconds, timed = 0.0, 0
+    for split in splits:
+        table = data.load(split)
+        if config.eval.limit:
+            table = table.take(range(min(config.eval.limit, len(table))))
+            notes.append(f"{split}: only the first {len(table)} expressions (eval.limit)")
+        passes: list[tuple[str, list[str] | None]] = []
+        if split in control_splits:
+            passes.append(("shuffled text", loader.shuffled_expressions(table, config.seed)))
+        passes.append(("", loader.shuffled_expressions(table, config.seed) if config.eval.shuffle_text else None))
+        controls: dict[str, dict[str, ScoreReport]] = {}
+        for control, expressions in passes:
+            place = folder / "predictions" / control.replace(" ", "-") if control else folder / "predictions"
+            evaluation = Evaluation(method, data, split, table, place, tasks, config.eval.variants)
+            module.evaluation = evaluation
+            evaluation.start(trainer.global_rank)
+            trainer.test(
+                module,
+                _eval_loader(config, trainer, method, data, table, pin, expressions),
+                verbose=False,
+            )
+            reports = evaluation.finish(trainer, config.eval.bootstrap)
+            if control:
+                controls[control] = reports
+        seconds, timed = seconds + evaluation.seconds, timed + evaluation.timed
+        if evaluation.skipped:
+            notes.append(f"{split}: {evaluation.skipped} images could not be read; their expressions count as wrong")
+        if config.eval.shuffle_text:
+            notes.append(f"{split}: scored on shuffled expressions (eval.shuffle_text=true)")
+        if not trainer.is_global_zero:
+            continue
+        for name, report in reports.items():
+            results += split_results(data, split, table, report, name, evaluation, folder, controls)
+            _say(report.table(f"{method.name} {'' if name == 'main' else name + ' '}on {data.name} {split}"))
+            for control, held in controls.items():
+                _say(held[name].table(f"  control: {control}"))
+        primary = flat_metrics(reports, method.prediction_sets)[evaluation.primary]
+        if config.eval.examples:
+            render.examples(
+                folder / "examples" / split, table, data.image_path, evaluation.file, method, config.eval.examples
+            )
+    if not trainer.is_global_zero:
+        return primary
+    if (folder / "logs" / "metrics.csv").exists():
+        render.curves(folder / "logs" / "metrics.csv", folder / "curves.png")
+    node = _identity(config)
+    entry = record.Record(
+        method=_method_name(config),
+        label=getattr(method, "title", method.name),
+        variant=str(getattr(method, "variant", "")),
+        config=node,
+        config_hash=record.config_hash(node),
+        environment=record.environment(),
+        results=results,
+        seed=config.seed,
+        checkpoint=checkpoint,
+        training=training,
+        notes=notes,
+        cost=record.Cost(
+            wall_s=time.time() - started,
+            peak_memory_bytes=measure.peak_memory(),
+            train_samples_per_s=train_rate,
+            inference_samples_per_s=timed / seconds if seconds else None,
+            parameters=_count(method),
+            trainable_parameters=sum(parameter.numel() for parameter in method.trainable()),
+            flops=measure.forward_flops(method, measure.synthetic_batch(method, 1).to(_device_of(method))),
+        ),
+    )
+    record.write(entry, folder)
+    _say(f"run folder: {folder} (record.json, predictions/, examples/{'' if training is None else ', curves.png'})")
+    return primary
+
+
+def _device_of(method: GroundingMethod) -> torch.device:
+    return next(method.parameters()).device
+
+
+def _count(method: GroundingMethod) -> int:
+    return sum(parameter.numel() for parameter in method.parameters())
+
+
+def _say(text: str) -> None:
+    if int(L.fabric.utilities.rank_zero_only.rank or 0) == 0:
+        print(text, flush=True)

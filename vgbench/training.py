@@ -1,0 +1,206 @@
+"""Lightning's view of a method, and the callbacks of a training run."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
+from torch import Tensor
+
+from vgbench import loader, optim, weights
+from vgbench.evaluation import Evaluation, flat_metrics
+from vgbench.method import Batch, GroundingMethod, Prediction
+
+
+class GroundingModule(L.LightningModule):
+    """Lightning's view of a method: steps, learning rate, per-epoch validation, prediction files."""
+
+    def __init__(self, method: GroundingMethod, config: DictConfig) -> None:
+        super().__init__()
+        self.method = method
+        self.config = config
+        self.schedule: optim.Schedule = instantiate(config.recipe.schedule)
+        self.train_loader: loader.TrainLoader | None = None
+        self.val_set: Evaluation | None = None
+        self.evaluation: Evaluation | None = None
+        self.skipped = 0
+
+    # training ------------------------------------------------------------------------------------------------------
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        recipe = self.config.recipe
+        return optim.build_optimizer(self.method.param_groups(recipe.lr), instantiate(recipe.optimizer))
+
+    def on_train_epoch_start(self) -> None:
+        if self.train_loader is not None:
+            self.train_loader.batch_sampler.set_epoch(self.current_epoch)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        epoch, accumulate = self.current_epoch, self.config.recipe.accumulate
+        steps = math.ceil(self.trainer.num_training_batches / accumulate)
+        step = batch_idx // accumulate
+        optim.set_learning_rate(self.optimizers().optimizer, self.schedule(epoch, step, steps))
+        self.method.on_step(epoch, step, steps)
+        # dropout and stochastic depth are functions of the progress too: a resumed run draws the same
+        torch.manual_seed(loader.mix_seed(self.config.seed, epoch, batch_idx, self.global_rank) % 2**31)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.train_loader is not None:
+            self.train_loader.batches_done = batch_idx + 1
+        self.skipped += len(batch.skipped)
+        losses = self.method(batch)
+        shown = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log("loss", losses["total"].detach(), prog_bar=True, logger=False, batch_size=len(batch))
+        self.log_dict(shown, batch_size=len(batch))
+        return losses["total"]
+
+    # validation and evaluation -------------------------------------------------------------------------------------
+    def _predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+        with torch.set_grad_enabled(self.method.requires_grad_at_inference):
+            return self.method.predict(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        if self.val_set is not None:
+            self.val_set.start()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        assert self.val_set is not None
+        self.val_set.add(batch, self._predict(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        assert self.val_set is not None
+        reports = self.val_set.finish(self.trainer, bootstrap=0)
+        if self.trainer.sanity_checking:
+            return
+        flat = flat_metrics(reports, self.val_set.sets)
+        self.log_dict({f"val/{name}": value for name, value in flat.items()}, rank_zero_only=False, sync_dist=False)
+        primary = self.val_set.primary
+        self.log(primary, flat[primary], prog_bar=True, logger=False)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        assert self.evaluation is not None
+        started = time.perf_counter()
+        sets = self._predict(batch)
+        if batch.image.is_cuda:
+            torch.cuda.synchronize()
+        if batch_idx > 0:  # the first batch pays for warm-up
+            self.evaluation.seconds += time.perf_counter() - started
+            self.evaluation.timed += len(batch)
+        self.evaluation.add(batch, sets)
+
+
+class ExponentialMovingAverage(Callback):
+    """Averages parameters and buffers after every optimiser step; validation and the final model use the average."""
+
+    def __init__(self, max_decay: float) -> None:
+        self.max_decay = max_decay
+        self.updates = 0
+        self._average: list[Tensor] = []
+        self._raw: list[Tensor] = []
+
+    @staticmethod
+    def _tensors(module: L.LightningModule) -> list[Tensor]:
+        method = module.method
+        return [*method.parameters(), *method.buffers()]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._average:
+            self._average = [tensor.detach().clone() for tensor in self._tensors(pl_module)]
+        self._average = [tensor.to(pl_module.device) for tensor in self._average]
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step == self._step:
+            return  # gradients are still being accumulated
+        self._step = trainer.global_step
+        with torch.no_grad():
+            optim.ema_update(self._average, self._tensors(pl_module), self.updates, self.max_decay)
+        self.updates += 1
+
+    def _swap(self, pl_module: L.LightningModule) -> None:
+        with torch.no_grad():
+            for tensor, other in zip(self._tensors(pl_module), self._average, strict=True):
+                kept = tensor.detach().clone()
+                tensor.copy_(other)
+                other.copy_(kept)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._average:
+            self._swap(pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._average:
+            self._swap(pl_module)
+
+    def averaged_state(self, method: GroundingMethod) -> dict[str, Tensor]:
+        """State dict of the average."""
+        names = [name for name, _ in method.named_parameters()] + [name for name, _ in method.named_buffers()]
+        return {**method.state_dict(), **dict(zip(names, self._average, strict=True))}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "average": self._average}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.updates, self._average = state_dict["updates"], state_dict["average"]
+
+
+class KeepBestModel(Callback):
+    """Writes model.safetensors whenever the monitored validation metric improves; what is evaluated in the end."""
+
+    def __init__(self, path: Path, method_config: dict[str, Any], average: ExponentialMovingAverage | None) -> None:
+        self.path, self.method_config, self.average = path, method_config, average
+        self.best = -math.inf
+        self.epoch = -1
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        value = float(trainer.callback_metrics[f"val/{pl_module.val_set.primary}"])
+        if value > self.best:
+            self.best, self.epoch = value, trainer.current_epoch
+            self.save(trainer, pl_module)
+
+    def save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        method = pl_module.method
+        if trainer.is_global_zero:
+            state = self.average.averaged_state(method) if self.average else method.state_dict()
+            weights.save(state, self.method_config, self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "epoch": self.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.epoch = state_dict["best"], state_dict["epoch"]
+
+
+class Throughput(Callback):
+    """Training samples per second over the steps after the first few, shown in the progress bar."""
+
+    def __init__(self, warmup: int = 3) -> None:
+        self.warmup, self.samples, self.seconds, self._seen = warmup, 0, 0.0, 0
+        self._since: float | None = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._since = None
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *_: Any):
+        now = time.perf_counter()
+        self._seen += 1
+        if self._since is not None and self._seen > self.warmup:
+            self.samples += len(batch) * trainer.world_size
+            self.seconds += now - self._since
+            pl_module.log("samples/s", self.samples / self.seconds, prog_bar=True, logger=False, batch_size=1)
+        self._since = now
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._since = None
+
+    @property
+    def rate(self) -> float | None:
+        return self.samples / self.seconds if self.seconds else None

@@ -1,0 +1,104 @@
+"""Whole-model weights: ours (safetensors with the method's configuration inside), Lightning's, the authors'."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vgbench.errors import UserError
+from vgbench.method import GroundingMethod, LoadReport
+
+MODEL_FILE = "model.safetensors"  # in a run folder
+
+
+def resolve(spec: str, method: str | None = None, dataset: str | None = None) -> Path:
+    """The file behind ``weights=`` / ``checkpoint=``: a file, a run folder, or "shipped".
+
+    Raises:
+        UserError: if there is no such file; for "shipped", the message lists what is shipped.
+    """
+    if spec == "shipped":
+        folder = Path(str(files("vgbench.methods"))) / str(method) / "weights"
+        path = folder / f"{dataset}.safetensors"
+        if not path.exists():
+            there = ", ".join(sorted(file.stem for file in folder.glob("*.safetensors"))) or "none"
+            raise UserError(f"no shipped weights of {method} for dataset {dataset!r}; shipped: {there}")
+        return path
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        path = path / MODEL_FILE
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a run folder that finished, a checkpoint file, or 'shipped'")
+    return path
+
+
+def save(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path, half: bool = False) -> None:
+    """Write a model of ours atomically.
+
+    Args:
+        state: state dict with our names.
+        config: the ``method`` node that builds it.
+        half: store floating-point tensors as float16 (shipped weights).
+    """
+    tensors = {}
+    for name, value in state.items():
+        value = value.detach().cpu()
+        tensors[name] = (value.half() if half and value.is_floating_point() else value).contiguous().clone()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        save_file(tensors, temporary, metadata={"vgbench": json.dumps({"method": dict(config)})})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def method_config(path: Path) -> dict[str, Any] | None:
+    """The ``method`` node stored in a file of ours, or None for anything else."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = (file.metadata() or {}).get("vgbench")
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error}); write or copy it again") from None
+    return json.loads(stored)["method"] if stored else None
+
+
+def load(method: GroundingMethod, path: Path) -> LoadReport:
+    """Load ``path`` into ``method``: our own file by our names, anything else through ``load_official``.
+
+    Raises:
+        UserError: if names or shapes do not fit; the message names the first of them and the fix.
+    """
+    from vgbench.checkpoint import read_checkpoint
+
+    if method_config(path) is None:
+        return method.load_official(read_checkpoint(path))
+    own = method.state_dict()
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
+    wrong += [name for name in state if name not in own]
+    if wrong:
+        raise UserError(
+            f"{path}: does not fit this configuration of {method.name}: {wrong[0]!r} and {len(wrong) - 1} more names "
+            "are missing, superfluous or of another shape; take the configuration that it was trained with "
+            "(config.yaml in its run folder)"
+        )
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(state[name])
+    return LoadReport(used=tuple(own))
