@@ -31,7 +31,21 @@ from pycocotools import mask as coco_mask
 from vgbench.errors import UserError
 from vgbench.table import SCHEMA, AnnotationTable
 
-__all__ = ["BadSample", "Counts", "GroundingData", "Report", "SplitReport", "TableBuilder", "read_json", "take"]
+__all__ = [
+    "BadSample",
+    "Counts",
+    "GroundingData",
+    "Report",
+    "SplitReport",
+    "TableBuilder",
+    "check_box",
+    "check_mask",
+    "check_name",
+    "check_size",
+    "check_text",
+    "read_json",
+    "take",
+]
 
 log = logging.getLogger(__name__)
 
@@ -141,14 +155,23 @@ def check_name(name: str) -> str:
     """
     if not name or "\0" in name or "\\" in name or name.startswith("/") or ".." in PurePosixPath(name).parts:
         raise BadSample("image name leaves the image folder", repr(name)[:80])
-    return name
+    return check_text(name)
+
+
+def check_text(text: str) -> str:
+    """Raises BadSample if the text cannot be written as UTF-8 (lone surrogates)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadSample("text that is not valid Unicode", ascii(text)[:80]) from None
+    return text
 
 
 def check_mask(segmentation: Any, width: int, height: int) -> tuple[str, int] | None:
     """COCO segmentation -> (compressed RLE counts, number of polygons; 0 = it was an RLE), None if there is none.
 
-    Polygons of fewer than three points are left out; the others are united (the original ``getMask`` adds them). RLE dictionaries may be compressed or not; a list of RLEs
-    is united as well.
+    Polygons of fewer than three points are left out; the others are united (the original ``getMask`` adds them).
+    RLE dictionaries may be compressed or not; a list of RLEs is united as well.
 
     Raises:
         BadSample: if it is neither, has wrong numbers, or is of another size than the image.
@@ -342,7 +365,7 @@ class GroundingData(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     tasks: ClassVar[tuple[str, ...]]  # "rec", "res", or "grec", "gres"
-    splits: Mapping[str, Counts]
+    splits: ClassVar[Mapping[str, Counts]]
     licence: ClassVar[str]
     homepage: ClassVar[str]
     embedded: ClassVar[bool] = False  # rendered test bench: never in one table with real data
@@ -716,7 +739,9 @@ class Report:
             lines.append(f"MISSING {len(self.missing_images):,} image files: {first}{more}")
         lines.append(f"images opened: {self.checked_images:,}")
         lines += [f"sha256 {digest}  {name}" for name, digest in self.sources.items()]
-        lines.append("everything as published" if self.ok else "not everything is as published, see above")
+        counts = "counts differ from the published ones" if self.differences else "all counts are the published ones"
+        rest = f"{len(self.problems):,} problem(s), {len(self.missing_images):,} image(s) missing"
+        lines.append(f"{'OK' if self.ok else 'NOT OK'}: {counts}, {rest}")
         return lines
 
 

@@ -1,0 +1,40 @@
+"""gRefCOCO: expressions for no, one or several objects (Liu, Ding and Jiang, "GRES", CVPR 2023)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from vgbench.datasets.layout import Files
+from vgbench.datasets.refer import ReferDataset, Variants
+from vgbench.datasets.refer_layout import ReferLayout
+from vgbench.datasets.seqtr_layout import SeqTRLayout
+
+from vgbench.dataset import Counts
+
+__all__ = ["GRefCOCO"]
+
+
+class GRefCOCO(ReferDataset):
+    """278,232 expressions on the images of RefCOCO, 80,022 with several targets and 32,202 without any (paper).
+
+    Counts per split were never published, so :meth:`verify` only prints them. ``train``, ``val``, ``testA`` and
+    ``testB`` hold single-target expressions too: nothing has to be joined with RefCOCO.
+    """
+
+    name = "grefcoco"
+    title = "gRefCOCO"
+    tasks = ("grec", "gres")
+    licence = "see the authors' page; images: Flickr terms"
+    homepage = "https://github.com/henghuiding/gRefCOCO"
+    layouts = (ReferLayout, SeqTRLayout)
+    multi_target = True
+    variants: ClassVar[Variants] = {
+        "unc": (
+            {"train": Counts(), "val": Counts(), "testA": Counts(), "testB": Counts()},
+            Files(
+                refer=("grefcoco",),
+                refs=("grefs(unc).json", "grefs(unc).p"),
+                seqtr=("grefcoco", "grefs", "grefs_grec"),
+            ),
+        )
+    }

@@ -1,0 +1,248 @@
+"""ReferIt, Flickr30k phrases, and the merged pre-training sets of the SeqTR family."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib.resources import files as resource_files
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+from vgbench.datasets.layout import Files, LayoutDataset
+from vgbench.datasets.refer import ReferDataset, Variants
+from vgbench.datasets.refer_layout import ReferLayout
+from vgbench.datasets.seqtr_layout import SeqTRLayout, read_splits
+
+from vgbench.dataset import BadSample, Counts, TableBuilder, read_json, take
+from vgbench.errors import UserError
+
+__all__ = ["CocoAll", "Flickr30k", "Mixed", "ReferIt", "evaluation_images"]
+
+
+def evaluation_images() -> frozenset[int]:
+    """COCO ids of the 6,549 images in the eight evaluation splits of RefCOCO, RefCOCO+ (unc) and RefCOCOg (umd)."""
+    text = resource_files("vgbench.datasets").joinpath("evaluation_images.txt").read_text()
+    return frozenset(int(number) for line in text.splitlines() if not line.startswith("#") for number in line.split())
+
+
+class ReferIt(ReferDataset):
+    """ReferItGame expressions on SAIAPR TC-12 (Kazemzadeh et al., EMNLP 2014); objects and stuff regions."""
+
+    name = "referit"
+    title = "ReferItGame"
+    licence = "see the authors' page"
+    homepage = "https://github.com/lichengunc/refer"
+    source = "saiaprtc12"
+    canonical_name = "{:d}.jpg"
+    layouts = (ReferLayout, SeqTRLayout)
+    image_folders = (
+        *("images/saiaprtc12", "images/saiapr_tc-12", "saiaprtc12", "saiapr_tc-12", "referit/images"),
+        *("ln_data/referit/images", "images/referit"),
+    )
+    image_names = ("{:d}.jpg",)
+    variants: ClassVar[Variants] = {
+        "berkeley": (
+            {
+                "train": Counts(8_994, None, 54_127),
+                "val": Counts(None, None, 5_842),
+                "test": Counts(None, None, 60_103),
+            },
+            Files(
+                refer=("refclef",), refs=("refs(berkeley).p", "refs(berkeley).json"), seqtr=("referitgame-berkeley",)
+            ),
+        ),
+        "unc": (
+            {
+                "train": Counts(),
+                "val": Counts(2_000),
+                "testA": Counts(485),
+                "testB": Counts(490),
+                "testC": Counts(465),
+            },
+            Files(refer=("refclef",), refs=("refs(unc).p", "refs(unc).json")),
+        ),
+    }
+
+
+class Flickr30k(LayoutDataset):
+    """Noun phrases of Flickr30k Entities, one box per phrase (Plummer et al., ICCV 2015)."""
+
+    name = "flickr30k"
+    title = "Flickr30k Entities"
+    tasks = ("rec",)
+    licence = "see the authors' page; images: Flickr terms"
+    homepage = "https://github.com/BryanPlummer/flickr30k_entities"
+    source = "flickr"
+    canonical_name = "{:d}.jpg"
+    layouts = (SeqTRLayout,)
+    image_folders = (
+        *("images/flickr30k", "flickr30k", "flickr30k_images", "flickr30k-images", "Flickr30k/flickr30k_images"),
+        *("ln_data/Flickr30k/flickr30k_images", "images/flickr30k_images", "images/flickr30k-images"),
+    )
+    image_names = ("{:d}.jpg",)
+    files = Files(seqtr=("flickr30k",))
+    splits: ClassVar[Mapping[str, Counts]] = {
+        "train": Counts(29_779, None, 427_193),
+        "val": Counts(None, None, 14_433),
+        "test": Counts(None, None, 14_481),
+    }
+
+
+# data_source of the merged files -> (source, folder of the images, image name)
+SOURCES = {
+    "coco": ("coco", "mscoco/train2014", "COCO_train2014_{:012d}.jpg"),
+    "vg": ("vg", "visual-genome", "{:d}.jpg"),
+    "visual-genome": ("vg", "visual-genome", "{:d}.jpg"),
+    "saiaprtc12": ("saiaprtc12", "saiaprtc12", "{:d}.jpg"),
+    "flickr": ("flickr", "flickr30k", "{:d}.jpg"),
+    "flickr30k": ("flickr", "flickr30k", "{:d}.jpg"),
+}
+
+
+class MergedLayout(SeqTRLayout):
+    """The SeqTR layout of a merged file: entries say by ``data_source`` where their image comes from."""
+
+    data: Mixed
+
+    def data_source(self, entry: Any, split: str) -> str:
+        """A key of :data:`SOURCES`; evaluation entries may leave it to the name of the split.
+
+        Raises:
+            BadSample: if it is not known.
+        """
+        if isinstance(entry, dict) and "data_source" not in entry:
+            for part, source in (("flickr", "flickr"), ("referit", "saiaprtc12"), ("refcoco", "coco")):
+                if part in split:
+                    return source
+        value = take(entry, "data_source", str)
+        if value not in SOURCES:
+            raise BadSample("unknown data_source", f"{value!r}; known: {', '.join(SOURCES)}")
+        return value
+
+    def image_name(self, entry: dict[str, Any], image_id: int, split: str) -> tuple[str, str]:
+        source, folder, name = SOURCES[self.data_source(entry, split)]
+        return source, f"{folder}/{name.format(image_id)}"
+
+    def image_of(self, entry: Any, split: str) -> tuple[str, int] | None:
+        """(source, image id), or None if the entry is not usable (which :meth:`read` reports)."""
+        try:
+            return SOURCES[self.data_source(entry, split)][0], take(entry, "image_id", int)
+        except BadSample:
+            return None
+
+    def entries(self, split: str, builder: TableBuilder) -> Iterator[tuple[int, Any]]:
+        leaked = self.excluded_images() if split == "train" and self.data.exclude_eval_images else set()
+        counts: dict[str, Counter[str]] = {"kept": Counter(), "of another source": Counter(), "excluded": Counter()}
+        for index, entry in super().entries(split, builder):
+            image = self.image_of(entry, split)
+            if image is None:
+                yield index, entry
+                continue
+            wanted = image[0] in self.data.kept_sources
+            fate = "of another source" if not wanted else "excluded" if image in leaked else "kept"
+            counts[fate][image[0]] += 1
+            if fate == "kept":
+                yield index, entry
+        builder.info["entries"] = {key: dict(value) for key, value in counts.items()}
+        for what, per_source in counts.items():
+            if per_source:
+                text = ", ".join(f"{source} {count:,}" for source, count in sorted(per_source.items()))
+                builder.notes.append(f"entries {what}: {text}")
+        if leaked and counts["kept"]["vg"] and self.data.vg_image_data is None:
+            builder.warnings.append(
+                "Visual Genome images that are evaluation images cannot be told without vg_image_data=image_data.json"
+            )
+
+    def excluded_images(self) -> set[tuple[str, int]]:
+        """(source, image id) of the images that training must not see."""
+        coco = evaluation_images()
+        excluded = {("coco", number) for number in coco}
+        if self.data.vg_image_data is not None:
+            path = self.data.vg_image_data
+            records = read_json(path)
+            if not isinstance(records, list) or not all(isinstance(r, dict) and "image_id" in r for r in records):
+                raise UserError(f"{path}: expected Visual Genome's list of images with image_id and coco_id")
+            excluded |= {("vg", record["image_id"]) for record in records if record.get("coco_id") in coco}
+        for split, entries in self.data.parse_file(self.files["instances"], read_splits).items():
+            if split != "train":
+                excluded |= {image for entry in entries if (image := self.image_of(entry, split)) is not None}
+        return excluded
+
+
+class Mixed(LayoutDataset):
+    """The merged pre-training set ("174K images"): COCO, Visual Genome, SAIAPR and Flickr30k in one file.
+
+    Args:
+        exclude_eval_images: leave out of ``train`` what shares an image with an evaluation split: COCO images of the
+            RefCOCO family (:func:`evaluation_images`), images of the file's own validation splits, and, if
+            ``vg_image_data`` is given, Visual Genome images that are such COCO images.
+        vg_image_data: Visual Genome's ``image_data.json`` (``image_id`` and ``coco_id`` per image).
+        options: see :class:`~vgbench.datasets.layout.LayoutDataset`.
+    """
+
+    name = "mixed"
+    title = "Mixed pre-training set"
+    tasks = ("rec",)
+    licence = "each part has its own; see the authors' pages"
+    homepage = "https://github.com/seanzhuh/SeqTR"
+    layouts = (MergedLayout,)
+    image_folders = ("images", "data/images")
+    files = Files(seqtr=("mixed",))
+    kept_sources: ClassVar[frozenset[str]] = frozenset({"coco", "vg", "saiaprtc12", "flickr"})
+    splits: ClassVar[Mapping[str, Counts]] = {
+        "train": Counts(),
+        "val_refcoco_unc": Counts(1_500, None, 10_834),
+        "val_refcocoplus_unc": Counts(1_500, None, 10_758),
+        "val_refcocog_umd": Counts(1_300, None, 4_896),
+        "val_flickr30k": Counts(),
+        "val_referitgame_berkeley": Counts(),
+    }
+    disjoint = False  # RefCOCO and RefCOCO+ share their validation images
+    # other places of the images below the image root, by the folder in the table
+    _other_folders: ClassVar[dict[str, tuple[str, ...]]] = {
+        "mscoco/train2014": ("mscoco/images/train2014", "train2014", "mscoco/train2017", "train2017"),
+        "visual-genome": ("visual-genome/VG_100K", "visual-genome/VG_100K_2", "vg", "vg/VG_100K", "vg/VG_100K_2"),
+        "saiaprtc12": ("saiapr_tc-12", "referit/images"),
+        "flickr30k": ("flickr30k_images", "flickr30k-images"),
+    }
+
+    def __init__(
+        self,
+        data_root: str | Path | None = None,
+        *,
+        exclude_eval_images: bool = True,
+        vg_image_data: str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(data_root, **options)
+        self.exclude_eval_images = exclude_eval_images
+        self.vg_image_data = None if vg_image_data is None else Path(vg_image_data).expanduser()
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "exclude_eval_images": self.exclude_eval_images}
+
+    def sources(self, split: str) -> list[Path]:
+        sources = super().sources(split)
+        if split == "train" and self.exclude_eval_images and self.vg_image_data is not None:
+            if not self.vg_image_data.is_file():
+                raise UserError(f"{self.name}: {self.vg_image_data}: no such file; set vg_image_data=FILE")
+            sources = [*sources, self.vg_image_data]
+        return sources
+
+    def _names(self, image: str) -> Iterator[str]:
+        path = PurePosixPath(image)
+        names = [path.name, *super()._names(path.name)] if path.name.startswith("COCO_") else [path.name]
+        for folder in (str(path.parent), *self._other_folders.get(str(path.parent), ())):
+            for name in names:
+                yield f"{folder}/{name}"
+
+
+class CocoAll(Mixed):
+    """The COCO part of the merged set ("28K images": the union of the unc, unc+ and umd training images)."""
+
+    name = "cocoall"
+    title = "COCO part of the mixed pre-training set"
+    kept_sources = frozenset({"coco"})
+    splits: ClassVar[Mapping[str, Counts]] = {
+        key: value for key, value in Mixed.splits.items() if key.startswith(("train", "val_refcoco"))
+    }

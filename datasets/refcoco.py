@@ -1,0 +1,101 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: expressions for single objects in COCO train2014 images (lichengunc/refer)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from vgbench.datasets.layout import Files
+from vgbench.datasets.refer import ReferDataset, Variants
+
+from vgbench.dataset import Counts
+
+__all__ = ["RefCOCO", "RefCOCOPlus", "RefCOCOg"]
+
+_LICENCE = "annotations of COCO: CC BY 4.0; images: Flickr terms; expressions: see the authors' page"
+_HOMEPAGE = "https://github.com/lichengunc/refer"
+
+
+class RefCOCO(ReferDataset):
+    """Short expressions typed in the two-player ReferItGame; location words allowed (Yu et al., ECCV 2016)."""
+
+    name = "refcoco"
+    title = "RefCOCO"
+    licence = _LICENCE
+    homepage = _HOMEPAGE
+    variants: ClassVar[Variants] = {
+        "unc": (
+            {
+                "train": Counts(16_994, 42_404, 120_624),
+                "val": Counts(1_500, 3_811, 10_834),
+                "testA": Counts(750, 1_975, 5_657),
+                "testB": Counts(750, 1_810, 5_095),
+            },
+            Files(
+                refer=("refcoco",), refs=("refs(unc).p", "refs(unc).json"), seqtr=("refcoco-unc",), minigpt=("refcoco",)
+            ),
+        ),
+        "google": (
+            {
+                "train": Counts(19_213, 40_000, None),
+                "val": Counts(4_559, 5_000, None),
+                "test": Counts(4_527, 5_000, None),
+            },
+            Files(refer=("refcoco",), refs=("refs(google).p", "refs(google).json"), seqtr=("refcoco-google",)),
+        ),
+    }
+    shared_images = ("google",)
+
+
+class RefCOCOPlus(ReferDataset):
+    """As RefCOCO, but the players were not allowed to use location words."""
+
+    name = "refcoco+"
+    title = "RefCOCO+"
+    licence = _LICENCE
+    homepage = _HOMEPAGE
+    variants: ClassVar[Variants] = {
+        "unc": (
+            {
+                "train": Counts(16_992, 42_278, 120_191),
+                "val": Counts(1_500, 3_805, 10_758),
+                "testA": Counts(750, 1_975, 5_726),
+                "testB": Counts(750, 1_798, 4_889),
+            },
+            Files(
+                refer=("refcoco+",),
+                refs=("refs(unc).p", "refs(unc).json"),
+                seqtr=("refcocoplus-unc",),
+                minigpt=("refcoco+",),
+            ),
+        )
+    }
+
+
+class RefCOCOg(ReferDataset):
+    """Long expressions from Mechanical Turk; "umd" splits by image, "google" by object (Mao et al., CVPR 2016)."""
+
+    name = "refcocog"
+    title = "RefCOCOg"
+    licence = _LICENCE
+    homepage = _HOMEPAGE
+    file_suffix_is_ann_id = True
+    variants: ClassVar[Variants] = {
+        "umd": (
+            {
+                "train": Counts(21_899, 42_226, 80_512),
+                "val": Counts(1_300, 2_573, 4_896),
+                "test": Counts(2_600, 5_023, 9_602),
+            },
+            Files(
+                refer=("refcocog",),
+                refs=("refs(umd).p", "refs(umd).json"),
+                seqtr=("refcocog-umd",),
+                minigpt=("refcocog",),
+            ),
+        ),
+        "google": (
+            {"train": Counts(24_698, 44_822, 85_474), "val": Counts(4_650, 5_000, 9_536)},
+            Files(refer=("refcocog",), refs=("refs(google).p", "refs(google).json"), seqtr=("refcocog-google",)),
+        ),
+    }
+    shared_images = ("google",)

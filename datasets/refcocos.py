@@ -1,0 +1,84 @@
+"""RefCOCOS: 506 hand-written expressions on COCO val2017 images, some of them for nothing in the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+from vgbench.datasets.layout import expression_of
+
+from vgbench.dataset import (
+    BadSample,
+    Counts,
+    GroundingData,
+    TableBuilder,
+    check_box,
+    check_name,
+    check_size,
+    take,
+)
+from vgbench.errors import UserError
+from vgbench.table import AnnotationTable
+
+__all__ = ["RefCOCOS"]
+
+
+class RefCOCOS(GroundingData):
+    """A list of {image, height, width, normal_caption, solution (one box xyxy in pixels, or null: no target)}."""
+
+    name = "refcocos"
+    title = "RefCOCOS"
+    tasks = ("grec",)
+    licence = "annotations: MIT; images: Flickr terms"
+    homepage = "https://github.com/kuoyang1999/refcocos-annotator"
+    splits: ClassVar[Mapping[str, Counts]] = {"test": Counts(None, None, 506)}
+    image_folders = (
+        *("images/mscoco/val2017", "mscoco/images/val2017", "mscoco/val2017", "images/val2017", "coco/val2017"),
+        *("val2017", "images/mscoco/val2014", "mscoco/images/val2014", "images/val2014", "coco/val2014", "val2014"),
+    )
+
+    def expected_files(self) -> list[str]:
+        return ["refcocos_test.json"]
+
+    def sources(self, split: str) -> list[Path]:
+        self.check_split(split)
+        # the authors' repository has an older, shorter file of the same name at its top
+        for folder in ("results", "refcocos", "."):
+            path = self.data_root / folder / "refcocos_test.json"
+            if path.is_file():
+                return [path]
+        raise self.missing()
+
+    def read(self, split: str) -> AnnotationTable:
+        (path,) = self.sources(split)
+        entries: Any = self.parse_file(path)
+        if not isinstance(entries, list):
+            raise UserError(f"{path}: holds a {type(entries).__name__}, expected a list of expressions")
+        builder = TableBuilder(self.name, split, "grec", "expression")
+        for index, entry in enumerate(entries):
+            try:
+                image = PurePosixPath(check_name(take(entry, "image", str)))
+                if not image.stem.isdecimal() or len(image.stem) > 12:
+                    raise BadSample("image name is not a COCO id", repr(str(image))[:80])
+                width, height = check_size(take(entry, "width", int), take(entry, "height", int))
+                expression = expression_of(take(entry, "normal_caption", str))
+                if "solution" not in entry:
+                    raise BadSample("no key 'solution'")
+                box = entry["solution"]
+                boxes = [] if box is None else [check_box(box, width, height, "xyxy", "solution")]
+            except BadSample as error:
+                builder.skip(f"{path}: [{index}]", error)
+                continue
+            builder.add(
+                key=f"{split}.{index}",
+                image_id=int(image.stem),
+                image=image.name,
+                width=width,
+                height=height,
+                expression=expression,
+                boxes=boxes,
+                group=index,
+                source="coco",
+            )
+        return builder.table()

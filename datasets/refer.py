@@ -1,0 +1,69 @@
+"""Referring-expression datasets of the RefCOCO kind, read from whichever layout is on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vgbench.datasets.layout import Files, LayoutDataset
+from vgbench.datasets.minigpt_layout import MiniGPTLayout
+from vgbench.datasets.refer_layout import ReferLayout
+from vgbench.datasets.seqtr_layout import SeqTRLayout
+
+from vgbench.dataset import Counts
+from vgbench.errors import UserError
+
+__all__ = ["COCO_FOLDERS", "ReferDataset", "Variants"]
+
+Variants = dict[str, tuple[dict[str, Counts], Files]]
+"""split_by -> (splits with their published counts, file names per layout); the first is the default."""
+
+COCO_FOLDERS = (
+    "images/mscoco/train2014",
+    "images/mscoco/images/train2014",
+    "mscoco/images/train2014",
+    "mscoco/train2014",
+    "other/images/mscoco/images/train2014",
+    "ln_data/other/images/mscoco/images/train2014",
+    "images/train2014",
+    "coco/train2014",
+    "coco/images/train2014",
+    "train2014",
+    "images/mscoco/train2017",
+    "images/train2017",
+    "coco/train2017",
+    "train2017",
+)
+
+
+class ReferDataset(LayoutDataset):
+    """A dataset with refs (one object, several sentences) whose split and files depend on who made the splits.
+
+    A subclass gives ``variants`` (:data:`Variants`). ``multi_target``: several targets or none (gRefCOCO).
+
+    Args:
+        split_by: author of the split, e.g. "unc" or "google".
+        options: see :class:`~vgbench.dataset.GroundingData` and :class:`~vgbench.datasets.layout.LayoutDataset`.
+    """
+
+    tasks = ("rec", "res")
+    layouts = (ReferLayout, SeqTRLayout, MiniGPTLayout)
+    image_folders = COCO_FOLDERS
+    variants: ClassVar[Variants]
+    shared_images: ClassVar[tuple[str, ...]] = ()  # split_by whose splits share images
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.splits, cls.files = next(iter(cls.variants.values()))
+
+    def __init__(self, data_root: str | Path | None = None, *, split_by: str | None = None, **options: Any) -> None:
+        split_by = next(iter(self.variants)) if split_by is None else split_by
+        if split_by not in self.variants:
+            raise UserError(f"{self.name}: no split_by={split_by!r}; there are: {', '.join(self.variants)}")
+        self.split_by = split_by
+        self.splits, self.files = self.variants[split_by]  # type: ignore[misc]
+        self.disjoint = split_by not in self.shared_images
+        super().__init__(data_root, **options)
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "split_by": self.split_by}

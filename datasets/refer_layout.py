@@ -1,0 +1,182 @@
+"""The ``refer`` layout of RefCOCO and its relatives, gRefCOCO included: expressions in a pickle or JSON file of refs,
+images and objects in ``instances.json``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, Targets, expression_of, folders
+
+from vgbench.dataset import BadSample, check_name, check_size, read_json, take
+from vgbench.errors import UserError
+from vgbench.table import AnnotationTable
+
+SAFE_GLOBALS = {("builtins", "set"), ("builtins", "frozenset"), ("__builtin__", "set"), ("__builtin__", "frozenset")}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Numbers, strings, lists, tuples, dictionaries and sets; nothing that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in SAFE_GLOBALS:
+            return set if name == "set" else frozenset
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which could run code")
+
+
+def read_pickle(path: Path) -> Any:
+    """Read a pickle of plain containers, written by Python 2 or 3, without executing anything.
+
+    Raises:
+        UserError: if the file is damaged or refers to any class or function (named in the message).
+    """
+    try:
+        with path.open("rb") as file:
+            return _Unpickler(file, encoding="latin1").load()
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: not read ({error}); a file of references holds plain lists and strings only"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise UserError(f"{path}: not a valid pickle ({error!r}); the file is damaged or truncated") from None
+
+
+def read_refs(path: Path) -> list[Any]:
+    """The list of refs in a pickle (``.p``, ``.pkl``) or JSON file."""
+    refs = read_json(path) if path.suffix == ".json" else read_pickle(path)
+    if not isinstance(refs, list):
+        raise UserError(f"{path}: holds a {type(refs).__name__}, expected a list of refs")
+    return refs
+
+
+class Instances:
+    """``instances.json``: images, annotations and category names by id; records are checked when they are used."""
+
+    def __init__(self, path: Path) -> None:
+        content = read_json(path)
+        self.images = _by_id(path, content, "images")
+        self.annotations = _by_id(path, content, "annotations")
+        categories = _by_id(path, content, "categories") if "categories" in content else {}
+        self.categories = {key: _name(value.get("name", key)) for key, value in categories.items()}
+
+
+def _name(value: Any) -> str:
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _by_id(path: Path, content: Any, key: str) -> dict[Any, dict[str, Any]]:
+    records = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(records, list):
+        raise UserError(f"{path}: no list under the key {key!r}; expected images, annotations and categories")
+    found: dict[Any, dict[str, Any]] = {}
+    for index, record in enumerate(records):
+        if not isinstance(record, dict) or not isinstance(record.get("id"), (int, str)):
+            raise UserError(f"{path}: {key}[{index}] has no 'id'")
+        if found.setdefault(record["id"], record) is not record:
+            raise UserError(f"{path}: {key}[{index}] has the id {record['id']!r} of an earlier one")
+    return found
+
+
+class ReferLayout(Layout):
+    """``<folder>/refs(<split_by>).p`` (or ``grefs(...).json``) and ``<folder>/instances.json``."""
+
+    key = "refer"
+
+    @classmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        for folder in folders(data.data_root, data.files.refer):
+            for name in data.files.refs:
+                if (folder / name).is_file() and (folder / "instances.json").is_file():
+                    return cls(data, {"refs": folder / name, "instances": folder / "instances.json"})
+        return None
+
+    @classmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        if not data.files.refer:
+            return ""
+        return f"{data.files.refer[0]}/{{{' or '.join(data.files.refs)}, instances.json}}"
+
+    def sources(self, split: str) -> list[Path]:
+        return list(self.files.values())
+
+    def read(self, split: str) -> AnnotationTable:
+        refs_path = self.files["refs"]
+        refs = self.data.parse_file(refs_path, read_refs)
+        instances = self.data.parse_file(self.files["instances"], Instances)
+        per_image = self.data.multi_target and split == "train"  # gRefCOCO's official recipe draws images
+        builder = self.data.builder(split, self, "image" if per_image else "ref")
+        names: set[str] = set()
+        targets = TargetReader()
+        for index, ref in enumerate(refs):
+            count = len(ref["sentences"]) if isinstance(ref, dict) and isinstance(ref.get("sentences"), list) else 1
+            try:
+                name = take(ref, "split", str)
+                names.add(name)
+                if name != split:
+                    continue
+                image_id = take(ref, "image_id", int)
+                image = instances.images.get(image_id)
+                if image is None:
+                    raise BadSample("image_id without an image", f"image_id {image_id}")
+                file_name = check_name(take(image, "file_name", str))
+                width, height = check_size(take(image, "width", int), take(image, "height", int))
+                found = self._targets(ref, image_id, width, height, instances, targets)
+                ref_id = take(ref, "ref_id", int)
+                sentences = [(expression_of(s), _sent_id(s, i)) for i, s in enumerate(take(ref, "sentences", list))]
+            except BadSample as error:
+                builder.skip(f"{refs_path}: ref {index}", error, max(count, 1))
+                continue
+            for expression, sent_id in sentences:
+                builder.add(
+                    key=f"{ref_id}.{sent_id}",
+                    image_id=image_id,
+                    image=file_name,
+                    width=width,
+                    height=height,
+                    expression=expression,
+                    ref_id=ref_id,
+                    sent_id=sent_id,
+                    group=image_id if per_image else index,
+                    source=self.data.source,
+                    **vars(found),
+                )
+        if split not in names:
+            there = ", ".join(sorted(names)) or "none"
+            raise UserError(f"{refs_path}: no ref of split {split!r}; splits in the file: {there}")
+        if targets.without_mask and len(builder):
+            builder.notes.append(f"{targets.without_mask:,} target(s) have no mask")
+        return builder.table()
+
+    def _targets(
+        self, ref: dict[str, Any], image_id: int, width: int, height: int, instances: Instances, reader: TargetReader
+    ) -> Targets:
+        ann_id = ref.get("ann_id") if self.data.multi_target else take(ref, "ann_id", (int, str))
+        ann_ids = ann_id if isinstance(ann_id, list) else [] if ann_id is None else [ann_id]
+        if ann_ids == [-1]:  # the no-target mark of gRefCOCO
+            ann_ids = []
+        if not ann_ids and not self.data.multi_target:
+            raise BadSample("no target", f"ann_id {ann_id!r}")
+        targets = []
+        for ann in ann_ids:
+            record = instances.annotations.get(ann) if isinstance(ann, (int, str)) else None
+            if record is None:
+                raise BadSample("ann_id without an annotation", f"ann_id {ann!r}")
+            if take(record, "image_id", int) != image_id:
+                raise BadSample("annotation of another image", f"ann_id {ann}, image_id {image_id}")
+            targets.append(
+                {
+                    "box": take(record, "bbox", list),
+                    "segmentation": record.get("segmentation"),
+                    "ann_id": ann,
+                    "category": instances.categories.get(record.get("category_id")),
+                }
+            )
+        return reader.gather(targets, width, height)
+
+
+def _sent_id(sentence: Any, index: int) -> int:
+    return take(sentence, "sent_id", int) if isinstance(sentence, dict) and "sent_id" in sentence else index
