@@ -115,11 +115,13 @@ def _hydra(name: str, arguments: argparse.Namespace) -> int:
         argv += ["--cfg", arguments.cfg]
     if arguments.multirun:
         argv += ["--multirun"]
-    sys.argv = [f"vgbench {name}", *argv]
+    own_argv, sys.argv = sys.argv, [f"vgbench {name}", *argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, we make one line of them
 
     def command(config: Any) -> Any:
         from vgbench import bench, runner
+
+        sys.argv = own_argv  # Lightning starts the other processes of a node with it
 
         return {"run": runner.run, "eval": runner.evaluate, "bench": bench.bench}[name](config)
 

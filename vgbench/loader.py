@@ -299,16 +299,20 @@ class EvalBatches(Sampler[list[Item]]):
 class TrainLoader(DataLoader):
     """A loader that Lightning can save and resume in the middle of an epoch."""
 
-    batches_done = 0  # set by the training step
+    batches_done = 0  # of the current epoch; set by the training step
+
+    @property
+    def batches(self) -> TrainBatches:
+        assert isinstance(self.batch_sampler, TrainBatches)
+        return self.batch_sampler
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.batch_sampler.epoch, "batches_done": self.batches_done}
+        return {"epoch": self.batches.epoch, "batches_done": self.batches_done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        sampler: Any = self.batch_sampler
-        sampler.epoch, sampler.start = state["epoch"], state["batches_done"]
-        if sampler.start >= len(sampler):
-            sampler.epoch, sampler.start = sampler.epoch + 1, 0
+        self.batches.epoch, self.batches.start = state["epoch"], state["batches_done"]
+        if self.batches.start >= len(self.batches):
+            self.batches.epoch, self.batches.start = state["epoch"] + 1, 0
 
 
 def _loader_options(workers: int, method: GroundingMethod, pin_memory: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import time
 import warnings
@@ -93,7 +94,39 @@ def _identity(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in node.items()}
 
 
+def process_rank() -> int:
+    """Global rank of this process as its launcher (Lightning, torchrun, SLURM) told it, before anything is set up."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0
+
+
 def run_folder(config: DictConfig, prefix: str) -> Path:
+    """The run folder that all processes of a run agree on: process 0 makes or finds it, the others are told.
+
+    Processes started by Lightning read it from the environment; those of torchrun or SLURM from a note under ``runs``.
+    """
+    launch = "-".join(os.environ.get(name, "") for name in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "MASTER_PORT"))
+    note = Path(config.runs) / f".launch{launch}"
+    if process_rank() == 0:
+        folder = _own_folder(config, prefix)
+        os.environ["VGBENCH_RUN_FOLDER"] = str(folder)
+        if launch.strip("-"):
+            note.parent.mkdir(parents=True, exist_ok=True)
+            record.write_atomically(note, str(folder).encode())
+        return folder
+    if "VGBENCH_RUN_FOLDER" in os.environ:
+        return Path(os.environ["VGBENCH_RUN_FOLDER"])
+    deadline = time.monotonic() + 120
+    while not (note.exists() and time.time() - note.stat().st_mtime < 600):
+        if time.monotonic() > deadline:
+            raise UserError(f"{note}: process 0 did not announce the run folder; is `runs` on a shared file system?")
+        time.sleep(0.2)
+    return Path(note.read_text())
+
+
+def _own_folder(config: DictConfig, prefix: str) -> Path:
     """Make the folder of a new run, or find the one to resume.
 
     An existing run is never written over: a taken name gets a number. ``resume=true`` takes the newest folder of the
@@ -142,8 +175,6 @@ def start_weights(config: DictConfig, method: GroundingMethod) -> LoadReport | N
 def workers(config: DictConfig) -> int:
     """Loader processes."""
     if config.workers == "auto":
-        import os
-
         return min(8, (os.cpu_count() or 1) // 2)
     return int(config.workers)
 
@@ -271,8 +302,6 @@ def run(config: DictConfig) -> float:
     if best.epoch < 0:
         best.save(trainer, module)
     trainer.strategy.barrier("model written")
-    weights.load(method, folder / weights.MODEL_FILE)
-
     training = record.Training(
         data=[
             record.TrainingData(
@@ -299,6 +328,8 @@ def run(config: DictConfig) -> float:
     notes = [f"{module.skipped} training samples could not be read and were left out"] if module.skipped else []
     if config.weights:
         notes.append(f"started from weights={config.weights}")
+    method = build_method(config.method)  # afresh: without the wrappers of compilation and sharding
+    weights.load(method, folder / weights.MODEL_FILE)
     return _evaluate_and_record(
         config,
         folder,
@@ -526,5 +557,5 @@ def _count(method: GroundingMethod) -> int:
 
 
 def _say(text: str) -> None:
-    if int(L.fabric.utilities.rank_zero_only.rank or 0) == 0:
+    if process_rank() == 0:
         print(text, flush=True)

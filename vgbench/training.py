@@ -31,6 +31,10 @@ class GroundingModule(L.LightningModule):
         self.val_set: Evaluation | None = None
         self.evaluation: Evaluation | None = None
         self.skipped = 0
+        trained = {id(parameter) for parameter in method.trainable()}
+        for parameter in method.parameters():  # parameters without effect must not wait for a gradient under DDP
+            if id(parameter) not in trained:
+                parameter.requires_grad_(False)
 
     # training ------------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -39,13 +43,14 @@ class GroundingModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         if self.train_loader is not None:
-            self.train_loader.batch_sampler.set_epoch(self.current_epoch)
+            self.train_loader.batches.set_epoch(self.current_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         epoch, accumulate = self.current_epoch, self.config.recipe.accumulate
         steps = math.ceil(self.trainer.num_training_batches / accumulate)
         step = batch_idx // accumulate
-        optim.set_learning_rate(self.optimizers().optimizer, self.schedule(epoch, step, steps))
+        for optimizer in self.trainer.optimizers:
+            optim.set_learning_rate(optimizer, self.schedule(epoch, step, steps))
         self.method.on_step(epoch, step, steps)
         # dropout and stochastic depth are functions of the progress too: a resumed run draws the same
         torch.manual_seed(loader.mix_seed(self.config.seed, epoch, batch_idx, self.global_rank) % 2**31)
@@ -67,7 +72,7 @@ class GroundingModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         if self.val_set is not None:
-            self.val_set.start()
+            self.val_set.start(self.global_rank)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self.val_set is not None
@@ -76,8 +81,6 @@ class GroundingModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         assert self.val_set is not None
         reports = self.val_set.finish(self.trainer, bootstrap=0)
-        if self.trainer.sanity_checking:
-            return
         flat = flat_metrics(reports, self.val_set.sets)
         self.log_dict({f"val/{name}": value for name, value in flat.items()}, rank_zero_only=False, sync_dist=False)
         primary = self.val_set.primary
@@ -106,8 +109,8 @@ class ExponentialMovingAverage(Callback):
 
     @staticmethod
     def _tensors(module: L.LightningModule) -> list[Tensor]:
-        method = module.method
-        return [*method.parameters(), *method.buffers()]
+        assert isinstance(module, GroundingModule)
+        return [*module.method.parameters(), *module.method.buffers()]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self._average:
@@ -159,17 +162,20 @@ class KeepBestModel(Callback):
         self.epoch = -1
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
+        assert isinstance(pl_module, GroundingModule) and pl_module.val_set is not None
         value = float(trainer.callback_metrics[f"val/{pl_module.val_set.primary}"])
         if value > self.best:
             self.best, self.epoch = value, trainer.current_epoch
             self.save(trainer, pl_module)
 
-    def save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        method = pl_module.method
+    def save(self, trainer: L.Trainer, pl_module: GroundingModule) -> None:
+        """Write the model as it is now (the average, if there is one); to be called on every process."""
+        if self.average:
+            state = self.average.averaged_state(pl_module.method)
+        else:  # the strategy gathers what it may have sharded
+            whole = trainer.strategy.lightning_module_state_dict()
+            state = {name.removeprefix("method."): value for name, value in whole.items()}
         if trainer.is_global_zero:
-            state = self.average.averaged_state(method) if self.average else method.state_dict()
             weights.save(state, self.method_config, self.path)
 
     def state_dict(self) -> dict[str, Any]:
