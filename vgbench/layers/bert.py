@@ -1,0 +1,90 @@
+"""BERT text encoder: transformers' layers, its padding mask without a look at the data, all hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+__all__ = ["Bert", "bert_weights"]
+
+
+class Bert(nn.Module):
+    """Token ids -> the hidden states after every layer. Parameter names are those of transformers' ``BertModel``.
+
+    The defaults are bert-base-uncased. There is no pooler: no grounding method of ours reads it.
+
+    Args:
+        vocab_size: word pieces; id 0 is padding and gets no gradient.
+        hidden_size: width C.
+        layers: Transformer layers, 12 in BERT-base (VG-LAW keeps the first 6).
+        heads: attention heads.
+        intermediate_size: width of the feed-forward layers.
+        max_positions: longest sequence.
+        token_types: rows of the token-type table; only row 0 is used.
+        dropout: of embeddings, attention and residual branches.
+
+    Source: Devlin et al., NAACL 2019.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 30522,
+        hidden_size: int = 768,
+        layers: int = 12,
+        heads: int = 12,
+        intermediate_size: int = 3072,
+        max_positions: int = 512,
+        token_types: int = 2,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        config = BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=intermediate_size,
+            max_position_embeddings=max_positions,
+            type_vocab_size=token_types,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+        model = BertModel(config, add_pooling_layer=False)
+        self.embeddings, self.encoder = model.embeddings, model.encoder
+        self.vocab_size, self.hidden_size = vocab_size, hidden_size
+
+    def forward(self, ids: Tensor, pad: Tensor) -> list[Tensor]:
+        """Hidden states after layer 1, 2, ..., each [B, L, C].
+
+        Args:
+            ids: [B, L] int64.
+            pad: [B, L] bool, True = padding; the first token of a row must not be padding.
+        """
+        # BertModel.forward looks into the mask to see whether it can be dropped, which waits for the device; the
+        # layers take a mask [B, 1, 1, L] as it is.
+        attend = ~pad[:, None, None, :]
+        x = self.embeddings(input_ids=ids)
+        states = []
+        for layer in self.encoder.layer:
+            out = layer(x, attend)
+            x = out[0] if isinstance(out, tuple) else out  # transformers 4 returns a tuple
+            states.append(x)
+        return states
+
+
+def bert_weights(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    """The part of a BERT checkpoint that :class:`Bert` holds, as our name -> (name in the file, tensor).
+
+    Accepts the files of transformers and of ``pytorch_pretrained_bert``: with or without the prefix ``bert.``, with
+    ``LayerNorm.gamma/beta`` (2018 archives) or ``weight/bias``. Pooler, task heads and stored position ids are left
+    out, and so are layers beyond those that the caller wants (it takes the names that it has).
+    """
+    chosen = {}
+    for name, value in state.items():
+        ours = name.removeprefix("bert.")
+        if ours.startswith(("embeddings.", "encoder.")) and ours != "embeddings.position_ids":
+            ours = ours.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+            chosen[ours] = (name, value)
+    return chosen
