@@ -1,0 +1,288 @@
+"""Conformance runner of ResVG: modes ``rec``, ``preprocess`` and ``steps-*``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torchvision import tv_tensors
+
+from vgbench import optim
+from vgbench.checkpoint import export_mapped
+from vgbench.conform import Case
+from vgbench.errors import UserError
+from vgbench.layers.boxes import iou, xyxy_to_cxcywh
+from vgbench.method import Batch, Geometry, Sample
+from vgbench.methods.resvg.checkpoint import entries
+from vgbench.methods.resvg.method import ResVG, original_boxes
+from vgbench.methods.resvg.transforms import Draws, EvalTransform, TrainTransform
+from vgbench.wordpiece import WordPiece
+
+
+def run(case: Case) -> dict[str, Tensor]:
+    """The tensors of ``case`` under the names of its expected file.
+
+    Raises:
+        UserError: for a mode that is not one of ours.
+    """
+    mode = case.spec["mode"]
+    if mode == "preprocess":
+        return preprocess(case)
+    # Adam divides by the size of the gradient, so that the rounding of nearly vanishing gradients is seen in the
+    # weights; the plain attention kernel rounds as the official code does, the fused one does not.
+    with sdpa_kernel(SDPBackend.MATH):
+        if mode == "rec":
+            return rec(case)
+        if mode.startswith("steps-"):
+            return steps(case)
+    raise UserError(f"{case.path / 'case.yaml'}: mode {mode!r} is unknown; resvg has rec, preprocess and steps-*")
+
+
+def build(case: Case) -> ResVG:
+    """The method with the sizes, weights and loss weights of the case, in evaluation mode."""
+    sizes = case.spec["sizes"]
+    resnet, bert = sizes["resnet"], sizes["bert"]
+    freeze = case.spec.get("recipe", {}).get("freeze", {})
+    method = ResVG(
+        image_size=sizes["image_size"],
+        max_tokens=sizes["max_tokens"],
+        freeze_epochs=freeze.get("epochs", 10),
+        l1_weight=case.spec["loss_weights"]["l1"],
+        giou_weight=case.spec["loss_weights"]["giou"],
+        backbone={
+            "depths": resnet["stage_blocks"],
+            "planes": resnet["stage_planes"],
+            "stem": resnet["stem_width"],
+            "block": resnet["block"].split()[0],
+        },
+        bert={
+            "vocab_size": bert["vocab_size"],
+            "hidden_size": bert["hidden_size"],
+            "layers": bert["layers"],
+            "heads": bert["heads"],
+            "intermediate_size": bert["intermediate_size"],
+            "max_positions": bert["max_position_embeddings"],
+            "token_types": bert["type_vocab_size"],
+        },
+        width=sizes["hidden_dim"],
+        heads=sizes["heads"],
+        encoder_layers=sizes["encoder_layers"],
+        encoder_ffn=sizes["encoder_ffn"],
+        stages=sizes["decoder_stages"],
+        decoder_ffn=sizes["decoder_ffn"],
+        averaged_layers=bert["averaged_last_layers"],
+        prior_dim=sizes["prior_dim"],
+        max_offset=sizes["relative_position"]["range"][1],
+    )
+    method.load_official(case.weights)
+    return method.to(case.device).eval()
+
+
+def batch(inputs: dict[str, Tensor], prefix: str = "") -> Batch:
+    boxes = inputs[f"{prefix}target_boxes"][:, None]
+    return Batch(
+        image=inputs[f"{prefix}image"],
+        image_pad=inputs[f"{prefix}image_pad"].bool(),
+        text_ids=inputs[f"{prefix}text_ids"],
+        text_pad=inputs[f"{prefix}text_pad"].bool(),
+        boxes=boxes,
+        valid=torch.ones(boxes.shape[:2], dtype=torch.bool, device=boxes.device),
+        extra={"prior": inputs[f"{prefix}prior_feature"]},
+    )
+
+
+def gradients(method: ResVG) -> dict[str, Tensor]:
+    """Gradients under the official names."""
+    return export_mapped({name: value.grad for name, value in method.model.named_parameters()}, entries(method.model))
+
+
+def rec(case: Case) -> dict[str, Tensor]:
+    inputs, method = case.inputs, build(case)
+    data = batch(inputs)
+    output = method.network(data, attention=True)
+    losses = method.losses(output, data)
+    losses["total"].backward()
+    assert output.feature_pad is not None and output.prior is not None
+    assert output.relation_attention is not None and output.image_attention is not None
+    geometry = [
+        Geometry(
+            scale=(ratio[1], ratio[0]),
+            offset=(shift[0], shift[1]),
+            size=(size[0], size[1]),
+            canvas=(canvas[0], canvas[1]),
+        )
+        for ratio, shift, size, canvas in zip(
+            *(inputs[name].tolist() for name in ("ratio", "dxdy", "orig_size", "size")), strict=True
+        )
+    ]
+    post = original_boxes(output.boxes[-1], geometry)
+    result = {
+        "backbone_feat": output.features,
+        "feat_pad": output.feature_pad.to(torch.uint8),
+        "img_memory": output.memory.transpose(0, 1),
+        "word_feat": output.words,
+        "prior_query": output.prior,
+        "verify_score": output.score.flatten(1).T[..., None],
+        "disc_feat": output.discriminative.transpose(0, 1),
+        "rpe_attn": output.relation_attention.flatten(0, 1),
+        "decoder_hs": output.queries,
+        "img_attn_last": output.image_attention,
+        "aux_pred_boxes": output.boxes[:-1, :, None],
+        "pred_boxes": output.boxes[-1, :, None],
+        "post_boxes": post,
+        "post_iou": iou(post, inputs["orig_boxes"]),
+        **{f"loss.{name}": value for name, value in losses.items()},
+        **{f"grad.{name}": value for name, value in gradients(method).items()},
+    }
+    with torch.no_grad():
+        data.extra["prior"] = torch.zeros_like(inputs["prior_feature"])
+        result["noprior.pred_boxes"] = method.network(data).boxes[-1, :, None]
+        data.extra["prior"], data.image_pad = inputs["prior_feature"], None
+        result["nopad.pred_boxes"] = method.network(data).boxes[-1, :, None]
+    return result
+
+
+def steps(case: Case) -> dict[str, Tensor]:
+    spec, recipe, method = case.spec, case.spec["recipe"], build(case)
+    base = recipe["lr"]["rest"]
+    method.pretrained_lr = recipe["lr"]["bert"] / base
+    options = dict(recipe["optimizer"])
+    factory = partial(getattr(torch.optim, options.pop("type")), **options)
+    optimizer = optim.build_optimizer(method.param_groups(base), factory)
+    schedule = _schedule(recipe["schedule"])
+    batches = [batch(case.inputs, f"step{number}.") for number in range(1, spec["procedure"]["steps"] + 1)]
+    result = {}
+    for number, (epoch, data) in enumerate(zip(spec["procedure"]["epoch_of_step"], batches, strict=True), start=1):
+        method.on_step(epoch - 1, 0, 1)
+        optim.set_learning_rate(optimizer, schedule(epoch - 1, 0, 1))
+        optimizer.zero_grad()
+        loss = method(data)["total"]
+        loss.backward()
+        result[f"optim.loss_before_step{number}"] = loss.detach()
+        result[f"optim.grad_global_norm_step{number}"] = optim.clip_gradients(
+            optimizer, recipe["clip_grad_norm"]["max_norm"]
+        )
+        result |= {f"optim.lr_step{number}.{g['name']}": torch.tensor(g["lr"]) for g in optimizer.param_groups}
+        optimizer.step()
+    with torch.no_grad():
+        result[f"optim.loss_after_step{len(batches)}"] = method(batches[0])["total"]
+    final = export_mapped(method.model.state_dict(), entries(method.model))
+    result |= {f"optim.step{len(batches)}.{name}": value for name, value in final.items()}
+    for name, shipped in spec["schedules"].items():
+        factors = _schedule(shipped)
+        for group, rate in shipped["lr"].items():
+            rates = [rate * factors(epoch, 0, 1) for epoch in range(shipped["epochs"])]
+            result[f"schedule.lr.{name}.{group}"] = torch.tensor(rates)
+    return result
+
+
+def _schedule(spec: dict[str, Any]) -> optim.WarmupMultiStep:
+    """The step schedule of the case: a factor once ``step_epochs`` epochs are done."""
+    return optim.WarmupMultiStep(
+        milestones=range(spec["step_epochs"] + 1, spec["epochs"] + 1, spec["step_epochs"]), gamma=spec["factor"]
+    )
+
+
+class _Recorded(Draws):
+    """Recorded draws of one training sample in place of random ones."""
+
+    def __init__(self, inputs: dict[str, Tensor], prefix: str) -> None:
+        self._values = {
+            name.removeprefix(f"{prefix}draw_"): value.reshape(-1).tolist()
+            for name, value in inputs.items()
+            if name.startswith(f"{prefix}draw_")
+        }
+        crops = inputs.get(f"{prefix}draw_crops")
+        if crops is not None:
+            for column, name in enumerate(("crop_width", "crop_height", "crop_top", "crop_left")):
+                self._values[name] = crops[:, column].tolist()
+
+    def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> float:
+        return self._next(name, low, high)
+
+    def choice(self, name: str, options: Sequence[Any]) -> Any:
+        return options[options.index(self._values[name].pop(0))]
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        return self._next(name, low, high)
+
+    def permutation(self, name: str, size: int) -> list[int]:
+        return self._values[name]
+
+    def _next(self, name: str, low: float, high: float) -> Any:
+        value = self._values[name].pop(0)
+        if not low <= value <= high:
+            raise ValueError(f"recorded {name} {value} is outside of {low}..{high}")
+        return value
+
+
+def _sample(image: Tensor, boxes: Tensor, text: str) -> Sample:
+    pixels = image.permute(2, 0, 1).contiguous()
+    size = (pixels.shape[-2], pixels.shape[-1])
+    frame = tv_tensors.BoundingBoxes(boxes.float(), format="XYXY", canvas_size=size)  # type: ignore[call-overload]
+    return {"image": tv_tensors.Image(pixels), "boxes": frame, "text": text, "key": "0"}
+
+
+def preprocess(case: Case) -> dict[str, Tensor]:
+    inputs, sizes = case.inputs, case.spec["sizes"]
+    side, length = sizes["image_size"], sizes["max_tokens"]
+    tokenizer = WordPiece.from_text(bytes(inputs["vocab"].tolist()).decode())
+    owner, texts = inputs["box_image"], case.text("text_bytes")
+    images = [inputs[f"raw_image.{number}"] for number in range(len(texts))]
+
+    transform = EvalTransform(side)
+    samples = [
+        transform(_sample(image, inputs["boxes"][owner == number], text))
+        for number, (image, text) in enumerate(zip(images, texts, strict=True))
+    ]
+    frames = [sample["geometry"] for sample in samples]
+    ids, pad = tokenizer([sample["text"] for sample in samples], length)
+    no_mask = torch.zeros(side, side, dtype=torch.bool)
+    result = {
+        "test.image": torch.stack([sample["image"].as_subclass(Tensor) for sample in samples]),
+        "test.image_pad": torch.stack([sample.get("pad", no_mask) for sample in samples]),
+        "test.boxes": xyxy_to_cxcywh(torch.cat([sample["boxes"].as_subclass(Tensor) for sample in samples])) / side,
+        "test.dxdy": torch.tensor([frame.offset for frame in frames]),
+        "test.ratio": torch.tensor([frame.scale[::-1] for frame in frames]),
+        "test.orig_size": torch.tensor([frame.size for frame in frames]).float(),
+        "test.size": torch.tensor([frame.canvas for frame in frames]).float(),
+        "test.original_boxes": original_boxes(inputs["pred_boxes"][:, 0], [frames[index] for index in owner.tolist()]),
+        "test.text_ids": ids,
+        "test.text_mask": ~pad,
+    }
+    for number in range(sum(name.endswith(".image_index") for name in inputs)):
+        prefix = f"train.{number}."
+        augment = TrainTransform(
+            side,
+            long_sizes=sizes["long_sizes"],
+            short_sizes=sizes["short_sizes"],
+            crop_min=sizes["crop_min"],
+            crop_max=sizes["crop_max"],
+            crop_iou=sizes["crop_iou"],
+            crop_tries=sizes["crop_tries"],
+            crop_p=1 - sizes["branch_p"],
+            jitter_p=sizes["jitter_p"],
+            flip_p=sizes["flip_p"],
+            jitter=sizes["jitter"],
+            draws=_Recorded(inputs, prefix),
+        )
+        image = images[int(inputs[f"{prefix}image_index"])]
+        sample = augment(_sample(image, inputs[f"{prefix}box"][None], case.text(f"{prefix}text_bytes")[0]))
+        ids, pad = tokenizer([sample["text"]], length)
+        boxes = sample["boxes"].as_subclass(Tensor)
+        # ``geometry`` tells where the original image would begin; the case asks where the cropped one does.
+        result |= {
+            f"{prefix}image": sample["image"].as_subclass(Tensor),
+            f"{prefix}box": xyxy_to_cxcywh(boxes[0]) / side,
+            f"{prefix}dxdy": torch.cat(
+                [inputs[f"{prefix}draw_left"].view(1), inputs[f"{prefix}draw_top"].view(1)]
+            ).float(),
+            f"{prefix}text_bytes": torch.tensor(list(sample["text"].encode()), dtype=torch.uint8),
+            f"{prefix}text_ids": ids[0],
+            f"{prefix}text_mask": ~pad[0],
+        }
+    return result
