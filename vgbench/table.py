@@ -6,6 +6,7 @@ metrics, the statistics. Boxes are as annotated (never clipped, never rounded), 
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 import os
@@ -100,12 +101,21 @@ class AnnotationTable:
         return (self.row(index) for index in range(len(self)))
 
     @cached_property
-    def _columns(self) -> dict[str, Any]:
-        return {name: self.arrow.column(name).combine_chunks() for name in SCHEMA.names}
+    def _batches(self) -> tuple[list[int], list[list[pa.Array]]]:
+        """First row and columns of each record batch, as they lie in the file: nothing is copied."""
+        batches = [batch for batch in self.arrow.to_batches() if batch.num_rows]
+        starts = np.cumsum([0, *(batch.num_rows for batch in batches)]).tolist()
+        return starts[:-1], [batch.columns for batch in batches]
 
     def row(self, index: int) -> Row:
-        """The expression at ``index`` (0-based)."""
-        value = {name: column[index].as_py() for name, column in self._columns.items()}
+        """The expression at ``index`` (0-based; negative counts from the end)."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of a table with {len(self)} rows")
+        index %= len(self)
+        starts, batches = self._batches
+        batch = bisect.bisect_right(starts, index) - 1
+        offset = index - starts[batch]
+        value = {name: column[offset].as_py() for name, column in zip(SCHEMA.names, batches[batch], strict=True)}
         size = [value["height"], value["width"]]
         value["boxes"] = np.asarray(value["boxes"], dtype=np.float64).reshape(-1, 4)
         value["masks"] = tuple({"size": size, "counts": counts} for counts in value["masks"])
@@ -123,15 +133,21 @@ class AnnotationTable:
     @property
     def has_masks(self) -> bool:
         """True if any expression carries a mask."""
-        return len(self._columns["masks"].flatten()) > 0
+        return any(len(chunk.flatten()) for chunk in self.arrow.column("masks").chunks)
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 over all cells: the identity of the data that a result was computed on."""
         digest = hashlib.sha256()
         for name in SCHEMA.names:
-            digest.update(name.encode())
-            digest.update(json.dumps(self.arrow.column(name).to_pylist(), separators=(",", ":")).encode())
+            digest.update(f"{name}\0".encode())
+            parts = [hashlib.sha256() for _ in range(4)]
+            for chunk in self.arrow.column(name).chunks:
+                if SCHEMA.field(name).nullable:
+                    parts[0].update(chunk.is_null().to_numpy(zero_copy_only=False).tobytes())
+                _digest_array(chunk, parts[1:])
+            for part in parts:
+                digest.update(part.digest())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
@@ -166,3 +182,25 @@ class AnnotationTable:
         if "hash" in info:
             opened.__dict__["hash"] = info.pop("hash")
         return opened
+
+
+def _digest_array(array: pa.Array, parts: list[Any]) -> None:
+    """Feed the content of ``array`` to three digests: lengths of lists, lengths of strings, values.
+
+    Lengths and values are kept apart, so that the result does not depend on how a column is cut into chunks.
+    """
+    lists, strings, values = parts
+    if len(array) == 0:
+        return
+    if pa.types.is_list(array.type):
+        lists.update(np.diff(array.offsets.to_numpy()).astype("<i8").tobytes())
+        _digest_array(array.flatten(), parts)
+    elif pa.types.is_string(array.type):
+        _, offsets, content = array.buffers()
+        ends = np.frombuffer(offsets, dtype="<i4")[array.offset : array.offset + len(array) + 1]
+        strings.update(np.diff(ends).astype("<i8").tobytes())
+        if content is not None:
+            values.update(memoryview(content)[ends[0] : ends[-1]])
+    else:
+        full = array.fill_null(0) if array.null_count else array
+        values.update(full.to_numpy(zero_copy_only=False).tobytes())
