@@ -1,0 +1,288 @@
+"""VG-LAW as a method of the suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vgbench.checkpoint import load_mapped, read_checkpoint
+from vgbench.errors import UserError
+from vgbench.layers.bert import Bert
+from vgbench.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from vgbench.layers.vitdet import ViTDet
+from vgbench.method import Batch, Geometry, GroundingMethod, LoadReport, Prediction, Transform
+from vgbench.methods.vglaw import checkpoint
+from vgbench.methods.vglaw.loss import box_losses, mask_losses
+from vgbench.methods.vglaw.model import Output, VGLAWNetwork
+from vgbench.methods.vglaw.transforms import EvalTransform, TrainTransform, multi_scale_sizes, scaled_size
+from vgbench.metrics.rle import encode
+from vgbench.wordpiece import WordPiece
+
+__all__ = ["VGLAW"]
+
+
+class VGLAW(GroundingMethod):
+    """Language-adaptive weight generation: one box and one mask per expression. The defaults are the official sizes.
+
+    Args:
+        mode: "multitask" (box and mask) or "rec" (no mask head, no mask losses).
+        image_size: side S of the square network input in pixels.
+        patch_size: pixels per token side.
+        dim: width of the visual encoder.
+        depth: its blocks.
+        heads: its attention heads.
+        mlp_ratio: hidden width of its MLPs over ``dim``.
+        window_size: side of the attention windows in tokens.
+        global_blocks: blocks that attend over the whole image.
+        pretrain_image_size: image size of the absolute position table.
+        drop_path: stochastic-depth rate of the last block.
+        norm_eps: epsilon of the visual encoder's norms (1e-5 is in effect in the official code, Detectron2 has 1e-6).
+        tokenizer: BERT's ``vocab.txt`` or the folder that holds it.
+        max_tokens: length of every token sequence, special tokens included.
+        vocab_size: rows of the word table.
+        text_dim: width of the text encoder.
+        text_layers: its layers (the first six of BERT-base).
+        text_heads: its attention heads.
+        text_ffn: width of its feed-forward layers.
+        max_positions: rows of its position table.
+        text_dropout: dropout in the text encoder.
+        rank: rank K of the generated increments.
+        gather_heads: heads of the language gathering.
+        key_dim: width of the pooling's query and keys.
+        box_dim: hidden width of the box MLP.
+        mask_dim: width between the mask head's two convolutions.
+        mask_threshold: probability above which a pixel belongs to the mask.
+        visual_lr: rate of the visual encoder over the base rate.
+        text_lr: rate of the text encoder over the base rate.
+        multi_scale: draw the training size around ``image_size`` and crop (an official flag that no script sets).
+        flip_whole_words: exchange only whole words left and right at a flip (official: any substring).
+        bert: local transformers folder that :meth:`load_pretrained` takes the text encoder from.
+    """
+
+    name = "vglaw"
+    tasks = frozenset({"rec", "res"})
+    pad_id = 0
+
+    def __init__(
+        self,
+        mode: Literal["multitask", "rec"] = "multitask",
+        image_size: int = 448,
+        patch_size: int = 16,
+        dim: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        window_size: int = 14,
+        global_blocks: Sequence[int] = (2, 5, 8, 11),
+        pretrain_image_size: int = 224,
+        drop_path: float = 0.1,
+        norm_eps: float = 1e-5,
+        tokenizer: str | None = None,
+        max_tokens: int = 40,
+        vocab_size: int = 30522,
+        text_dim: int = 768,
+        text_layers: int = 6,
+        text_heads: int = 12,
+        text_ffn: int = 3072,
+        max_positions: int = 512,
+        text_dropout: float = 0.1,
+        rank: int = 32,
+        gather_heads: int = 12,
+        key_dim: int = 64,
+        box_dim: int = 256,
+        mask_dim: int = 256,
+        mask_threshold: float = 0.35,
+        visual_lr: float = 0.1,
+        text_lr: float = 0.1,
+        multi_scale: bool = False,
+        flip_whole_words: bool = False,
+        bert: str | None = None,
+    ) -> None:
+        super().__init__()
+        if mode not in ("multitask", "rec"):
+            raise UserError(f"method.mode={mode}: VG-LAW has the modes multitask and rec")
+        self.wants_masks = mode == "multitask"
+        if not self.wants_masks:
+            self.tasks = frozenset({"rec"})  # type: ignore[misc]  # less than the class can do
+        self.image_size = image_size
+        self.max_tokens = max_tokens
+        self.vocab_size = vocab_size
+        self.tokenizer_file = tokenizer
+        self.mask_threshold = mask_threshold
+        self.visual_lr = visual_lr
+        self.text_lr = text_lr
+        self.multi_scale = multi_scale
+        self.flip_whole_words = flip_whole_words
+        self.bert = bert
+        self.model = VGLAWNetwork(
+            ViTDet(
+                image_size=image_size,
+                patch_size=patch_size,
+                dim=dim,
+                depth=depth,
+                heads=heads,
+                mlp_ratio=mlp_ratio,
+                window_size=window_size,
+                global_blocks=global_blocks,
+                pretrain_image_size=pretrain_image_size,
+                drop_path=drop_path,
+                norm_eps=norm_eps,
+            ),
+            Bert(
+                vocab_size=vocab_size,
+                hidden_size=text_dim,
+                layers=text_layers,
+                heads=text_heads,
+                intermediate_size=text_ffn,
+                max_positions=max_positions,
+                dropout=text_dropout,
+            ),
+            rank=rank,
+            gather_heads=gather_heads,
+            key_dim=key_dim,
+            box_dim=box_dim,
+            mask_dim=mask_dim if self.wants_masks else None,
+        )
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    def train_transform(self) -> Transform:
+        sides = multi_scale_sizes(self.image_size) if self.multi_scale else (self.image_size,)
+        return TrainTransform(self.image_size, sides, self.flip_whole_words)
+
+    def eval_transform(self) -> Transform:
+        return EvalTransform(self.image_size)
+
+    @cached_property
+    def _tokenizer(self) -> WordPiece:
+        tokenizer = WordPiece.from_file(self.tokenizer_file)
+        if len(tokenizer) > self.vocab_size:
+            raise UserError(
+                f"{self.tokenizer_file}: has {len(tokenizer)} pieces, the model {self.vocab_size}; "
+                f"set method.vocab_size={len(tokenizer)} or give the vocabulary of the checkpoint"
+            )
+        return tokenizer
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return self._tokenizer(texts, self.max_tokens)
+
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        return self.max_tokens, self.vocab_size
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def network(self, batch: Batch) -> Output:
+        """The network alone, without losses."""
+        return self.model(batch.image, batch.text_ids, batch.text_pad)
+
+    def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """``bbox``, ``xiou`` and, in mode "multitask", ``focal`` and ``dice``; ``total`` is their plain sum."""
+        height, width = batch.image.shape[-2:]
+        canvas = batch.boxes.new_tensor([width, height, width, height])
+        terms = box_losses(output.boxes, xyxy_to_cxcywh(batch.boxes[:, 0] / canvas))
+        if output.mask_logits is not None:
+            if batch.masks is None:
+                raise UserError("the dataset has no masks; train VG-LAW on it with method.mode=rec")
+            terms |= mask_losses(output.mask_logits, batch.masks[:, 0])
+        return {"total": torch.stack(list(terms.values())).sum(), **terms}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.losses(self.network(batch), batch)
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        rates = {"visual_encoder": lr * self.visual_lr, "text_encoder": lr * self.text_lr, "rest": lr}
+        groups: dict[str, list[Tensor]] = {name: [] for name in rates}
+        for name, parameter in self.model.named_parameters():
+            part = name.split(".", 1)[0]
+            groups[part if part in rates else "rest"].append(parameter)
+        return [{"name": name, "params": groups[name], "lr": rate} for name, rate in rates.items()]
+
+    # --- inference ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+        """One box (score 1: the method gives none) and, in mode "multitask", one mask per expression.
+
+        The mask is thresholded twice: in the network's frame, where the official metric is defined
+        (``canvas_mask``), and after the padding has been cut off and the logits resized to the original image
+        (``mask``). The heat map is the pooling attention over the image area.
+        """
+        output = self.network(batch)
+        boxes = (cxcywh_to_xyxy(output.boxes) * self.image_size).cpu()
+        attention = output.attention.float()
+        on_canvas = None
+        if output.mask_logits is not None:
+            on_canvas = (output.mask_logits.sigmoid() > self.mask_threshold).cpu().numpy()
+        predictions = []
+        for index, geometry in enumerate(batch.geometry):
+            height, width = geometry.size
+            limit = torch.tensor([width, height, width, height], dtype=torch.float32)
+            box = torch.minimum(geometry.to_original(boxes[index]).clamp(min=0), limit)
+            prediction = Prediction(
+                boxes=box[None],
+                scores=torch.ones(1),
+                heatmap=self._heatmap(attention[index], geometry).cpu(),
+                geometry=geometry,
+            )
+            if on_canvas is not None and output.mask_logits is not None:
+                prediction.canvas_mask = encode(on_canvas[index])
+                logits = self._unpad(output.mask_logits[index], geometry)
+                logits = F.interpolate(logits[None, None], geometry.size, mode="bilinear", align_corners=False)[0, 0]
+                prediction.mask = encode((logits.sigmoid() > self.mask_threshold).cpu().numpy())
+            predictions.append(prediction)
+        return {"main": predictions}
+
+    @staticmethod
+    def _unpad(canvas: Tensor, geometry: Geometry) -> Tensor:
+        """The image area of a map [S, S] at the network's resolution."""
+        left, top = (round(value) for value in geometry.offset)
+        height, width = scaled_size(geometry.size, geometry.scale[0])
+        return canvas[top : top + height, left : left + width]
+
+    def _heatmap(self, attention: Tensor, geometry: Geometry) -> Tensor:
+        """The pooling attention [h, w] resampled to the image area, one value per cell."""
+        cell = self.image_size / len(attention)
+        height, width = scaled_size(geometry.size, geometry.scale[0])
+        y = (torch.arange(n := max(1, round(height / cell))) + 0.5) * (height / n) + geometry.offset[1]
+        x = (torch.arange(m := max(1, round(width / cell))) + 0.5) * (width / m) + geometry.offset[0]
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).to(attention.device) / self.image_size * 2 - 1
+        sampled = F.grid_sample(attention[None, None], grid[None], padding_mode="border", align_corners=False)
+        return sampled[0, 0]
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def official_entries(self) -> list[Any]:
+        """Our parameter names and the authors' (see :func:`checkpoint.official_entries`)."""
+        return checkpoint.official_entries(self.model, len(self.model.visual_encoder.blocks))
+
+    def read_official(self, path: Path) -> dict[str, Tensor]:
+        """The state dict of an authors' file: a MindSpore ``.ckpt``, or its content as ``.safetensors``."""
+        if path.is_file() and path.suffix == ".ckpt" and checkpoint.looks_like_mindspore(path):
+            return checkpoint.read_mindspore(path)
+        return read_checkpoint(path)
+
+    def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
+        unused = checkpoint.UNUSED if self.wants_masks else (*checkpoint.UNUSED, checkpoint.MASK_HEAD)
+        return load_mapped(self.model, state, self.official_entries, "an official VG-LAW checkpoint", unused)
+
+    def load_pretrained(self, path: Path) -> LoadReport:
+        """Start from Detectron2's ViTDet Mask R-CNN (``path``) and a local BERT folder (``bert``).
+
+        Raises:
+            UserError: if ``bert`` is not set, or a file does not fit.
+        """
+        if self.bert is None:
+            raise UserError("method.bert is not set; give a local folder of bert-base-uncased: method.bert=/path")
+        folder = Path(self.bert).expanduser()
+        text_state = checkpoint.bert_folder(folder)
+        visual = checkpoint.load_backbone(self.model.visual_encoder, checkpoint.read_detectron2(path))
+        text = checkpoint.load_bert(self.model.text_encoder, text_state, str(folder))
+        return LoadReport(visual.used + text.used, visual.unused + text.unused, visual.adapted + text.adapted)
