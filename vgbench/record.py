@@ -9,6 +9,7 @@ Values of metrics are in percent unless the metric's name says otherwise; times 
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 import hashlib
@@ -360,6 +361,28 @@ def _walk(folder: Path) -> Iterable[Path]:
             below.append(entry.path)
     for path in below:
         yield from _walk(Path(path))
+
+
+def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Series of a run's training log (Lightning's CSV): name -> (optimiser step, value), ascending; steps logged twice count once.
+
+    Raises:
+        UserError: if the file is no such log.
+    """
+    series: dict[str, dict[float, float]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                step = float(line["step"])
+                for name, text in line.items():
+                    if text and name not in ("step", None):
+                        series.setdefault(name, {})[step] = float(text)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a CSV log of a training run ({error})") from error
+    return {
+        name: [(step, value) for step, value in sorted(points.items()) if math.isfinite(value)]
+        for name, points in series.items()
+    }
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
