@@ -52,6 +52,7 @@ class ResVG(GroundingMethod):
     """
 
     name = "resvg"
+    pad_id = 0
     tasks = frozenset({"rec"})
     wants_masks = False
 

@@ -349,8 +349,8 @@ class ResVGNetwork(nn.Module):
 
         verified, score, guided = self.discriminative(memory, words, text_pad, places, pad)
         z = None
-        if self.prior_mlp is not None:
-            z = self.prior_mlp(image.new_zeros(len(image), self.prior_mlp[0].in_features) if prior is None else prior)
+        if self.prior_mlp is not None and self.prior_dim is not None:
+            z = self.prior_mlp(image.new_zeros(len(image), self.prior_dim) if prior is None else prior)
         start = memory.new_zeros(len(image), memory.shape[-1]) if z is None else z
         queries, image_attention = self.decoder(start, words, text_pad, verified + position, memory, pad, attention)
         return Output(
