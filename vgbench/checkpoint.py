@@ -230,6 +230,7 @@ def export_mapped(tensors: Mapping[str, Tensor | None], entries: Sequence[KeyEnt
         if value is None:
             continue
         value = value.detach().reshape(value.shape + (1,) * entry.trailing)
-        for name, part in zip(entry.official, value.chunk(len(entry.official)), strict=True):
+        parts = value.chunk(len(entry.official)) if len(entry.official) > 1 else (value,)
+        for name, part in zip(entry.official, parts, strict=True):
             exported[name] = part.clone()
     return exported

@@ -58,6 +58,27 @@ class BEiT3Tokenizer:
                 f"{name}: not a SentencePiece model; set method.tokenizer to beit3.spm of the BEiT-3 release"
             ) from None
 
+    @classmethod
+    def from_option(cls, path: str | Path | None, max_tokens: int, vocab_size: int) -> BEiT3Tokenizer:
+        """The tokenizer of ``method.tokenizer``.
+
+        Raises:
+            UserError: if the option is not set, or the model has more pieces than the word table has rows.
+        """
+        if path is None:
+            raise UserError(
+                "method.tokenizer is not set; give the SentencePiece model that the word table was trained with "
+                "(beit3.spm of the BEiT-3 release)"
+            )
+        tokenizer = cls(path, max_tokens)
+        highest = len(tokenizer) - 2  # the mask token is never produced
+        if highest >= vocab_size:
+            raise UserError(
+                f"{path}: ids up to {highest}, but the word table has {vocab_size} rows; set method.vocab_size to at "
+                f"least {highest + 1}, or take the tokenizer of this model"
+            )
+        return tokenizer
+
     def __len__(self) -> int:
         """Number of ids: the model's pieces, pad, and the mask token (the highest id)."""
         return self.processor.get_piece_size() + 2

@@ -1,0 +1,306 @@
+"""ALVG: one BEiT-3 encoder, text-guided image enhancement, a small decoder for boxes, a convolutional mask head.
+
+Official code: yscfromchina/ALVG, commit 1fb2f7e8. Symbols: B batch, L text tokens, S input side, g = S / patch grid
+side, N = g * g, D encoder width, E head width, Q queries (1: one target per expression), K decoder layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgbench.checkpoint import load_mapped, read_checkpoint
+from vgbench.errors import UserError
+from vgbench.layers.beit3 import BEiT3, EncoderOutput, adapt_size, load_beit3
+from vgbench.layers.criterion import SetCriterion, Targets, name_layers
+from vgbench.layers.heads import PredictionHead, detections, encode_mask, ranked_predictions
+from vgbench.layers.position import sine_position_2d
+from vgbench.layers.transformer import QueryGenerator
+from vgbench.method import Batch, GroundingMethod, LoadReport, Prediction, Transform
+from vgbench.methods.alvg import loss
+from vgbench.methods.alvg.checkpoint import UNUSED, official_keys
+from vgbench.methods.alvg.network import ImageEnhancement, MaskHead, ParallelDecoder
+from vgbench.text import BEiT3Tokenizer
+from vgbench.transforms import LargeScaleJitter, stretched
+
+__all__ = ["ALVG", "Outputs"]
+
+NO_TARGET_SCORE = 0.7  # a multi-target expression whose boxes all score less means nothing in the image
+
+
+@dataclass
+class Outputs:
+    """Everything the losses, the predictions and the pictures are made of.
+
+    Attributes:
+        encoded: BEiT-3's output.
+        text_pool: [B, E].
+        query: [B, Q, E].
+        memory: [B, N, E], enhanced features.
+        score: [B, g, g] relevance in (0, 2), None without image enhancement.
+        attention: [K, B, Q, g, g] decoder cross-attention, None where nothing needs it.
+        hidden: [K, B, Q, E].
+        logits: [K, B, Q, 2], class 0 = target.
+        boxes: [K, B, Q, 4] normalised cxcywh.
+        mask: [B, 8g, 8g] foreground probability, None without masks.
+    """
+
+    encoded: EncoderOutput
+    text_pool: Tensor
+    query: Tensor
+    memory: Tensor
+    score: Tensor | None
+    attention: Tensor | None
+    hidden: Tensor
+    logits: Tensor
+    boxes: Tensor
+    mask: Tensor | None
+
+
+class ALVG(GroundingMethod):
+    """ALVG for single-target (``num_queries=1``) and multi-target expressions.
+
+    Args:
+        tokenizer: path of the SentencePiece model (officially ``beit3.spm``).
+        image_size, patch_size: S and P in pixels; the input is stretched to S x S.
+        max_tokens: L, bos and eos included.
+        encoder_width, encoder_layers, encoder_heads, encoder_ffn: BEiT-3 base 768, 12, 12, 3072; large 1024, 24,
+            16, 4096.
+        vocab_size, max_text_positions: rows of the encoder's word and text position tables.
+        drop_path: stochastic depth of the last encoder layer.
+        width, heads, ffn: E, attention heads and ffn width of the decoder.
+        decoder_layers: K.
+        query_layers, query_ffn: depth and ffn width of the text-guided query generation.
+        mask_channels: channels after the mask head's first convolution.
+        num_queries: Q.
+        masks: learn and predict masks; False: boxes only, and the attention losses are drawn from the boxes.
+        enhance: with the image enhancement module.
+        score_attention_weight, decoder_attention_weight: w_s and w_d.
+        focal_weight, dice_weight: weights of the mask losses.
+        jitter: large-scale jitter in training, for data without masks.
+    """
+
+    name: ClassVar[str] = "ALVG"
+    tasks: ClassVar[frozenset[str]] = frozenset({"rec", "res", "grec", "gres"})
+
+    def __init__(
+        self,
+        tokenizer: str | Path | None = None,
+        image_size: int = 640,
+        patch_size: int = 32,
+        max_tokens: int = 20,
+        encoder_width: int = 768,
+        encoder_layers: int = 12,
+        encoder_heads: int = 12,
+        encoder_ffn: int = 3072,
+        vocab_size: int = 64010,
+        max_text_positions: int = 1024,
+        drop_path: float = 0.1,
+        width: int = 256,
+        heads: int = 8,
+        ffn: int = 2048,
+        decoder_layers: int = 3,
+        query_layers: int = 2,
+        query_ffn: int = 512,
+        mask_channels: int = 128,
+        num_queries: int = 1,
+        masks: bool = True,
+        enhance: bool = True,
+        score_attention_weight: float = 40.0,
+        decoder_attention_weight: float = 1.0,
+        focal_weight: float = 15.0,
+        dice_weight: float = 6.0,
+        jitter: bool = False,
+    ) -> None:
+        super().__init__()
+        if jitter and masks:
+            raise UserError("method.jitter=true crops boxes only; set method.masks=false with it")
+        self.tokenizer_path = tokenizer
+        self._tokenizer: BEiT3Tokenizer | None = None
+        self.image_size = image_size
+        self.max_tokens = max_tokens
+        self.vocab_size = vocab_size
+        self.wants_masks = masks
+        self.score_attention_weight = score_attention_weight
+        self.decoder_attention_weight = decoder_attention_weight
+        self.focal_weight = focal_weight
+        self.dice_weight = dice_weight
+        self.jitter = jitter
+        self.num_queries = num_queries
+        self.criterion = SetCriterion()
+
+        self.encoder = BEiT3(
+            encoder_width,
+            encoder_layers,
+            encoder_heads,
+            encoder_ffn,
+            image_size,
+            patch_size,
+            vocab_size,
+            max_text_positions,
+            drop_path,
+        )
+        self.grid = self.encoder.grid
+        self.image_proj = nn.Linear(encoder_width, width)  # a 1x1 convolution in the official code
+        self.text_proj = nn.Linear(encoder_width, width)
+        self.query_generator = QueryGenerator(width, heads, query_ffn, query_layers, num_queries)
+        self.enhance = ImageEnhancement(width) if enhance else None
+        self.decoder = ParallelDecoder(decoder_layers, width, heads, ffn)
+        self.head = PredictionHead(width)
+        self.mask_head = MaskHead(width, mask_channels)
+        for module in (self.enhance, self.decoder):
+            for parameter in module.parameters() if module is not None else ():
+                if parameter.ndim > 1:
+                    nn.init.xavier_uniform_(parameter)
+        position = sine_position_2d(torch.zeros(1, self.grid, self.grid, dtype=torch.bool), width)
+        self.position: Tensor
+        self.register_buffer("position", position.flatten(2).transpose(1, 2), persistent=False)  # [1, N, E]
+
+    # inputs ----------------------------------------------------------------------------------------------------
+
+    def train_transform(self) -> Transform:
+        return stretched(self.image_size, LargeScaleJitter(self.image_size) if self.jitter else None)
+
+    def eval_transform(self) -> Transform:
+        return stretched(self.image_size)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        if self._tokenizer is None:
+            self._tokenizer = BEiT3Tokenizer.from_option(self.tokenizer_path, self.max_tokens, self.vocab_size)
+        return self._tokenizer(texts)
+
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        return self.max_tokens, self.vocab_size
+
+    # network ---------------------------------------------------------------------------------------------------
+
+    def network(self, batch: Batch, maps: bool = False) -> Outputs:
+        """The forward pass; attention maps are returned with ``maps`` and whenever the training losses need them."""
+        maps = maps or (self.training and self.decoder_attention_weight > 0)
+        encoded = self.encoder(batch.image, batch.text_ids, batch.text_pad)
+        text = self.text_proj(encoded.text)
+        memory = self.image_proj(encoded.image)
+        query, pooled = self.query_generator(text, batch.text_pad)
+        score = None
+        if self.enhance is not None:
+            memory, score = self.enhance(memory + self.position, pooled)
+            score = score.unflatten(-1, (self.grid, self.grid))
+        keys = memory + self.position
+        hidden, attention = self.decoder(query, keys, memory, maps)
+        if attention is not None:
+            attention = attention.unflatten(-1, (self.grid, self.grid))
+        logits, boxes = self.head(hidden)
+        mask = None
+        if self.wants_masks:
+            mask = self.mask_head(keys.transpose(1, 2).unflatten(-1, (self.grid, self.grid)))
+        return Outputs(encoded, pooled, query, memory, score, attention, hidden, logits, boxes, mask)
+
+    # training --------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.losses(self.network(batch), batch)
+
+    def targets(self, batch: Batch) -> Targets:
+        """What the set criterion compares with."""
+        size = batch.boxes.new_tensor([self.image_size, self.image_size])
+        return Targets.from_pixels(batch.boxes, batch.valid, size)
+
+    def attention_targets(self, batch: Batch) -> loss.AttentionTargets:
+        """Target maps of both attention losses."""
+        masks = batch.masks if self.wants_masks else None
+        return loss.attention_targets(batch.boxes, masks, batch.valid, self.image_size, self.grid)
+
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """All terms, already weighted.
+
+        ``total = loss_dgt + loss_mask + score_attention_loss + decoder_attention_loss``; the attention losses are
+        there if any of their weights is above 0. ``decoder.loss_*`` are the terms of the set criterion (suffix ``_i``:
+        layer i before the last) and the two mask losses; ``loss_dgt`` is the sum of the former.
+        """
+        targets = self.targets(batch)
+        assignment = self.criterion.match(outputs.logits, outputs.boxes, targets)
+        terms = self.criterion(outputs.logits, outputs.boxes, targets, assignment)
+        losses = {f"decoder.{name}": value for name, value in name_layers(terms).items()}
+        loss_dgt = torch.stack(list(terms.values())).sum()
+        zero = loss_dgt.new_zeros(())
+        focal = dice = zero
+        if outputs.mask is not None:
+            if batch.masks is None:
+                raise UserError("method.masks=true, but the dataset has no masks; set method.masks=false")
+            target = loss.mask_target(batch.masks, batch.valid, (outputs.mask.shape[-2], outputs.mask.shape[-1]))
+            focal, dice = loss.mask_losses(outputs.mask, target, batch.valid.sum())
+        focal, dice = self.focal_weight * focal, self.dice_weight * dice
+        losses |= {"decoder.loss_mask": focal, "decoder.loss_dice": dice}
+        losses |= {"loss_dgt": loss_dgt, "loss_mask": focal + dice}
+        total = loss_dgt + focal + dice
+        if self.score_attention_weight + self.decoder_attention_weight > 0:
+            maps = self.attention_targets(batch)
+            on_score, on_decoder = zero, zero
+            if outputs.score is not None:
+                on_score = self.score_attention_weight * loss.score_attention_loss(outputs.score, maps)
+            if outputs.attention is not None:
+                on_decoder = loss.decoder_attention_loss(outputs.attention, maps, assignment[-1])
+                on_decoder = self.decoder_attention_weight * on_decoder
+            losses |= {"score_attention_loss": on_score, "decoder_attention_loss": on_decoder}
+            total = total + on_score + on_decoder
+        return losses | {"total": total}
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        idle = () if self.wants_masks else tuple(f"mask_head.{name}" for name, _ in self.mask_head.named_parameters())
+        named = [(name, parameter) for name, parameter in self.named_parameters() if name not in idle]
+        encoder = [parameter for name, parameter in named if name.startswith("encoder.")]
+        rest = [parameter for name, parameter in named if not name.startswith("encoder.")]
+        return [{"name": "vis_enc", "params": encoder, "lr": lr / 10}, {"name": "rest", "params": rest, "lr": lr}]
+
+    # inference -------------------------------------------------------------------------------------------------
+
+    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+        outputs = self.network(batch, maps=self.enhance is None)
+        size = batch.image.new_tensor([self.image_size, self.image_size], dtype=torch.float32)
+        boxes, scores = detections(outputs.logits[-1], outputs.boxes[-1], size)
+        many = self.num_queries > 1
+        limit = NO_TARGET_SCORE if many else None
+        predictions = ranked_predictions(boxes, scores, batch.geometry, many, limit)
+        heat = outputs.score
+        if heat is None:
+            assert outputs.attention is not None
+            heat = outputs.attention[-1].gather(
+                1, scores.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, self.grid, self.grid)
+            )[:, 0]
+        for prediction, heatmap in zip(predictions, heat.float().cpu(), strict=True):
+            prediction.heatmap = heatmap
+        if outputs.mask is not None:
+            canvas = (self.foreground(outputs.mask, (self.image_size, self.image_size)) >= 0.5).cpu()
+            for i, (prediction, frame) in enumerate(zip(predictions, batch.geometry, strict=True)):
+                prediction.canvas_mask = encode_mask(canvas[i])
+                prediction.mask = encode_mask(self.foreground(outputs.mask[i : i + 1], frame.size)[0] >= 0.5)
+        return {"main": predictions}
+
+    @staticmethod
+    def foreground(mask: Tensor, size: tuple[int, int]) -> Tensor:
+        """Foreground probability [B, 8g, 8g] -> [B, *size]."""
+        return F.interpolate(mask[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+    # checkpoints -----------------------------------------------------------------------------------------------
+
+    def official_keys(self) -> list[Any]:
+        """Table of names, ours and the authors'."""
+        depths = (len(self.encoder.layers), len(self.query_generator.layers), len(self.decoder.layers))
+        return official_keys(*depths, enhance=self.enhance is not None)
+
+    def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
+        state, adapted = adapt_size(state, self.encoder, "vis_enc.beit3.")
+        return load_mapped(self, state, self.official_keys(), "an official ALVG checkpoint", UNUSED, adapted)
+
+    def load_pretrained(self, path: Path) -> LoadReport:
+        try:
+            return load_beit3(self.encoder, read_checkpoint(path, ema=False))
+        except UserError as error:
+            raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
