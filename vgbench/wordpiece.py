@@ -18,6 +18,8 @@ from torch import Tensor
 
 from vgbench.errors import UserError
 
+EMBEDDED = "refshapes"
+EMBEDDED_SIZE = 320  # pieces at most: what a model of the embedded data should have as vocab_size
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -49,6 +51,8 @@ class WordPiece:
     def from_file(cls, path: str | Path | None, lower_case: bool = True, sep: bool = True) -> WordPiece:
         """Read ``vocab.txt``, one piece per line; ``path`` is the file or the folder that holds it.
 
+        The name "refshapes" stands for :func:`embedded_vocabulary`, which needs no file.
+
         Raises:
             UserError: if ``path`` is None, or there is no such file, or it is no vocabulary.
         """
@@ -56,6 +60,8 @@ class WordPiece:
             raise UserError(
                 "method.tokenizer is not set; give the vocabulary: method.tokenizer=/path/bert-base-uncased/vocab.txt"
             )
+        if str(path) == EMBEDDED:
+            return cls(embedded_vocabulary(), lower_case, sep)
         file = Path(path)
         if file.is_dir():
             file = file / "vocab.txt"
@@ -148,3 +154,13 @@ def build_vocabulary(corpus: Iterable[str], size: int, lower_case: bool = True) 
     known = set(vocabulary)
     ranked = sorted((word for word in words if word not in known), key=lambda word: (-words[word], word))
     return vocabulary + ranked[: size - len(vocabulary)]
+
+
+def embedded_vocabulary() -> list[str]:
+    """The vocabulary for the embedded data: its words, and all printable ASCII characters for words of the user's."""
+    from vgbench.datasets.refshapes import vocabulary
+
+    characters = [chr(code) for code in range(33, 127)]
+    letters = [character for character in characters if character.isalnum()]
+    words = [*vocabulary(), *characters, *(f"a{letter}" for letter in letters)]
+    return build_vocabulary(words, EMBEDDED_SIZE)
