@@ -1,0 +1,652 @@
+"""The same expressions come out of every layout, with the values that were written in; damaged files get one line."""
+
+import copy
+import json
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from vgbench.datasets.grefcoco import GRefCOCO
+from vgbench.datasets.mixed import CocoAll, Flickr30k, Mixed, evaluation_images
+from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
+from vgbench.datasets.refcocos import RefCOCOS
+from vgbench.errors import UserError
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "real"
+
+IMAGES = {101: (64, 48), 102: (50, 60), 103: (40, 40)}  # id -> width, height
+OVERLAPPING = [[10, 10, 30, 10, 30, 30, 10, 30], [20, 20, 40, 20, 40, 40, 20, 40]]  # two squares of 20, sharing 10 x 10
+SQUARE = [0, 0, 20, 0, 20, 10, 0, 10]
+RLE = {"size": [60, 50], "counts": [600, 1200, 1200]}  # columns 10 to 29 of image 102
+ANNOTATIONS = {
+    11: {"image_id": 101, "bbox": [10, 10, 30, 30], "segmentation": OVERLAPPING, "category_id": 1},
+    12: {"image_id": 101, "bbox": [50.25, 5.5, 13.75, 20], "segmentation": [[50, 5, 64, 5, 64, 25]], "category_id": 2},
+    21: {"image_id": 102, "bbox": [10, 0, 20, 60], "segmentation": RLE, "category_id": 1},
+    31: {
+        "image_id": 103,
+        "bbox": [-1.5, 0, 21.5, 10],
+        "segmentation": [[0, 0, 20, 0, 20, 10, 0, 10]],
+        "category_id": 2,
+    },
+}
+# split, annotation ids, sentences
+REFS = [
+    ("train", [11], ["The MUG, left!", "mug"]),
+    ("train", [12], ["right one"]),
+    ("val", [21], ["Caf\u00e9 sign", "sign"]),
+    ("testA", [31], ["top"]),
+    ("testB", [31], ["corner"]),
+]
+GREFS = [
+    ("train", [11, 12], ["both", "mug & the other"]),
+    ("train", [], ["a giraffe"]),
+    ("train", [21], ["stripe"]),
+    ("val", [12, 11], ["two things"]),
+    ("val", [], ["no such thing"]),
+    ("val", [31], ["top"]),
+    ("testA", [31], ["top"]),
+    ("testB", [31], ["top"]),
+]
+
+
+def image_name(image_id):
+    return f"COCO_train2014_{image_id:012d}.jpg"
+
+
+def refs_as_dicts(refs, ann_id=lambda anns: anns[0]):
+    sent_id = 100
+    out = []
+    for number, (split, anns, sentences) in enumerate(refs):
+        image_id = ANNOTATIONS[anns[0]]["image_id"] if anns else 103
+        dicts = []
+        for raw in sentences:
+            sent = "".join(c for c in raw.lower() if c.isalnum() or c == " ")
+            dicts.append({"sent_id": sent_id, "sent": sent, "raw": raw, "tokens": sent.split()})
+            sent_id += 1
+        out.append(
+            {
+                "ref_id": 7 + number,
+                "ann_id": ann_id(anns),
+                "image_id": image_id,
+                "category_id": 1,
+                "split": split,
+                "file_name": f"COCO_train2014_{image_id:012d}_{number}.jpg",
+                "sent_ids": [d["sent_id"] for d in dicts],
+                "sentences": dicts,
+            }
+        )
+    return out
+
+
+def instances():
+    return {
+        "info": {"year": 2014},
+        "licenses": [],
+        "images": [
+            {"id": i, "file_name": image_name(i), "width": w, "height": h, "license": 1} for i, (w, h) in IMAGES.items()
+        ],
+        "annotations": [{"id": k, "area": 1.0, "iscrowd": 0, **a} for k, a in ANNOTATIONS.items()],
+        "categories": [{"id": 1, "name": "cup", "supercategory": "x"}, {"id": 2, "name": "vase", "supercategory": "x"}],
+    }
+
+
+def python2_pickle(value):
+    """Protocol 0 as Python 2 wrote it: byte strings for ASCII text, unicode for the rest."""
+
+    def write(value):
+        if isinstance(value, dict):
+            return b"(d" + b"".join(write(k) + write(v) + b"s" for k, v in value.items())
+        if isinstance(value, list):
+            return b"(l" + b"".join(write(v) + b"a" for v in value)
+        if isinstance(value, int):
+            return b"I%d\n" % value
+        if value.isascii():
+            return b"S" + repr(value).encode() + b"\n"
+        return b"V" + value.encode("raw-unicode-escape") + b"\n"
+
+    return write(value) + b"."
+
+
+def dump(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+def write_refer(root, refs=REFS, folder="refcoco", name="refs(unc).p"):
+    dump(root / folder / "instances.json", instances())
+    (root / folder / name).write_bytes(python2_pickle(refs_as_dicts(refs)))
+    return root
+
+
+def write_grefs(root, ann_id=lambda anns: anns or [-1]):
+    dump(root / "grefcoco" / "instances.json", instances())
+    dump(root / "grefcoco" / "grefs(unc).json", refs_as_dicts(GREFS, ann_id))
+    return root
+
+
+def seqtr_head(image_id):
+    width, height = IMAGES[image_id]
+    return {"image_id": image_id, "width": width, "height": height}
+
+
+def seqtr_content(refs=REFS):
+    content = {"info": {"made": "by hand"}}
+    for split, (ann,), sentences in refs:
+        record = ANNOTATIONS[ann]
+        head = {**seqtr_head(record["image_id"]), "bbox": record["bbox"], "mask": record["segmentation"]}
+        groups = [sentences] if split == "train" else [[s] for s in sentences]
+        content.setdefault(split, []).extend({**head, "expressions": group} for group in groups)
+    return content
+
+
+def write_seqtr(root, folder="refcoco-unc", content=None):
+    dump(root / "annotations" / folder / "instances.json", content or seqtr_content())
+    return root
+
+
+def seqtr_grouped(group_all):
+    """gRefCOCO entries: training grouped by image, evaluation by image or one per expression."""
+    content = {}
+    for split, anns, sentences in GREFS:
+        image_id = ANNOTATIONS[anns[0]]["image_id"] if anns else 103
+        entries = content.setdefault(split, [])
+        for text in sentences:
+            known = next((e for e in entries if e["image_id"] == image_id), None)
+            if known is None or not (group_all or split == "train"):
+                known = {**seqtr_head(image_id), "expressions": [], "bbox": [], "annotations": [], "segmentation": []}
+                entries.append(known)
+            known["expressions"].append(text)
+            if anns:
+                known["bbox"].append([ANNOTATIONS[a]["bbox"] for a in anns])
+                known["annotations"].append([{"original_id": a, "category_id": 1, "empty": False} for a in anns])
+                known["segmentation"].append([ANNOTATIONS[a]["segmentation"] for a in anns])
+            else:
+                known["bbox"].append([[0, 0, 0, 0]])
+                known["annotations"].append([{"category_id": -1, "area": -1, "empty": True}])
+                known["segmentation"].append([])
+    return content
+
+
+def open_set(kind, root, **options):
+    return kind(root, cache_dir=root / "cache", **options)
+
+
+def content(table):
+    """What an expression is, whichever file it came from."""
+    return sorted(
+        (
+            row.image_id,
+            row.image,
+            row.width,
+            row.height,
+            row.expression,
+            row.boxes.tolist(),
+            [mask["counts"] for mask in row.masks],
+            row.polygons,
+            row.source,
+            row.split,
+        )
+        for row in table
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "val", "testA", "testB"])
+def test_refer_and_seqtr_give_the_same_expressions(tmp_path, split):
+    refer = open_set(RefCOCO, write_refer(tmp_path / "a")).load(split)
+    seqtr = open_set(RefCOCO, write_seqtr(tmp_path / "b")).load(split)
+    assert content(refer) == content(seqtr)
+    assert [row.expression for row in refer] == [s for name, _, texts in REFS if name == split for s in texts]
+
+
+def test_refer_rows_have_what_was_written(tmp_path):
+    table = open_set(RefCOCO, write_refer(tmp_path)).load("train")
+    first, second, third = table
+    assert (first.expression, second.expression) == ("The MUG, left!", "mug")  # raw, not sent
+    assert first.boxes.tolist() == [[10, 10, 40, 40]] and third.boxes.tolist() == [[50.25, 5.5, 64.0, 25.5]]
+    assert (first.ref_id, first.sent_id, first.ann_ids, first.categories) == (7, 100, (11,), ("cup",))
+    assert first.image == image_name(101)  # not the ref's own file_name, which has a suffix
+    assert first.group == second.group != third.group
+    assert len({row.key for row in table}) == 3
+    mask = coco_mask.decode(first.masks[0])
+    assert first.polygons == (2,) and mask.max() == 1 and mask.sum() == 2 * 400 - 100  # united, not added
+    assert table.info["task"] == "rec" and set(table.info["sources"]) == {
+        "refcoco/instances.json",
+        "refcoco/refs(unc).p",
+    }
+
+
+def test_uncompressed_rle(tmp_path):
+    row = open_set(RefCOCO, write_refer(tmp_path)).load("val").row(0)
+    mask = coco_mask.decode(row.masks[0])
+    expected = np.zeros((60, 50), np.uint8)
+    expected[:, 10:30] = 1
+    assert (mask == expected).all() and row.polygons == (0,)
+    assert row.expression == "Caf\u00e9 sign"
+
+
+@pytest.mark.parametrize("group_all", [False, True])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_grefcoco_layouts_agree(tmp_path, split, group_all, caplog):
+    refer = open_set(GRefCOCO, write_grefs(tmp_path / "a")).load(split)
+    content_of_file = seqtr_grouped(group_all)
+    seqtr = open_set(GRefCOCO, write_seqtr(tmp_path / "b", "grefs", content_of_file)).load(split)
+    assert content(refer) == content(seqtr)
+    assert sorted(row.no_target for row in seqtr).count(True) == 1
+    assert sorted(row.ann_ids for row in seqtr) == sorted(row.ann_ids for row in refer)
+    several = sum(len(entry["expressions"]) > 1 for entry in content_of_file["val"])
+    assert ("several expressions" in caplog.text) == (split == "val" and several > 0)
+    if split == "train":  # one training unit per image, as the official recipe draws
+        for table in (refer, seqtr):
+            assert len(np.unique(table.column("group"))) == len(np.unique(table.column("image_id"))) == 3
+
+
+@pytest.mark.parametrize("none", [[-1], -1, None, []])
+def test_no_target_marks(tmp_path, none):
+    single = {1: lambda anns: anns[0]}
+    write_grefs(tmp_path, lambda anns: none if not anns else single.get(len(anns), list)(anns))
+    rows = list(open_set(GRefCOCO, tmp_path).load("val"))
+    assert [len(row.boxes) for row in rows] == [2, 0, 1]
+    assert rows[0].ann_ids == (12, 11) and rows[1].masks == () and rows[2].ann_ids == (31,)
+
+
+def test_splits_are_matched_exactly(tmp_path):
+    write_refer(tmp_path, [("testA", [11], ["a"]), ("train", [12], ["b"])], name="refs(google).p")
+    data = open_set(RefCOCO, tmp_path, split_by="google")
+    with pytest.raises(UserError, match=r"no ref of split 'test'; splits in the file: testA, train"):
+        data.load("test")
+    with pytest.raises(UserError, match="no split 'testA'; there are: train, val, test"):
+        data.load("testA")
+    with pytest.raises(UserError, match="split_by='umd'"):
+        RefCOCO(tmp_path, split_by="umd")
+
+
+def test_folder_of_another_dataset_is_not_taken(tmp_path):
+    write_refer(tmp_path)
+    assert len(open_set(RefCOCO, tmp_path / "refcoco").load("train")) == 3
+    with pytest.raises(UserError, match=r"refcoco\+/"):
+        open_set(RefCOCOPlus, tmp_path / "refcoco").load("train")
+
+
+def test_missing_files_say_what_is_expected(tmp_path):
+    for root, why in ((None, "no data_root given"), (tmp_path / "x", "no such folder"), (tmp_path, "none of the")):
+        with pytest.raises(UserError) as error:
+            RefCOCO(root, cache_dir=tmp_path / "cache").load("val")
+        text = str(error.value)
+        assert why in text and "data_root=" in text and "\n" not in text
+        assert "refcoco/{refs(unc).p" in text and "annotations/refcoco-unc/instances.json" in text
+    with pytest.raises(UserError, match="image_root="):
+        open_set(RefCOCO, write_refer(tmp_path)).image_path(image_name(101))
+
+
+# ------------------------------------------------------------------------------------------------------ other layouts
+
+
+def minigpt_rows():
+    return [
+        {
+            "img_id": f"COCO_train2014_{image_id:012d}_{suffix}",
+            "sents": text,
+            "bbox": [1.5, 2, 10, 10.25],
+            "height": 48,
+            "width": 64,
+        }
+        for image_id, suffix, text in [(101, 5, "one"), (101, 5, ["two", "three"]), (101, 6, "four")]
+    ]
+
+
+def test_minigpt_evaluation_files(tmp_path):
+    dump(tmp_path / "refcocog_val.json", minigpt_rows())
+    table = open_set(RefCOCOg, tmp_path).load("val")
+    assert [row.expression for row in table] == ["one", "two", "three", "four"]
+    assert table.row(0).boxes.tolist() == [[1.5, 2, 11.5, 12.25]] and not table.has_masks
+    assert table.row(0).ann_ids == (5,) and table.row(0).image == image_name(101)
+    assert len(np.unique(table.column("group"))) == 2
+    with pytest.raises(UserError, match="no annotations of split 'train'"):
+        open_set(RefCOCOg, tmp_path).load("train")
+
+
+def refcocos_rows():
+    row = {"image": "val2017/000000000139.jpg", "height": 48, "width": 64, "normal_caption": "cup"}
+    return [{**row, "solution": [1, 2, 3, 4]}, {**row, "solution": None}]
+
+
+def test_refcocos(tmp_path):
+    dump(tmp_path / "refcocos_test.json", refcocos_rows())
+    first, second = open_set(RefCOCOS, tmp_path).load("test")
+    assert first.boxes.tolist() == [[1, 2, 3, 4]] and second.no_target and first.image == "000000000139.jpg"
+
+
+def merged_content():
+    leaked = min(evaluation_images())
+    box = {"width": 64, "height": 48, "bbox": [1, 2, 10, 10]}
+    entries = [(101, "coco"), (leaked, "coco"), (5, "vg"), (6, "visual-genome"), (8, "saiaprtc12"), (9, "flickr")]
+    return {
+        "train": [{**box, "image_id": i, "data_source": s, "expressions": ["a", "b"]} for i, s in entries],
+        "val_flickr30k": [{**box, "image_id": 9, "expressions": ["c"]}],
+        "val_refcoco_unc": [{**box, "image_id": leaked, "expressions": ["d"]}],
+    }
+
+
+def test_merged_sets(tmp_path):
+    root = write_seqtr(tmp_path, "mixed", merged_content())
+    images = dump(tmp_path / "image_data.json", [{"image_id": 6, "coco_id": min(evaluation_images())}])
+    table = open_set(Mixed, root).load("train")
+    assert sorted(set(table.column("image"))) == [
+        "mscoco/train2014/COCO_train2014_000000000101.jpg",
+        "saiaprtc12/8.jpg",
+        "visual-genome/5.jpg",
+        "visual-genome/6.jpg",
+    ]
+    assert len(table) == 8 and table.info["entries"]["excluded"] == {"coco": 1, "flickr": 1}
+    assert "vg_image_data" in table.info["warnings"][0]
+    table = open_set(Mixed, root, vg_image_data=images).load("train")
+    assert table.info["entries"]["excluded"] == {"coco": 1, "flickr": 1, "vg": 1}
+    assert len(open_set(Mixed, root, exclude_eval_images=False).load("train")) == 12
+    table = open_set(CocoAll, root).load("train")
+    assert set(table.column("source")) == {"coco"} and table.info["entries"]["of another source"]["vg"] == 2
+    assert open_set(Mixed, root).load("val_flickr30k").row(0).image == "flickr30k/9.jpg"
+
+
+def test_flickr_in_seqtr_layout(tmp_path):
+    entry = {"image_id": 36979, "width": 64, "height": 48, "bbox": [1, 2, 10, 10], "expressions": ["a dog"]}
+    row = open_set(Flickr30k, write_seqtr(tmp_path, "flickr30k", {"val": [entry]})).load("val").row(0)
+    assert (row.image, row.source, row.masks) == ("36979.jpg", "flickr", ())
+
+
+# --------------------------------------------------------------------------------------------------- damaged, hostile
+
+
+def test_pickle_with_code_is_refused_by_name_and_not_run(tmp_path):
+    marker = tmp_path / "ran"
+
+    class Hostile:
+        def __reduce__(self):
+            return (marker.touch, ())
+
+    class Call:
+        def __reduce__(self):
+            return (eval, (f"open({str(marker)!r}, 'w')",))
+
+    write_refer(tmp_path)
+    for payload, name in ((Hostile(), "getattr|pathlib"), (Call(), "builtins.eval"), (np.float64(1), "numpy")):
+        (tmp_path / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps([{"ref_id": payload}]))
+        with pytest.raises(UserError, match=name):
+            open_set(RefCOCO, tmp_path).load("train")
+    assert not marker.exists()
+
+
+BAD = [
+    (lambda c: c["train"][0].update(bbox=[10, 10, 0, 5]), "box without area"),
+    (lambda c: c["train"][0].update(bbox=[10, 10, -3, 5]), "box without area"),
+    (lambda c: c["train"][0].update(bbox=[float("nan"), 10, 3, 5]), "not a finite number"),
+    (lambda c: c["train"][0].update(bbox=[100, 10, 3, 5]), "box outside the image"),
+    (lambda c: c["train"][0].update(bbox=[1, 2, 3]), "'bbox' is not a list of four numbers"),
+    (lambda c: c["train"][0].pop("bbox"), "no key 'bbox'"),
+    (lambda c: c["train"][0].update(width="64"), "'width' is not an integer"),
+    (lambda c: c["train"][0].update(height=0), "impossible image size"),
+    (lambda c: c["train"][0].update(image_id=1e300), "'image_id' is not an integer"),
+    (lambda c: c["train"][0].update(expressions="mug"), "wrong type of 'expressions'"),
+    (lambda c: c["train"][0].update(expressions=["", "  "]), "expression without text"),
+    (lambda c: c["train"][0].update(expressions=["\ud800", "\udfff"]), "not valid Unicode"),
+    (lambda c: c["train"][0].update(mask={"size": [64, 48], "counts": [3072]}), "RLE of another size"),
+    (lambda c: c["train"][0].update(mask={"size": [48, 64], "counts": [5, 5]}), "runs do not fill the image"),
+    (lambda c: c["train"][0].update(mask={"size": [48, 64], "counts": "\u00ff!"}), "a character that no RLE has"),
+    (lambda c: c["train"][0].update(mask={"size": [48, 64], "counts": "PPPPPPPPPPPPPPPPP"}), "RLE"),
+    (lambda c: c["train"][0].update(mask=[[1, 2, 3, 4, 1e12, 6]]), "impossible coordinate"),
+    (lambda c: c["train"][0].update(mask=[[1, 2, 3, 4, float("nan"), 6]]), "impossible coordinate"),
+    (lambda c: c["train"][0].update(mask="polygon"), "neither polygons nor RLE"),
+    (lambda c: c["train"].__setitem__(0, None), "not an object"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), BAD)
+def test_unusable_samples_are_named_or_counted(tmp_path, damage, message):
+    damaged = seqtr_content()
+    damage(damaged)
+    write_seqtr(tmp_path, content=damaged)
+    with pytest.raises(UserError, match=message) as error:
+        open_set(RefCOCO, tmp_path).load("train")
+    assert "instances.json: train[0]" in str(error.value) and "\n" not in str(error.value)
+    table = open_set(RefCOCO, tmp_path, on_bad_sample="skip").load("train")
+    assert [row.expression for row in table] == ["right one"]
+    entry = damaged["train"][0]
+    known = isinstance(entry, dict) and isinstance(entry["expressions"], list)  # else nobody knows how many are lost
+    assert sum(table.info["skipped"].values()) == (2 if known else 1)
+
+
+def test_references_that_lead_nowhere(tmp_path):
+    write_refer(tmp_path)
+    for damage, message in [
+        (lambda c: c["annotations"].pop(0), "ann_id without an annotation"),
+        (lambda c: c["images"].pop(0), "image_id without an image"),
+        (lambda c: c["annotations"][0].update(image_id=102), "annotation of another image"),
+        (lambda c: c["images"][0].update(file_name="../../etc/passwd"), "leaves the image folder"),
+        (lambda c: c["images"][0].update(file_name="/etc/passwd"), "leaves the image folder"),
+    ]:
+        damaged = instances()
+        damage(damaged)
+        dump(tmp_path / "refcoco" / "instances.json", damaged)
+        with pytest.raises(UserError, match=message):
+            open_set(RefCOCO, tmp_path).load("train")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"train": [{"ima', "not valid JSON.*truncated"),
+        ("[1, 2]", "holds a list, expected an object whose keys are splits"),
+        ('{"val": []}', "no split 'train'; splits in the file: val"),
+        ("[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_damaged_files(tmp_path, text, message):
+    write_seqtr(tmp_path)
+    (tmp_path / "annotations" / "refcoco-unc" / "instances.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        open_set(RefCOCO, tmp_path).load("train")
+
+
+def test_text_in_another_encoding(tmp_path):
+    write_seqtr(tmp_path)
+    (tmp_path / "annotations" / "refcoco-unc" / "instances.json").write_bytes('{"train": ["é"]}'.encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        open_set(RefCOCO, tmp_path).load("train")
+
+
+JUNK = [
+    None,
+    -1,
+    0,
+    1e308,
+    float("nan"),
+    True,
+    "",
+    "x",
+    "\ud800",
+    [],
+    [[]],
+    [None],
+    {},
+    {"size": 3},
+    2**70,
+    [1, 2, 3, 4],
+]
+
+
+def mutate(value, generator):
+    """One random node of a JSON value replaced by junk, or removed."""
+    if isinstance(value, (dict, list)) and value and generator.random() < 0.85:
+        key = generator.choice(list(value) if isinstance(value, dict) else range(len(value)))
+        if generator.random() < 0.15:
+            del value[key]
+        else:
+            value[key] = mutate(value[key], generator)
+        return value
+    return generator.choice(JUNK)
+
+
+@pytest.mark.parametrize("kind", ["refer", "refs", "seqtr", "grefs", "grouped", "minigpt", "refcocos", "mixed"])
+def test_fuzzed_files_never_give_a_traceback(tmp_path, kind):
+    refs = write_refer(tmp_path) / "refcoco" / "refs(unc).json"
+    (tmp_path / "refcoco" / "refs(unc).p").unlink()
+    dump(refs, refs_as_dicts(REFS))
+    write_grefs(tmp_path)
+    target, make, dataset, split = {
+        "refer": (tmp_path / "refcoco" / "instances.json", instances, RefCOCO, "train"),
+        "refs": (refs, lambda: refs_as_dicts(REFS), RefCOCO, "train"),
+        "seqtr": (tmp_path / "refcocoplus-unc" / "instances.json", seqtr_content, RefCOCOPlus, "train"),
+        "grefs": (
+            tmp_path / "grefcoco" / "grefs(unc).json",
+            lambda: refs_as_dicts(GREFS, lambda a: a or [-1]),
+            GRefCOCO,
+            "val",
+        ),
+        "grouped": (tmp_path / "g" / "grefs" / "instances.json", lambda: seqtr_grouped(True), GRefCOCO, "val"),
+        "minigpt": (tmp_path / "refcocog_val.json", minigpt_rows, RefCOCOg, "val"),
+        "refcocos": (
+            tmp_path / "refcocos_test.json",
+            lambda: [
+                {"image": "val2017/1.jpg", "height": 9, "width": 9, "normal_caption": "a", "solution": [1, 2, 3, 4]}
+            ],
+            RefCOCOS,
+            "test",
+        ),
+        "mixed": (tmp_path / "mixed" / "instances.json", merged_content, Mixed, "train"),
+    }[kind]
+    generator = random.Random(kind)
+    outcomes = set()
+    for _ in range(60):
+        dump(target, mutate(copy.deepcopy(make()), generator))
+        data = open_set(dataset, target.parents[1] if kind == "grouped" else tmp_path, on_bad_sample="skip")
+        try:
+            table = data.read(split)
+            outcomes.add("skipped" if table.info["skipped"] else "read")
+            for row in table:
+                coco_mask.decode(list(row.masks))
+        except UserError as error:
+            assert "\n" not in str(error)
+            outcomes.add("refused")
+    assert len(outcomes) >= 2
+
+
+# ------------------------------------------------------------------------------------------------------ cache, verify
+
+
+def test_second_opening_reads_no_source(tmp_path, monkeypatch):
+    write_refer(tmp_path)
+    first = open_set(RefCOCO, tmp_path).load("train")
+
+    def forbidden(*arguments):
+        raise AssertionError("a source was read")
+
+    monkeypatch.setattr("vgbench.dataset.file_sha256", forbidden)
+    monkeypatch.setattr(RefCOCO, "read", forbidden)
+    again = open_set(RefCOCO, tmp_path).load("train")
+    assert again.hash == first.hash and content(again) == content(first)
+
+
+def test_cache_follows_sources_and_survives_damage(tmp_path):
+    write_refer(tmp_path)
+    data = open_set(RefCOCO, tmp_path)
+    assert data.load("val").row(0).expression == "Caf\u00e9 sign"
+    write_refer(tmp_path, [*REFS[:2], ("val", [21], ["other"]), *REFS[3:]])
+    assert data.load("val").row(0).expression == "other"
+    for file in (tmp_path / "cache" / "tables").iterdir():
+        file.write_bytes(b"ARROW1 but not really")
+    assert open_set(RefCOCO, tmp_path).load("val").row(0).expression == "other"
+
+
+def test_same_cache_serves_error_and_skip(tmp_path):
+    damaged = seqtr_content()
+    damaged["train"][0]["bbox"] = [0, 0, 0, 0]
+    write_seqtr(tmp_path, content=damaged)
+    assert len(open_set(RefCOCO, tmp_path, on_bad_sample="skip").load("train")) == 1
+    with pytest.raises(UserError, match="on_bad_sample=skip to leave out 2"):
+        open_set(RefCOCO, tmp_path).load("train")
+
+
+def put_images(folder, name=image_name, sizes=IMAGES):
+    folder.mkdir(parents=True, exist_ok=True)
+    for image_id, size in sizes.items():
+        Image.new("RGB", size).save(folder / name(image_id))
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("images/mscoco/train2014", image_name),
+        ("mscoco/images/train2014", image_name),
+        ("images/train2017", lambda image_id: f"{image_id:012d}.jpg"),
+    ],
+)
+def test_images_are_found_under_either_name(tmp_path, folder, name):
+    write_refer(tmp_path)
+    put_images(tmp_path / folder, name)
+    data = open_set(RefCOCO, tmp_path / "refcoco")
+    row = data.load("train").row(0)
+    assert data.image_path(row.image) == (tmp_path / folder).resolve() / name(101)
+
+
+def test_image_template(tmp_path):
+    write_refer(tmp_path)
+    put_images(tmp_path / "pictures", lambda image_id: f"p{image_id}.jpg")
+    data = open_set(RefCOCO, tmp_path, image_root=tmp_path / "pictures", image_template="p{:d}.jpg")
+    assert data.image_path(image_name(102)) == tmp_path / "pictures" / "p102.jpg"
+    assert not open_set(RefCOCO, tmp_path, image_root=tmp_path / "pictures").image_path(image_name(102)).exists()
+
+
+def test_verify_finds_what_is_wrong(tmp_path):
+    write_refer(tmp_path)
+    folder = tmp_path / "images" / "train2014"
+    put_images(folder)
+    Image.new("RGB", (9, 9)).save(folder / image_name(101))
+    whole = (folder / image_name(102)).read_bytes()
+    (folder / image_name(102)).write_bytes(whole[: len(whole) // 2])
+    (folder / image_name(103)).unlink()
+    report = open_set(RefCOCO, tmp_path).verify(decode=True)
+    text = "\n".join(report.lines())
+    assert not report.ok
+    assert report.missing_images == [image_name(103)] and "MISSING 1 image files" in text
+    assert "9 x 9, annotations say 64 x 48" in text and f"{image_name(102)}: not a readable image" in text
+    assert "testA and testB share 1 images" in text
+    assert "testA: 1 target(s) have a box that leaves the image" in text
+    train = report.splits[0]
+    assert (train.images, train.refs, train.expressions, train.masks) == (1, 2, 3, 3)
+    assert "train: 3 expressions, published 120,624 (-120,621)" in text
+
+
+def test_verify_compares_masks_with_boxes_and_lists_skipped(tmp_path):
+    damaged = instances()
+    damaged["annotations"][0]["bbox"] = [40, 30, 5, 5]
+    damaged["annotations"][1]["bbox"] = [0, 0, 0, 0]
+    write_refer(tmp_path)
+    dump(tmp_path / "refcoco" / "instances.json", damaged)
+    problems = "\n".join(open_set(RefCOCO, tmp_path).verify(splits="train").problems)
+    assert "1 target(s) have a mask that does not fit the box" in problems
+    assert "1 expression(s) cannot be used" in problems and "box without area" in problems
+
+
+def test_verify_accepts_what_is_as_published(tmp_path):
+    rows = [
+        {"image": f"val2017/{i:012d}.jpg", "height": 4, "width": 4, "normal_caption": "a", "solution": None}
+        for i in range(506)
+    ]
+    dump(tmp_path / "refcocos_test.json", rows)
+    put_images(tmp_path / "val2017", lambda i: f"{i:012d}.jpg", dict.fromkeys(range(506), (4, 4)))
+    report = open_set(RefCOCOS, tmp_path).verify()
+    assert report.ok, report.lines()
+    assert report.checked_images == 506
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real annotation files here")
+@pytest.mark.parametrize("kind", [RefCOCO, RefCOCOPlus, RefCOCOg])
+def test_real_evaluation_files_have_the_published_counts(tmp_path, kind):
+    splits = [split for split in kind.splits if split != "train"]
+    report = kind(REAL / "minigpt4_refcoco_eval", cache_dir=tmp_path).verify(splits=splits)
+    assert not report.differences and not report.problems and [s.split for s in report.splits] == splits
