@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lightning as L
-import numpy as np
 
 from vgbench import record
 from vgbench.dataset import GroundingData
@@ -93,41 +93,55 @@ class Evaluation:
 
 
 def flat_metrics(reports: Mapping[str, ScoreReport], sets: Sequence[str]) -> dict[str, float]:
-    """Metric values by name; of several prediction sets by ``set/name``, the bare name being their best."""
+    """Metric values by full name; of several prediction sets by ``set:name`` too, the bare name being the best."""
     flat: dict[str, float] = {}
     for name in sets:
-        for metric, value in reports[name].values().items():
+        for metric, value in reports[name].values.items():
             if len(sets) > 1:
-                flat[f"{name}/{metric}"] = value
+                flat[f"{name}:{metric}"] = value
             flat[metric] = max(value, flat.get(metric, value))
     return flat
 
 
 def split_results(
-    data: GroundingData,
-    split: str,
-    table: AnnotationTable,
-    report: ScoreReport,
-    name: str,
-    evaluation: Evaluation,
-    folder: Path,
-    controls: Mapping[str, Mapping[str, ScoreReport]],
+    evaluation: Evaluation, name: str, report: ScoreReport, controls: Mapping[str, ScoreReport], folder: Path
 ) -> list[record.Result]:
-    return [
-        record.Result(
-            dataset=data.name,
-            split=split,
-            split_by=getattr(data, "split_by", None),
-            embedded=data.embedded,
-            task=task,
-            data_hash=table.hash,
-            expressions=len(table),
-            images=len(np.unique(table.column("image_id"))),
-            expected_expressions=data.splits[split].expressions if split in data.splits else None,
-            metrics=report.record_metrics(task),
-            controls={control: held[name].record_metrics(task) for control, held in controls.items()},
-            prediction_set=name,
-            predictions=str(evaluation.file(name).relative_to(folder)),
+    """The results of one prediction set for the record: one per metric and variant."""
+    data = evaluation.data
+    published = data.splits[evaluation.split].expressions if evaluation.split in data.splits else None
+    results = []
+    for spec in report.outcomes:
+        task, _, variant = spec.partition("/")
+        wanted = (task, variant or "default")
+        results.append(
+            record.Result(
+                dataset=data.name,
+                split=evaluation.split,
+                split_by=getattr(data, "split_by", None),
+                embedded=data.embedded,
+                task=task,
+                data_hash=report.data_hash,
+                expressions=report.expressions,
+                images=report.images,
+                expected_expressions=published,
+                metrics=_metrics(report, wanted),
+                controls={control: _metrics(held, wanted) for control, held in controls.items()},
+                prediction_set=name,
+                resolution=next(s.resolution for s in report.scores.values() if (s.task, s.variant) == wanted),
+                predictions=str(evaluation.file(name).relative_to(folder)),
+            )
         )
-        for task in report.tasks
-    ]
+    return results
+
+
+def _metrics(report: ScoreReport, wanted: tuple[str, str]) -> dict[str, record.Metric]:
+    def defined(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
+    return {
+        score.metric: record.Metric(
+            defined(score.value), score.n, defined(score.low), defined(score.high), score.variant
+        )
+        for score in report.scores.values()
+        if (score.task, score.variant) == wanted
+    }

@@ -29,7 +29,7 @@ from vgbench.dataset import GroundingData
 from vgbench.errors import UserError
 from vgbench.evaluation import Evaluation, flat_metrics, split_results
 from vgbench.method import GroundingMethod, LoadReport
-from vgbench.score import ScoreReport
+from vgbench.score import ScoreReport, format_report
 from vgbench.table import AnnotationTable
 from vgbench.training import ExponentialMovingAverage, GroundingModule, KeepBestModel, Throughput
 
@@ -507,10 +507,11 @@ def _evaluate_and_record(
         if not trainer.is_global_zero:
             continue
         for name, report in reports.items():
-            results += split_results(data, split, table, report, name, evaluation, folder, controls)
-            _say(report.table(f"{method.name} {'' if name == 'main' else name + ' '}on {data.name} {split}"))
-            for control, held in controls.items():
-                _say(held[name].table(f"  control: {control}"))
+            held = {control: scored[name] for control, scored in controls.items()}
+            results += split_results(evaluation, name, report, held, folder)
+            _say(f"\n{method.name}{'' if name == 'main' else f' / {name}'} on {format_report(report)}")
+            for control, scored in held.items():
+                _say(f"control, {control}: {scored.primary} {scored.values[scored.primary]:.2f} %")
         primary = flat_metrics(reports, method.prediction_sets)[evaluation.primary]
         if config.eval.examples:
             render.examples(

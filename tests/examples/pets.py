@@ -1,0 +1,57 @@
+"""The smallest dataset: a CSV file with columns image, width, height, x1, y1, x2, y2, text."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, check_box, check_name
+from vgbench.table import AnnotationTable
+
+
+class Pets(GroundingData):
+    """Three expressions about two photographs."""
+
+    name = "pets"
+    title = "Pets"
+    tasks = ("rec",)
+    licence = "CC0"
+    homepage = "https://example.org/pets"
+    splits: ClassVar[Mapping[str, Counts]] = {"test": Counts(images=2, expressions=3)}
+    image_folders = ("photos",)
+
+    def expected_files(self) -> list[str]:
+        return ["pets.csv", "photos/*.png"]
+
+    def sources(self, split: str) -> list[Path]:
+        path = self.data_root / "pets.csv"
+        if not path.is_file():
+            raise self.missing()
+        return [path]
+
+    def read(self, split: str) -> AnnotationTable:
+        (path,) = self.sources(split)
+        builder = TableBuilder(self.name, split, "rec", "expression")
+        with path.open(newline="") as file:
+            for number, line in enumerate(csv.DictReader(file)):
+                width, height = int(line["width"]), int(line["height"])
+                try:
+                    box = check_box([float(line[name]) for name in ("x1", "y1", "x2", "y2")], width, height, "xyxy")
+                    image = check_name(line["image"])
+                except BadSample as error:
+                    builder.skip(f"{path}: line {number + 2}", error)
+                    continue
+                builder.add(
+                    key=str(number),
+                    image_id=number,
+                    image=image,
+                    width=width,
+                    height=height,
+                    expression=line["text"],
+                    boxes=[box],
+                    group=number,
+                    source="pets",
+                )
+        return builder.table()
