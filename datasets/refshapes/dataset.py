@@ -1,0 +1,132 @@
+"""RefShapes: the embedded dataset. Generated on first use, then read by the very loaders of the RefCOCO family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vgbench.dataset import Counts
+from vgbench.datasets.layout import Files, Layout
+from vgbench.datasets.refer import ReferDataset
+from vgbench.datasets.refer_layout import ReferLayout
+from vgbench.datasets.refshapes.build import IMAGE_FOLDER, IMAGES, POOLS, REFS_FILES, Options, ensure
+
+# Exact counts of what the default options generate: images, refs, expressions.
+PUBLISHED = {
+    "refshapes": {split: Counts(images) for split, images in IMAGES.items()},
+    "refshapes+": {split: Counts(images) for split, images in IMAGES.items()},
+    "refshapesg": {split: Counts(images) for split, images in IMAGES.items()},
+    "grefshapes": {split: Counts(images) for split, images in IMAGES.items()},
+}
+
+__all__ = ["GRefShapes", "RefShapes", "RefShapesG", "RefShapesPlus"]
+
+
+def _variants(flavour: str, split_by: str) -> dict[str, tuple[dict[str, Counts], Files]]:
+    return {split_by: (PUBLISHED[flavour], Files(refer=(flavour,), refs=(REFS_FILES[flavour],)))}
+
+
+class RefShapes(ReferDataset):
+    """Short expressions with attributes and absolute locations, one target each.
+
+    Besides ``train``, ``val``, ``testA`` and ``testB`` there is a larger split ``pretrain`` of other scenes. It is
+    generated only when it is asked for by name.
+
+    Args:
+        data_root: where the generated folders are kept; None: the cache folder.
+        seed: seed of all scenes.
+        side: width and height of the images in pixels.
+        images: number of images per split, for the splits that shall differ from the default.
+        options: see :class:`~vgbench.datasets.refer.ReferDataset`.
+
+    Raises:
+        UserError: if an option makes no sense.
+    """
+
+    name = "refshapes"
+    title = "RefShapes"
+    licence = "CC0 1.0 (generated)"
+    homepage = "datasets/refshapes/README.md"
+    embedded = True
+    source = "refshapes"
+    layouts = (ReferLayout,)
+    variants = _variants("refshapes", "unc")
+
+    def __init__(
+        self,
+        data_root: str | Path | None = None,
+        *,
+        seed: int = 0,
+        side: int = 128,
+        images: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(data_root, **options)
+        self.generator = Options.of(seed, side, images)
+        if self.generator != Options.of():
+            self.splits = {split: Counts(count) for split, count in self.generator.images}
+        self._layouts: dict[str, Layout] = {}
+
+    @property
+    def data_root(self) -> Path:
+        """The folder of the generated pools; need not exist yet."""
+        return (self._data_root or self.cache_dir) / self.generator.folder
+
+    def pool(self, split: str) -> Path:
+        """The folder that ``split`` lies in, generated on first use."""
+        pool = next(name for name, splits in POOLS.items() if split in splits)
+        return ensure(self.data_root.parent, self.generator, pool)
+
+    def layout_of(self, split: str) -> Layout:
+        if split not in self._layouts:
+            folder = self.pool(self.check_split(split)) / self.files.refer[0]
+            files = {"refs": folder / self.files.refs[0], "instances": folder / "instances.json"}
+            self._layouts[split] = ReferLayout(self, files)
+        return self._layouts[split]
+
+    def parse_splits(self, splits: str | Sequence[str] | None) -> tuple[str, ...]:
+        """As for all datasets, but "all" leaves out ``pretrain``."""
+        return POOLS["base"] if splits is None or splits == "all" else super().parse_splits(splits)
+
+    @cached_property
+    def image_root(self) -> Path:
+        return self.data_root
+
+    def find_image(self, image: str) -> Path | None:
+        """The file of ``image`` in whichever pool it is, or None."""
+        places = (self.data_root / pool / IMAGE_FOLDER / image for pool in POOLS)
+        return next((path for path in places if path.is_file()), None)
+
+
+class RefShapesPlus(RefShapes):
+    """As RefShapes, without any word of location."""
+
+    name = "refshapes+"
+    title = "RefShapes+"
+    variants: ClassVar = {
+        "unc": (RefShapes.variants["unc"][0], Files(refer=("refshapes+",), refs=(REFS_FILES["refshapes+"],)))
+    }
+
+
+class RefShapesG(RefShapes):
+    """Long expressions, most of them by the relation to another object."""
+
+    name = "refshapesg"
+    title = "RefShapesg"
+    variants: ClassVar = {
+        "umd": (RefShapes.variants["unc"][0], Files(refer=("refshapesg",), refs=(REFS_FILES["refshapesg"],)))
+    }
+
+
+class GRefShapes(RefShapes):
+    """Expressions for no, one or several objects."""
+
+    name = "grefshapes"
+    title = "gRefShapes"
+    tasks = ("grec", "gres")
+    multi_target = True
+    variants: ClassVar = {
+        "unc": (RefShapes.variants["unc"][0], Files(refer=("grefshapes",), refs=(REFS_FILES["grefshapes"],)))
+    }
