@@ -105,9 +105,7 @@ class RefShapesPlus(RefShapes):
 
     name = "refshapes+"
     title = "RefShapes+"
-    variants: ClassVar = {
-        "unc": (RefShapes.variants["unc"][0], Files(refer=("refshapes+",), refs=(REFS_FILES["refshapes+"],)))
-    }
+    variants = _variants("refshapes+", "unc")
 
 
 class RefShapesG(RefShapes):
@@ -115,9 +113,7 @@ class RefShapesG(RefShapes):
 
     name = "refshapesg"
     title = "RefShapesg"
-    variants: ClassVar = {
-        "umd": (RefShapes.variants["unc"][0], Files(refer=("refshapesg",), refs=(REFS_FILES["refshapesg"],)))
-    }
+    variants = _variants("refshapesg", "umd")
 
 
 class GRefShapes(RefShapes):
@@ -127,6 +123,4 @@ class GRefShapes(RefShapes):
     title = "gRefShapes"
     tasks = ("grec", "gres")
     multi_target = True
-    variants: ClassVar = {
-        "unc": (RefShapes.variants["unc"][0], Files(refer=("grefshapes",), refs=(REFS_FILES["grefshapes"],)))
-    }
+    variants = _variants("grefshapes", "unc")
