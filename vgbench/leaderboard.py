@@ -156,7 +156,7 @@ def provenance(record: Record) -> str:
     return f"{record.provenance}, {record.checkpoint.origin}" if record.checkpoint else record.provenance
 
 
-def _numbers(result: Result) -> Iterable[tuple[Column, Metric]]:
+def numbers(result: Result) -> Iterable[tuple[Column, Metric]]:
     """Every metric of a result, controls included, with the column it belongs to."""
     for control, metrics in {"": result.metrics, **result.controls}.items():
         for name, metric in metrics.items():
@@ -190,7 +190,7 @@ def tables(records: Iterable[Record], *, all_metrics: bool = False, seeds: bool 
     by_key: dict[tuple[Any, ...], list[Row]] = {}
     for record in records:
         for result in record.results:
-            cells = dict(_numbers(result))
+            cells = dict(numbers(result))
             hardware = record.environment.hardware
             key = (
                 *(record.method, record.variant, result.prediction_set, result.embedded, provenance(record)),
@@ -529,7 +529,7 @@ def flat(records: Iterable[Record]) -> list[dict[str, Any]]:
     for record in records:
         cost, hardware, code = record.cost, record.environment.hardware, record.environment.code
         for result in record.results:
-            for column, metric in _numbers(result):
+            for column, metric in numbers(result):
                 lines.append(
                     {
                         "row": row_label(record, result),

@@ -364,7 +364,7 @@ def _walk(folder: Path) -> Iterable[Path]:
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Series of a run's training log (Lightning's CSV): name -> (optimiser step, value), ascending; steps logged twice count once.
+    """Series of a run's training log (Lightning's CSV): name -> (optimiser step, value), ascending by step.
 
     Raises:
         UserError: if the file is no such log.

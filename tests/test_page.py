@@ -1,0 +1,349 @@
+"""The page: what is gathered from run folders, and what a real browser makes of it (skipped without Chromium)."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vgbench import record as records
+from vgbench.errors import UserError
+from vgbench.leaderboard import PublishedRow
+from vgbench.page import collect, write_page
+from vgbench.record import Code, Cost, Environment, Hardware, Metric, Record, Result
+
+EVIL = "</script><script>console.error('pwned')</script> <b>left</b> & \"right\" мяч"
+METHODS = ("alpha", "beta", "gamma")
+
+
+def png(array: np.ndarray) -> str:
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def make_run(root: Path, number: int) -> Path:
+    """A synthetic run folder: record, log and two examples, of which method ``number`` gets ``number`` wrong."""
+    value = 60.0 + 10 * number
+
+    def result(**changes) -> Result:
+        fields = {
+            **{"dataset": "refshapes", "split": "val", "task": "rec", "data_hash": "d1", "embedded": True},
+            **{"expressions": 100, "images": 20, "leaked_images": 0},
+            "metrics": {"prec@0.5": Metric(value, 100, value - 5, value + 5), "miou": Metric(value - 9, 100)},
+            "controls": {"shuffled text": {"prec@0.5": Metric(20.0, 100)}},
+            "slices": {
+                "prec@0.5": {"expression length": {"1-3 words": Metric(value + 5, 60), "4+": Metric(value - 5, 40)}}
+            },
+        }
+        return Result(**{**fields, **changes})
+
+    real = result(dataset="refcoco", split_by="unc", data_hash="d2", embedded=False, controls={}, slices={})
+    made = Record(
+        method=METHODS[number],
+        config={},
+        config_hash=f"c{number}",
+        environment=Environment("3", "Linux", {}, Code(), Hardware("a CPU", 2)),
+        results=[result(), real],
+        seed=0,
+        cost=Cost(parameters=10 ** (number + 5), inference_samples_per_s=100.0 / (number + 1)),
+        notes=[EVIL],
+    )
+    folder = root / METHODS[number]
+    records.write(made, folder)
+    (folder / "logs").mkdir()
+    steps = "".join(f"0,{step},{3.0 / (step + 1)},\n" for step in range(0, 100, 10))
+    (folder / "logs" / "metrics.csv").write_text(f"epoch,step,train/total,val/rec/prec@0.5\n{steps}0,99,,{value}\n")
+    place = folder / "examples" / "val"
+    place.mkdir(parents=True)
+    examples = []
+    for index, expression in enumerate((EVIL, "the small green cone")):
+        Image.new("RGB", (64, 48), (90, 120 + 60 * index, 90)).save(place / f"0{index}.jpg")
+        right = index >= number
+        box = [10, 10, 30, 30] if right else [40, 20, 60, 40]
+        prediction = {
+            **{
+                "boxes": [box],
+                "scores": [0.8],
+                "outlines": [[10, 10, 30, 10, 20, 30]],
+                "no_target": None,
+                "right": right,
+            },
+            **{"point": [20, 20], "iou": 1.0 if right else 0.0, "heatmap": png(np.eye(8, dtype=np.uint8) * 255)},
+        }
+        truth = {"boxes": [[10, 10, 30, 30]], "outlines": [[10, 10, 30, 10, 30, 30, 10, 30]]}
+        examples.append(
+            {
+                **{"key": f"k{index}", "expression": expression, "image": f"0{index}.jpg", "width": 64, "height": 48},
+                **{"truth": truth, "predictions": {"main": prediction}},
+            }
+        )
+    info = {"dataset": "refshapes", "split": "val", "data_hash": "d1", "examples": examples}
+    (place / "examples.json").write_text(json.dumps(info))
+    return folder
+
+
+PUBLISHED = [
+    PublishedRow(
+        *("alpha", "", "R50", "single dataset", "REC", "refcoco", "val", "prec@0.5", 62.0),
+        *("a paper", "doi:1", "Table 1", "paper", ""),
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("page")
+    for number in range(3):
+        make_run(root / "runs", number)
+    return write_page(records.find([root / "runs"]), root / "out", PUBLISHED)
+
+
+def test_everything_is_in_one_file_and_nothing_is_loaded(page: Path) -> None:
+    text = page.read_text()
+    assert [path.name for path in page.parent.iterdir()] == ["index.html"]
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//|@import|url\(|fetch\(""", text)
+    stored = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    assert json.loads(stored[1])["examples"][0]["items"][0]["expression"] == EVIL
+
+
+def test_runs_of_one_split_stand_side_by_side(page: Path) -> None:
+    found = records.find([page.parent.parent / "runs"])
+    data = collect(found, PUBLISHED)
+    assert [row["label"] for row in data["rows"]] == list(METHODS)
+    (group,) = data["examples"]
+    assert group["where"] == "refshapes val" and group["embedded"]
+    assert [sorted(item["predictions"]) for item in group["items"]] == [[0, 1, 2], [0, 1, 2]]
+    assert len(data["images"]) == 2  # one per expression, however many methods
+    assert [pair["difference"] for pair in data["published"]] == [pytest.approx(-2.0)]
+    assert {column["embedded"] for column in data["columns"]} == {True, False}
+    assert len(data["slices"]) == 6 and len(data["curves"]) == 3
+
+
+def test_long_curves_are_thinned(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, 0)
+    rows = "".join(f"0,{step},{step}.0\n" for step in range(1000))
+    (folder / "logs" / "metrics.csv").write_text(f"epoch,step,train/total\n{rows}")
+    (curve,) = collect([records.read(folder)], [])["curves"]
+    points = curve["series"]["train/total"]
+    assert len(points) == 200 and points[0] == [4, 2.0] and points[-1] == [999, 997.0]
+
+
+def test_damaged_examples_are_named(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, 0)
+    (folder / "examples" / "val" / "00.jpg").unlink()
+    with pytest.raises(UserError, match=r"examples\.json: damaged"):
+        collect([records.read(folder)], [])
+
+
+class Browser:
+    """Headless Chromium over the DevTools protocol's pipe (JSON messages that end with a zero byte)."""
+
+    def __init__(self, binary: str, profile: Path, width: int, height: int) -> None:
+        to_browser, self._out = os.pipe()
+        self._in, from_browser = os.pipe()
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
+        flags += [f"--user-data-dir={profile}", f"--window-size={width},{height}", "--disable-dev-shm-usage"]
+        flags += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
+        self.process = subprocess.Popen(
+            ["bash", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', binary, *flags, "about:blank"],
+            pass_fds=(to_browser, from_browser),
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        self._buffer, self._count, self._session = b"", 0, None
+        self.problems: list[str] = []
+        targets = self.send("Target.getTargets")["targetInfos"]
+        target = next(info["targetId"] for info in targets if info["type"] == "page")
+        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.send(f"{domain}.enable")
+
+    def _receive(self) -> dict:
+        while b"\0" not in self._buffer:
+            block = os.read(self._in, 1 << 20)
+            if not block:
+                raise RuntimeError("the browser has gone")
+            self._buffer += block
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        found = json.loads(message)
+        kind, inside = found.get("method"), found.get("params", {})
+        if kind == "Runtime.exceptionThrown":
+            self.problems.append(json.dumps(inside["exceptionDetails"])[:500])
+        elif kind == "Runtime.consoleAPICalled" and inside["type"] in ("error", "warning", "assert"):
+            self.problems.append(json.dumps(inside["args"])[:500])
+        elif kind == "Log.entryAdded" and inside["entry"]["level"] in ("error", "warning"):
+            self.problems.append(inside["entry"]["text"])
+        elif kind == "Network.requestWillBeSent" and not inside["request"]["url"].startswith(("file:", "data:")):
+            self.problems.append(f"request to {inside['request']['url']}")
+        return found
+
+    def send(self, method: str, **parameters) -> dict:
+        self._count += 1
+        message = {"id": self._count, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._out, json.dumps(message).encode() + b"\0")
+        while True:
+            found = self._receive()
+            if found.get("id") == self._count:
+                assert "error" not in found, found
+                return found["result"]
+
+    def open(self, page: Path) -> None:
+        self.send("Page.navigate", url=page.as_uri())
+        while self._receive().get("method") != "Page.loadEventFired":
+            pass
+
+    def run(self, expression: str):
+        """The value of a JavaScript expression; promises are waited for."""
+        found = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        """Until a JavaScript condition holds (the test's own time limit ends it otherwise)."""
+        for _ in range(250):
+            if self.run(f"new Promise(done => setTimeout(() => done({condition}), 20))"):
+                return
+        raise AssertionError(f"never true: {condition}")
+
+    def press(self, key: str, code: int) -> None:
+        for kind in ("rawKeyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
+
+    def close(self) -> None:
+        os.close(self._out)
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._in)
+
+
+@pytest.fixture(scope="module")
+def browser(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if binary is None or shutil.which("bash") is None:
+        pytest.skip("no Chromium here")
+    made = Browser(binary, tmp_path_factory.mktemp("profile"), 1280, 900)
+    made.open(page)
+    yield made
+    made.close()
+
+
+LABELS = (
+    "[...document.querySelectorAll('#table-list table')[0].querySelectorAll('tbody th')].map(cell => cell.textContent)"
+)
+
+
+def test_sorting_and_filtering_in_a_browser(browser: Browser) -> None:
+    assert browser.run(LABELS) == ["gamma", "beta", "alpha"]  # the best comes first
+    first_head = "document.querySelector('#table-list thead th:nth-child(2) button')"
+    browser.run(f"{first_head}.click()")
+    assert browser.run(LABELS) == ["alpha", "beta", "gamma"]
+    assert browser.run(f"{first_head}.parentElement.ariaSort") == "ascending"
+    assert browser.run(f"document.activeElement === {first_head}")  # the keyboard stays where it was
+    browser.run("document.querySelector('#table-list thead th button').click()")
+    assert browser.run(LABELS) == ["alpha", "beta", "gamma"]
+
+    titles = "[...document.querySelectorAll('#table-list h3')].map(title => title.textContent)"
+    assert browser.run(titles) == [
+        "REC on real data: refcoco unc",
+        "REC on embedded (rendered) data: refshapes",
+    ]
+    strong = "[...document.querySelectorAll('#table-list strong')].map(cell => cell.textContent)"
+    assert browser.run(strong) == ["80.00", "80.00"]
+
+    def choose(name: str, value: str) -> None:
+        browser.run(
+            f"document.getElementById('{name}').value = '{value}';"
+            f"document.getElementById('{name}').dispatchEvent(new Event('input', {{bubbles: true}}))"
+        )
+
+    choose("search", "gam")
+    assert browser.run(LABELS) == ["gamma"]
+    choose("search", "")
+    choose("kind", "embedded")
+    assert browser.run(titles) == ["REC on embedded (rendered) data: refshapes"]
+    heads = "[...document.querySelectorAll('#table-list thead th')].map(head => head.textContent)"
+    assert browser.run(heads)[:2] == ["Method", "val Prec@0.5"]
+    browser.run("document.getElementById('all-metrics').click(); document.getElementById('controls').click()")
+    assert browser.run(heads)[1:4] == ["val Prec@0.5", "val Prec@0.5 [shuffled text]", "val mIoU"]
+    browser.run("document.getElementById('all-metrics').click(); document.getElementById('controls').click()")
+    choose("kind", "")
+    assert browser.problems == []
+
+
+def test_charts_in_a_browser(browser: Browser) -> None:
+    sections = "[...document.querySelectorAll('#sections a')].map(link => link.hash)"
+    assert browser.run(sections) == ["#tables", "#published", "#cost", "#curves", "#slices", "#examples"]
+    marks = "[...document.querySelectorAll('#cost-size svg[role=group] path[role=img]')].map(mark => mark.ariaLabel)"
+    assert browser.run(marks)[0] == "alpha on a CPU, 2 cores: parameters 100k, Prec@0.5 60.00"
+    assert browser.run("document.querySelectorAll('#published-chart path[role=img]').length") == 1
+    assert "-2.00" in browser.run("document.querySelector('#published-table tbody').textContent")
+    assert browser.run("document.querySelectorAll('#curve-chart svg[role=group] > path').length") >= 3
+    assert browser.run("document.querySelectorAll('#slice-bars .bar').length") == 6
+    numbers = browser.run("[...document.querySelectorAll('main svg')].map(svg => svg.outerHTML).join()")
+    assert "NaN" not in numbers and "Infinity" not in numbers and "undefined" not in numbers
+    assert browser.problems == []
+
+
+def test_the_error_browser_by_mouse_and_keyboard(browser: Browser) -> None:
+    cards = "[...document.querySelectorAll('.card')].map(card => card.querySelector('span.verdict').textContent)"
+    assert browser.run(cards) == ["1 of 3 right", "2 of 3 right"]
+    browser.run("document.getElementById('examples').scrollIntoView()")
+    images = "[...document.querySelectorAll('.card .picture > img')]"
+    widths = f"Promise.all({images}.map(image => image.decode().then(() => image.naturalWidth)))"
+    assert browser.run(widths) == [64, 64]
+    browser.run("document.querySelector('.card').focus()")
+    browser.send(
+        "Input.dispatchKeyEvent", type="keyDown", key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r"
+    )
+    browser.send("Input.dispatchKeyEvent", type="keyUp", key="Enter", code="Enter", windowsVirtualKeyCode=13)
+    browser.wait("document.getElementById('viewer').open")
+    captions = "[...document.querySelectorAll('#viewer figcaption')].map(caption => caption.textContent)"
+    shown = browser.run(captions)
+    assert [text.split(":")[0] for text in shown[1::2]] == [
+        f"{name}{'✓' if name == 'alpha' else '✗'} {verdict} · score 0.80 · IoU {iou}"
+        for name, verdict, iou in (("alpha", "right", "1.00"), ("beta", "wrong", "0.00"), ("gamma", "wrong", "0.00"))
+    ]
+    assert shown[2::2] == [f"{name}: heat map" for name in METHODS]
+    title = "document.getElementById('viewer-title').textContent"
+    assert browser.run(title) == f"{EVIL} (1 of 2)"  # as text, not as markup
+    browser.press("ArrowRight", 39)
+    browser.wait(f"{title}.endsWith('(2 of 2)')")
+    browser.press("Escape", 27)
+    assert browser.run("!document.getElementById('viewer').open")
+    browser.run(
+        "document.getElementById('example-filter').value = 'disagree';"
+        "document.getElementById('example-filter').dispatchEvent(new Event('input'))"
+    )
+    assert browser.run("document.querySelectorAll('.card').length") == 2
+    assert browser.problems == []
+
+
+def test_phone_and_dark_mode(browser: Browser) -> None:
+    browser.send("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
+    assert browser.run("document.documentElement.scrollWidth") <= 360  # tables scroll inside, the page does not
+    browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    ink, paper = browser.run("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
+    assert sum(map(int, re.findall(r"\d+", ink)[:3])) > 600 > 120 > sum(map(int, re.findall(r"\d+", paper)[:3]))
+    browser.send("Emulation.setEmulatedMedia", features=[])
+    browser.send("Emulation.clearDeviceMetricsOverride")
+    assert browser.problems == []
