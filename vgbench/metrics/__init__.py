@@ -1,1 +1,44 @@
 """Metrics: they read predictions and the annotation table, never a model."""
+
+from __future__ import annotations
+
+from vgbench.errors import UserError
+from vgbench.metrics.base import GroundingMetric, Outcomes, Pairs, Ratio
+from vgbench.metrics.grec import GREC
+from vgbench.metrics.gres import GRES
+from vgbench.metrics.pointing import Pointing
+from vgbench.metrics.rec import REC
+from vgbench.metrics.recall import Recall
+from vgbench.metrics.res import RES
+
+__all__ = ["METRICS", "GroundingMetric", "Outcomes", "Pairs", "Ratio", "catalog", "make_metric", "primary_metric"]
+
+METRICS: dict[str, type[GroundingMetric]] = {metric.task: metric for metric in (REC, GREC, Pointing, RES, GRES, Recall)}
+
+
+def make_metric(spec: str) -> GroundingMetric:
+    """The metric of ``task`` or ``task/variant``, e.g. ``rec``, ``rec/giou``, ``rec/gt_clip+batch_mean@32``.
+
+    Raises:
+        UserError: for an unknown task or variant.
+    """
+    task, _, variant = spec.partition("/")
+    if task not in METRICS:
+        raise UserError(f"{spec}: no task {task!r}; there are: {', '.join(METRICS)}")
+    return METRICS[task](variant)
+
+
+def primary_metric(tasks: tuple[str, ...] | list[str]) -> str:
+    """Full name (``task/metric``) of the metric that selects checkpoints, e.g. ``rec/prec@0.5``.
+
+    Of several tasks the first in the order of :data:`METRICS` counts: boxes before masks.
+    """
+    for task, metric in METRICS.items():
+        if task in tasks:
+            return f"{task}/{metric.primary}"
+    raise UserError(f"no known task among {', '.join(tasks) or 'none'}; there are: {', '.join(METRICS)}")
+
+
+def catalog() -> dict[str, dict[str, str]]:
+    """Task -> named variants -> what differs from the default, one line each."""
+    return {task: {name: item.note for name, item in metric.variants.items()} for task, metric in METRICS.items()}

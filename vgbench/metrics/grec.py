@@ -1,0 +1,122 @@
+"""Generalised referring expression comprehension: any number of boxes, or none.
+
+Default (the evaluator of gRefCOCO's authors): boxes with score >= 0.7 are kept and matched greedily, largest
+generalised IoU first, while it is >= 0.5; ``F1 = 2 TP / (2 TP + FP + FN)``. ``pr@f1`` is the share of all expressions
+with F1 = 1 (no target: nothing kept), ``n_acc`` the share of no-target expressions with nothing kept, ``t_acc`` the
+share of the others with something kept, right or wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vgbench.metrics import boxes as overlaps
+from vgbench.metrics.base import Array, GroundingMetric, Pairs, Ratio, Variant, batch_means, pad
+
+_CHUNK = 2048  # expressions matched at once: bounds the memory of [n, kept, targets]
+
+
+@dataclass(frozen=True)
+class GRECRule:
+    """Which boxes are kept and how they are matched. ``score32``: the score 0.7 itself, stored in float32, is kept."""
+
+    overlap: str = "giou"
+    score: float = 0.7
+    score32: bool = False
+    score_strict: bool = False
+    first_target: bool = False
+    threshold: float = 0.5
+    batch: int | None = None
+
+
+class GREC(GroundingMetric):
+    """``pr@f1``, ``n_acc`` and ``t_acc``; variants see :attr:`variants`."""
+
+    task = "grec"
+    primary = "pr@f1"
+    Rule = GRECRule
+    variants: ClassVar = {
+        "iou": Variant({"overlap": "iou"}, "what the GREC paper's text says: plain IoU >= 0.5"),
+        "first_box": Variant(
+            {"overlap": "iou", "score32": True, "first_target": True},
+            "MMDetection: plain IoU, only the first target of an expression, score 0.7 in float32",
+        ),
+        "batch_mean": Variant({"batch": 16}, "SimVG, ALVG, C3VG: mean over batches (@16), no t_acc", "batch"),
+        "whole_set": Variant({"score_strict": True}, "PropVG: score > 0.7 (InstanceVG: >=, the default)"),
+    }
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("right", "kept", "no_target")
+
+    def measure(self, pairs: Pairs) -> dict[str, Array]:
+        rule: GRECRule = self.rule
+        kept = keep_boxes(pairs, rule)
+        counts = np.bincount(np.repeat(np.arange(len(pairs)), pairs.predictions.box_counts)[kept], minlength=len(pairs))
+        targets, target_counts = pairs.targets, pairs.target_counts
+        if rule.first_target:
+            starts = np.cumsum(target_counts) - target_counts
+            targets, target_counts = targets[starts[target_counts > 0]], np.minimum(target_counts, 1)
+        matched = match(pairs.boxes[kept], counts, targets, target_counts, rule)
+        return {
+            # F1 = 1 is the same as: everything kept is matched and every target is.
+            "right": (matched == counts) & (matched == target_counts),
+            "kept": counts,
+            "no_target": pairs.target_counts == 0,
+        }
+
+    def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
+        return grec_ratios(columns, self.rule.batch)
+
+
+def keep_boxes(pairs: Pairs, rule: GRECRule) -> Array:
+    """Which predicted boxes pass the score threshold, bool [N]."""
+    scores = pairs.predictions.scores
+    limit: Any = np.float32(rule.score) if rule.score32 else np.float64(rule.score)
+    values = scores if rule.score32 else scores.astype(np.float64)
+    return values > limit if rule.score_strict else values >= limit
+
+
+def match(boxes: Array, counts: Array, targets: Array, target_counts: Array, rule: GRECRule) -> Array:
+    """Number of greedy matches of each expression, int64 [n]; boxes and targets are ragged [N, 4] with counts [n]."""
+    result = np.zeros(len(counts), dtype=np.int64)
+    overlap = {"iou": overlaps.iou, "giou": overlaps.giou}[rule.overlap]
+    ends, target_ends = np.cumsum(counts), np.cumsum(target_counts)
+    for start in range(0, len(counts), _CHUNK):
+        rows = slice(start, min(start + _CHUNK, len(counts)))
+        part, target_part = counts[rows], target_counts[rows]
+        predicted, valid = pad(boxes[ends[rows][0] - part[0] : ends[rows][-1]], part)
+        annotated, target_valid = pad(
+            targets[target_ends[rows][0] - target_part[0] : target_ends[rows][-1]], target_part
+        )
+        if not predicted.shape[1] or not annotated.shape[1]:
+            continue
+        matrix = overlap(predicted[:, :, None], annotated[:, None])
+        matrix = np.where(valid[:, :, None] & target_valid[:, None], matrix, -np.inf)
+        index = np.arange(len(part))
+        for _ in range(min(matrix.shape[1:])):
+            best = matrix.reshape(len(part), -1).argmax(1)
+            row, column = best // matrix.shape[2], best % matrix.shape[2]
+            hit = matrix[index, row, column] >= rule.threshold
+            if not hit.any():
+                break
+            result[rows] += hit
+            matrix[index, row] = -np.inf
+            matrix[index, :, column] = -np.inf
+    return result
+
+
+def grec_ratios(columns: dict[str, Array], batch: int | None) -> dict[str, Ratio]:
+    """F1 score, N-acc and T-acc from right, kept (number) and no_target."""
+    none, kept = columns["no_target"], columns["kept"] > 0
+    ratios = {
+        "pr@f1": Ratio(columns["right"].astype(np.float64), np.ones(len(none))),
+        "n_acc": Ratio(none * ~kept, none),
+        "t_acc": Ratio((1 - none) * kept, 1 - none),
+    }
+    if batch:
+        ratios = {name: batch_means(ratio, batch) for name, ratio in ratios.items() if name != "t_acc"}
+    return ratios
