@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import string
 from collections.abc import Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from vgbench.errors import UserError
 __all__ = ["BEiT3Tokenizer", "clean_expression", "train_sentencepiece"]
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
+EMBEDDED = "refshapes"  # as method.tokenizer: the model shipped for the embedded data
 _CLEAN = str.maketrans({**dict.fromkeys(".,'!?\"()*#:;", ""), "-": " ", "/": " "})
 
 
@@ -31,7 +34,8 @@ class BEiT3Tokenizer:
     """A SentencePiece model under the id scheme of fairseq: bos 0, pad 1, eos 2, unknown 3, any other piece id + 1.
 
     Args:
-        model: path of the model file (officially ``beit3.spm``), or its bytes.
+        model: path of the model file (officially ``beit3.spm``), or its bytes, or "refshapes" for the shipped one of
+            the embedded data.
         max_tokens: length L of every output row, bos and eos included.
 
     Raises:
@@ -40,6 +44,8 @@ class BEiT3Tokenizer:
 
     def __init__(self, model: str | Path | bytes, max_tokens: int) -> None:
         self.max_tokens = max_tokens
+        if model == EMBEDDED:
+            model = embedded_model()
         if isinstance(model, bytes):
             name, content = "tokenizer bytes", model
         else:
@@ -129,3 +135,17 @@ def train_sentencepiece(lines: Iterable[str], path: Path, vocab_size: int) -> No
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(model.getvalue())
     temporary.replace(path)
+
+
+def embedded_model() -> Path:
+    """The SentencePiece model of the embedded data."""
+    return Path(str(files("vgbench.datasets.refshapes"))) / "refshapes.spm"
+
+
+def train_embedded_model(path: Path) -> None:
+    """How :func:`embedded_model` was made: every word of RefShapes, and letters and digits for all other words."""
+    from vgbench.datasets.refshapes import vocabulary
+
+    words = vocabulary()
+    characters = [*string.ascii_lowercase, *string.digits]
+    train_sentencepiece([" ".join(words)] * 50 + [word for word in words for _ in range(200)] + characters, path, 300)

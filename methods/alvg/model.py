@@ -84,6 +84,7 @@ class ALVG(GroundingMethod):
         score_attention_weight, decoder_attention_weight: w_s and w_d.
         focal_weight, dice_weight: weights of the mask losses.
         jitter: large-scale jitter in training, for data without masks.
+        encoder_lr: learning rate of the encoder as a share of the others'.
     """
 
     name: ClassVar[str] = "ALVG"
@@ -117,6 +118,7 @@ class ALVG(GroundingMethod):
         focal_weight: float = 15.0,
         dice_weight: float = 6.0,
         jitter: bool = False,
+        encoder_lr: float = 0.1,
     ) -> None:
         super().__init__()
         if jitter and masks:
@@ -132,6 +134,7 @@ class ALVG(GroundingMethod):
         self.focal_weight = focal_weight
         self.dice_weight = dice_weight
         self.jitter = jitter
+        self.encoder_lr = encoder_lr
         self.num_queries = num_queries
         self.criterion = SetCriterion()
 
@@ -257,7 +260,7 @@ class ALVG(GroundingMethod):
         named = [(name, parameter) for name, parameter in self.named_parameters() if name not in idle]
         encoder = [parameter for name, parameter in named if name.startswith("encoder.")]
         rest = [parameter for name, parameter in named if not name.startswith("encoder.")]
-        return [{"name": "vis_enc", "params": encoder, "lr": lr / 10}, {"name": "rest", "params": rest, "lr": lr}]
+        return [{"name": "vis_enc", "params": encoder, "lr": lr * self.encoder_lr}, {"name": "rest", "params": rest, "lr": lr}]
 
     # inference -------------------------------------------------------------------------------------------------
 
