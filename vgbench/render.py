@@ -328,8 +328,9 @@ def _resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _outlines(mask: np.ndarray) -> list[list[int]]:
     """Closed outlines of a binary mask, [x, y, x, y, ...] each; thinned to what a reader can see."""
-    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_TC89_L1)
-    return [line.reshape(-1).tolist() for line in found if len(line) > 2]
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    thinned = (cv2.approxPolyDP(line, max(mask.shape) / 500, closed=True) for line in found)
+    return [line.reshape(-1).tolist() for line in thinned if len(line) > 2]
 
 
 def _normalised(heatmap: Tensor) -> np.ndarray:

@@ -190,7 +190,7 @@
 
   /** Axes with a plot inside. Series: {row, label, points: [[x, y, low, high]]}, drawn as marks or as lines. */
   function chart(title, xLabel, yLabel, series, { log = false, lines = false, diagonal = false } = {}) {
-    const width = 640, height = 400, left = 62, right = 16, top = 14, bottom = 48;
+    const width = innerWidth < 600 ? 400 : 640, height = innerWidth < 600 ? 320 : 400, left = 62, right = 16, top = 14, bottom = 48;
     const points = series.flatMap((one) => one.points);
     const xs = points.map((point) => point[0]);
     const ys = points.flatMap((point) => [point[1], point[2] ?? point[1], point[3] ?? point[1]]);
@@ -320,8 +320,8 @@
         parts.push(el("h4", {}, `${bucket} (${slices[0][7]} expressions)`));
         for (const [row, , , , value, low, high] of slices) parts.push(el("span", {}, data.rows[row].label),
           el("div", { class: "bar" }, el("i", { style: `width:${value ?? 0}%;background:${colour(row)}` }),
-            low === null ? null : el("b", { style: `left:${low}%;width:${Math.max(high - low, 0.3)}%` }),
-            el("span", {}, value === null ? "n/d" : fixed(value) + half(low, high))));
+            low === null ? null : el("b", { style: `left:${low}%;width:${Math.max(high - low, 0.3)}%` })),
+          el("span", {}, value === null ? "n/d" : fixed(value) + half(low, high)));
       }
       byId("slice-bars").replaceChildren(el("div", { class: "bars" }, parts));
     };
@@ -355,7 +355,7 @@
       }
     }
     return el("span", { class: "picture" },
-      el("img", { src: data.images[item.image], alt: "", width: item.width, height: item.height, loading: "lazy" }),
+      el("img", { src: data.images[item.image], alt: "", width: item.width, height: item.height, decoding: "async" }),
       heat ? el("img", { class: "heat", src: heat, alt: "" }) : null,
       svg("svg", { viewBox: `0 0 ${item.width} ${item.height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, parts.flat(3)));
   }
