@@ -198,6 +198,13 @@ def test_what_is_not_comparable_is_marked_with_the_reason(ours: Result, theirs: 
     assert note in compare([record], "csv", published=[theirs])
 
 
+def test_another_model_size_is_not_the_same_experiment() -> None:
+    rows = [published(backbone=f"BEiT-3-{size}") for size in "BL"] + [published(backbone="ResNet-50")]
+    pairs = published_pairs([run("vglaw", result(85.0), variant="base", training=TRAINED)], rows)
+    assert [pair.comparable for pair in pairs] == [True, False, True]
+    assert pairs[1].notes == ("model size: measured base, published L",)
+
+
 def test_notes_that_do_not_forbid_the_comparison() -> None:
     record = run("vglaw", result(85.0, leaked_images=None), training=Training([TrainingData("refcoco+", "train")]))
     row = published(training_data="RefC mixed", quoted_by="OneRef")

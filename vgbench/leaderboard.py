@@ -627,6 +627,9 @@ _PUBLISHED_METRICS = {
 }
 
 
+_SIZES = {"tiny": "T", "small": "S", "base": "B", "large": "L", "huge": "H"}
+
+
 def read_published(path: Path | None = None) -> list[PublishedRow]:
     """The rows of a published.csv (None: the one in the package).
 
@@ -713,6 +716,10 @@ def _pair(record: Record, result: Result, column: Column, metric: Metric, row: P
         breaking.append(f"metric variant: measured {metric.variant}, published {published_variant}")
     if row.dataset != _published_dataset(result.dataset, result.split_by):
         breaking.append(f"split author: measured {result.split_by}, published {row.dataset}")
+    size = _SIZES.get(record.variant.lower())
+    sizes = set(re.findall(r"(?:ViT|BEiT-?3)-(?:Det-)?([TSBLH])\b", f"{row.variant} {row.backbone}"))
+    if size and sizes and size not in sizes:
+        breaking.append(f"model size: measured {record.variant}, published {'/'.join(sorted(sizes))}")
     if result.leaked_images:
         breaking.append(f"leaked data: {result.leaked_images} images of the split were trained on")
     if result.resolution != "original":
