@@ -1,4 +1,4 @@
-"""Files that VG-LAW starts from: MindSpore checkpoints, Detectron2's ViTDet, BERT folders; and their tables of names.
+"""Files that VG-LAW starts from: MindSpore checkpoints, Detectron2's ViTDet, BERT; and their tables of names.
 
 A MindSpore ``.ckpt`` is one protobuf message (schema ``checkpoint.proto`` of MindSpore, proto2), read here from its
 wire format without MindSpore::
@@ -16,6 +16,7 @@ are 8 and 4 bytes.
 
 from __future__ import annotations
 
+import logging
 import math
 import mmap
 import pickle
@@ -35,13 +36,16 @@ from vgbench.layers.vitdet import ViTDet, fit_relative_positions
 from vgbench.method import LoadReport
 
 __all__ = [
-    "bert_folder",
     "load_backbone",
+    "load_bert",
+    "load_pretrained",
     "looks_like_mindspore",
     "official_entries",
     "read_detectron2",
     "read_mindspore",
 ]
+
+log = logging.getLogger(__name__)
 
 UNUSED = ("text_encoder.pooler.dense.weight", "text_encoder.pooler.dense.bias")
 MASK_HEAD = "up_sample.*"
@@ -180,12 +184,10 @@ def read_mindspore(path: Path) -> dict[str, Tensor]:
         UserError: if the file is missing, empty, damaged, encrypted or something else.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            view = memoryview(mapped)
-            try:
-                return _read_values(view)
-            finally:
-                view.release()
+        with path.open("rb") as file:
+            # Closed when the last view of it is gone: views may outlive this block in an exception's traceback.
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _read_values(memoryview(mapped))
     except (_Damaged, UnicodeDecodeError) as error:
         raise UserError(
             f"{path}: not a MindSpore checkpoint ({error}); give the complete, unencrypted .ckpt file"
@@ -205,22 +207,19 @@ def _read_values(view: memoryview) -> dict[str, Tensor]:
                 raise _Damaged(f"{pending[0]!r} occurs twice")
             state[pending[0]] = _tensor(*pending, parts)
 
-    try:
-        for tag, dims, kind, content in _values(view):
-            if pending is not None and tag != pending[0]:
-                finish()
-                parts.clear()
-            pending = (tag, dims, kind)
-            parts.append(content)
-        finish()
-    finally:
-        parts.clear()
+    for tag, dims, kind, content in _values(view):
+        if pending is not None and tag != pending[0]:
+            finish()
+            parts.clear()
+        pending = (tag, dims, kind)
+        parts.append(content)
+    finish()
     return state
 
 
 # --- Detectron2 ------------------------------------------------------------------------------------------------------
 
-_SAFE_PICKLE = {
+_SAFE_PICKLE: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("collections", "OrderedDict"): dict,
@@ -228,9 +227,11 @@ _SAFE_PICKLE = {
 }
 _reconstruct = np.zeros(0).__reduce__()[0]
 _scalar = np.float64(0).__reduce__()[0]
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _SAFE_PICKLE[_module, "_reconstruct"] = _reconstruct
-    _SAFE_PICKLE[_module, "scalar"] = _scalar
+_frombuffer = np.zeros(1).__reduce_ex__(5)[0]  # type: ignore[index]
+for _module in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
+    _SAFE_PICKLE[f"{_module}.multiarray", "_reconstruct"] = _reconstruct
+    _SAFE_PICKLE[f"{_module}.multiarray", "scalar"] = _scalar
+    _SAFE_PICKLE[f"{_module}.numeric", "_frombuffer"] = _frombuffer
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -247,6 +248,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Arrays and plain containers only; any other object is refused by name before it exists."""
 
     def find_class(self, module: str, name: str) -> Any:
+        module = "builtins" if module == "__builtin__" else module  # Python 2
         try:
             return _SAFE_PICKLE[module, name]
         except KeyError:
@@ -330,34 +332,71 @@ def load_backbone(backbone: ViTDet, state: Mapping[str, Tensor]) -> LoadReport:
     )
 
 
-# --- BERT ------------------------------------------------------------------------------------------------------------
+# --- pretrained parts ------------------------------------------------------------------------------------------------
 
 
-def bert_folder(path: Path) -> dict[str, Tensor]:
-    """Weights of a local transformers folder (``model.safetensors`` or ``pytorch_model.bin``).
+def load_bert(text_encoder: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
+    """Embeddings and the first layers of a BERT checkpoint; further layers, pooler and task heads are left out.
 
     Raises:
-        UserError: if there is neither file.
+        UserError: if a layer is missing or of another size.
     """
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (path / name).is_file():
-            return read_checkpoint(path / name)
-    raise UserError(
-        f"{path}: no model.safetensors or pytorch_model.bin in it; set method.bert to a folder of bert-base-uncased"
-    )
-
-
-def load_bert(text_encoder: nn.Module, state: Mapping[str, Tensor], prefix: str) -> LoadReport:
-    """Embeddings and the first layers from a BERT checkpoint; further layers, pooler and heads are left out."""
     found = bert_weights(state)
-    own = [name for name, _ in text_encoder.named_parameters()]
-    if not set(own) <= set(found):
-        missing = next(name for name in own if name not in found)
-        raise UserError(
-            f"{prefix}: expected a BERT, but this looks like {describe_state(state)}: there is no {missing!r}"
-        )
-    entries = [KeyEntry(name, (found[name][0],)) for name in own]
+    names = [name for name, _ in text_encoder.named_parameters()]
+    entries = [KeyEntry(name, (found[name][0] if name in found else name,)) for name in names]
     return load_mapped(text_encoder, state, entries, "a BERT checkpoint", unused=("*",))
+
+
+def pretrained_files(path: Path) -> list[Path]:
+    """The checkpoint files in a folder and its direct subfolders; of one folder's safetensors and others the former."""
+    if path.is_file():
+        return [path]
+    files = []
+    for folder in (path, *sorted(inner for inner in path.iterdir() if inner.is_dir())):
+        here = [file for file in sorted(folder.iterdir()) if file.suffix in (".pkl", ".pth", ".pt", ".bin")]
+        files += sorted(folder.glob("*.safetensors")) or here
+    return files
+
+
+def load_pretrained(text_encoder: nn.Module, backbone: ViTDet, path: Path) -> LoadReport:
+    """Load a ViTDet detector and a BERT, each recognised by its names.
+
+    Args:
+        text_encoder: gets the BERT.
+        backbone: gets the ViTDet.
+        path: one checkpoint, or a folder with both (a transformers folder may be a subfolder of it).
+
+    Raises:
+        UserError: if a file is neither, or a folder lacks one of them.
+    """
+    reports: dict[str, LoadReport] = {}
+    for file in pretrained_files(path):
+        state = read_detectron2(file)
+        if any(name.endswith("blocks.0.attn.qkv.weight") for name in state):
+            kind, report = "ViTDet", load_backbone(backbone, state)
+        elif "embeddings.word_embeddings.weight" in bert_weights(state):
+            kind, report = "BERT", load_bert(text_encoder, state)
+        else:
+            raise UserError(f"{file}: neither a ViTDet nor a BERT, but {describe_state(state)}; take it out of there")
+        if kind in reports:
+            raise UserError(f"{path}: holds more than one {kind} checkpoint, {file} is the second; leave only one")
+        reports[kind] = report
+    if path.is_dir() and len(reports) < 2:
+        missing = next(kind for kind in ("ViTDet", "BERT") if kind not in reports)
+        raise UserError(
+            f"{path}: no {missing} checkpoint in it; put Detectron2's model_final_61ccd1.pkl and the folder of "
+            "bert-base-uncased there, or give one file alone"
+        )
+    if "BERT" not in reports:
+        log.warning("%s: no BERT; the text encoder starts from random weights", path)
+    if "ViTDet" not in reports:
+        log.warning("%s: no ViTDet; the visual encoder starts from random weights", path)
+    both = list(reports.values())
+    return LoadReport(
+        used=sum((report.used for report in both), ()),
+        unused=sum((report.unused for report in both), ()),
+        adapted=sum((report.adapted for report in both), ()),
+    )
 
 
 # --- the authors' whole model ----------------------------------------------------------------------------------------

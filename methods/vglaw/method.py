@@ -43,9 +43,9 @@ class VGLAW(GroundingMethod):
         pretrain_image_size: image size of the absolute position table.
         drop_path: stochastic-depth rate of the last block.
         norm_eps: epsilon of the visual encoder's norms (1e-5 is in effect in the official code, Detectron2 has 1e-6).
-        tokenizer: BERT's ``vocab.txt`` or the folder that holds it.
+        tokenizer: BERT's ``vocab.txt`` or the folder that holds it, or a ready tokenizer.
         max_tokens: length of every token sequence, special tokens included.
-        vocab_size: rows of the word table.
+        vocab_size: rows of the word table; None: the size of the tokenizer's vocabulary.
         text_dim: width of the text encoder.
         text_layers: its layers (the first six of BERT-base).
         text_heads: its attention heads.
@@ -62,7 +62,6 @@ class VGLAW(GroundingMethod):
         text_lr: rate of the text encoder over the base rate.
         multi_scale: draw the training size around ``image_size`` and crop (an official flag that no script sets).
         flip_whole_words: exchange only whole words left and right at a flip (official: any substring).
-        bert: local transformers folder that :meth:`load_pretrained` takes the text encoder from.
     """
 
     name = "vglaw"
@@ -83,9 +82,9 @@ class VGLAW(GroundingMethod):
         pretrain_image_size: int = 224,
         drop_path: float = 0.1,
         norm_eps: float = 1e-5,
-        tokenizer: str | None = None,
+        tokenizer: str | WordPiece | None = None,
         max_tokens: int = 40,
-        vocab_size: int = 30522,
+        vocab_size: int | None = 30522,
         text_dim: int = 768,
         text_layers: int = 6,
         text_heads: int = 12,
@@ -102,7 +101,6 @@ class VGLAW(GroundingMethod):
         text_lr: float = 0.1,
         multi_scale: bool = False,
         flip_whole_words: bool = False,
-        bert: str | None = None,
     ) -> None:
         super().__init__()
         if mode not in ("multitask", "rec"):
@@ -112,14 +110,13 @@ class VGLAW(GroundingMethod):
             self.tasks = frozenset({"rec"})  # type: ignore[misc]  # less than the class can do
         self.image_size = image_size
         self.max_tokens = max_tokens
-        self.vocab_size = vocab_size
-        self.tokenizer_file = tokenizer
+        self._given_tokenizer = tokenizer
+        self.vocab_size = vocab_size = len(self._tokenizer) if vocab_size is None else vocab_size
         self.mask_threshold = mask_threshold
         self.visual_lr = visual_lr
         self.text_lr = text_lr
         self.multi_scale = multi_scale
         self.flip_whole_words = flip_whole_words
-        self.bert = bert
         self.model = VGLAWNetwork(
             ViTDet(
                 image_size=image_size,
@@ -161,15 +158,16 @@ class VGLAW(GroundingMethod):
 
     @cached_property
     def _tokenizer(self) -> WordPiece:
-        tokenizer = WordPiece.from_file(self.tokenizer_file)
-        if len(tokenizer) > self.vocab_size:
-            raise UserError(
-                f"{self.tokenizer_file}: has {len(tokenizer)} pieces, the model {self.vocab_size}; "
-                f"set method.vocab_size={len(tokenizer)} or give the vocabulary of the checkpoint"
-            )
-        return tokenizer
+        given = self._given_tokenizer
+        return given if isinstance(given, WordPiece) else WordPiece.from_file(given)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        pieces = len(self._tokenizer)
+        if pieces > self.vocab_size:
+            raise UserError(
+                f"method.tokenizer has {pieces} pieces, the model {self.vocab_size}; set method.vocab_size={pieces} "
+                "or give the vocabulary of the checkpoint"
+            )
         return self._tokenizer(texts, self.max_tokens)
 
     @property
@@ -274,15 +272,9 @@ class VGLAW(GroundingMethod):
         return load_mapped(self.model, state, self.official_entries, "an official VG-LAW checkpoint", unused)
 
     def load_pretrained(self, path: Path) -> LoadReport:
-        """Start from Detectron2's ViTDet Mask R-CNN (``path``) and a local BERT folder (``bert``).
+        """Start from Detectron2's ViTDet Mask R-CNN (``.pkl`` or ``.pth``) and a BERT, or one of them.
 
-        Raises:
-            UserError: if ``bert`` is not set, or a file does not fit.
+        Args:
+            path: a file, or a folder that holds both.
         """
-        if self.bert is None:
-            raise UserError("method.bert is not set; give a local folder of bert-base-uncased: method.bert=/path")
-        folder = Path(self.bert).expanduser()
-        text_state = checkpoint.bert_folder(folder)
-        visual = checkpoint.load_backbone(self.model.visual_encoder, checkpoint.read_detectron2(path))
-        text = checkpoint.load_bert(self.model.text_encoder, text_state, str(folder))
-        return LoadReport(visual.used + text.used, visual.unused + text.unused, visual.adapted + text.adapted)
+        return checkpoint.load_pretrained(self.model.text_encoder, self.model.visual_encoder, path)

@@ -185,24 +185,18 @@ class MaskHead(nn.Sequential):
     """
 
     def __init__(self, dim: int, hidden: int, text_dim: int) -> None:
-        super().__init__(
-            nn.ConvTranspose2d(dim, hidden, 2, stride=2),
-            LayerNorm2d(hidden, eps=1e-6),
-            nn.GELU(),
-            nn.ConvTranspose2d(hidden, text_dim, 2, stride=2),
-        )
-        for index in (0, 3):
-            nn.init.normal_(self[index].weight, std=0.01)
-            nn.init.normal_(self[index].bias, std=0.01)
+        first = nn.ConvTranspose2d(dim, hidden, 2, stride=2)
+        last = nn.ConvTranspose2d(hidden, text_dim, 2, stride=2)
+        for parameter in (*first.parameters(), *last.parameters()):
+            nn.init.normal_(parameter, std=0.01)
+        super().__init__(first, LayerNorm2d(hidden, eps=1e-6), nn.GELU(), last)
 
     def forward(self, visual: Tensor, sentence: Tensor) -> Tensor:  # type: ignore[override]
         """[B, C, h, w] and [B, C_t] -> logits [B, 4h, 4w]."""
-        x = self[2](self[1](self[0](visual)))
-        last = self[3]
-        kernel = torch.einsum("bt,ctyx->bcyx", sentence, last.weight).flatten(2)
-        bias = sentence.float() @ last.bias.float()
-        logits = torch.einsum("bchw,bck->bkhw", x, kernel).float()
-        return F.pixel_shuffle(logits, 2)[:, 0] + bias[:, None, None]
+        weight, bias = self[3].parameters()
+        kernel = torch.einsum("bt,ctyx->bcyx", sentence, weight).flatten(2)
+        logits = torch.einsum("bchw,bck->bkhw", self[2](self[1](self[0](visual))), kernel)
+        return F.pixel_shuffle(logits.float(), 2)[:, 0] + (sentence @ bias)[:, None, None].float()
 
 
 class VGLAWNetwork(nn.Module):
