@@ -83,10 +83,8 @@ def load(method: GroundingMethod, path: Path) -> LoadReport:
     Raises:
         UserError: if names or shapes do not fit; the message names the first of them and the fix.
     """
-    from vgbench.checkpoint import read_checkpoint
-
     if method_config(path) is None:
-        return method.load_official(read_checkpoint(path))
+        return method.load_official(method.read_official(path))
     own = method.state_dict()
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
