@@ -10,7 +10,7 @@ import pytest
 import torch
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from safetensors.torch import save_file
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, VitDetConfig, VitDetModel
 
 from vgbench.errors import UserError
 from vgbench.layers.vitdet import ViTDet
@@ -521,7 +521,42 @@ def test_wrong_pretrained_folders(parts, tmp_path):
         VGLAW(**{**SIZES, "vocab_size": 21}).load_pretrained(folder / "bert-base-uncased" / "model.safetensors")
 
 
-# --- Detectron2's own module -----------------------------------------------------------------------------------------
+# --- other implementations of the backbone ---------------------------------------------------------------------------
+
+
+def test_backbone_equals_transformers():
+    torch.manual_seed(0)
+    theirs = VitDetModel(
+        VitDetConfig(
+            hidden_size=48,
+            num_hidden_layers=4,
+            num_attention_heads=3,
+            image_size=160,
+            pretrain_image_size=96,
+            window_block_indices=[0, 2],
+            window_size=4,
+            use_relative_position_embeddings=True,
+            drop_path_rate=0.0,
+        )
+    ).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    ours = ViTDet(
+        image_size=160, dim=48, depth=4, heads=3, window_size=4, drop_path=0.0, global_blocks=(1, 3),
+        pretrain_image_size=96,
+    ).eval()  # fmt: skip
+    names = {"embeddings.position_embeddings": "pos_embed", "embeddings.projection": "patch_embed.proj"}
+    names |= {"encoder.layer": "blocks", ".attention.": ".attn."}
+    state = {}
+    for name, value in theirs.state_dict().items():
+        for old, new in names.items():
+            name = name.replace(old, new)
+        state[name] = value
+    load_backbone(ours, state)
+    for height, width in ((160, 160), (96, 128)):  # 6 x 8 tokens: windows are filled up, tables are interpolated
+        image = torch.randn(2, 3, height, width)
+        with torch.no_grad():
+            torch.testing.assert_close(ours(image), theirs(image).last_hidden_state, atol=1e-4, rtol=1e-4)
 
 
 def test_backbone_equals_detectron2():
