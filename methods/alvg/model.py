@@ -19,7 +19,7 @@ from vgbench.checkpoint import load_mapped, read_checkpoint
 from vgbench.errors import UserError
 from vgbench.layers.beit3 import BEiT3, EncoderOutput, adapt_size, load_beit3
 from vgbench.layers.criterion import SetCriterion, Targets, name_layers
-from vgbench.layers.heads import PredictionHead, detections, encode_mask, ranked_predictions
+from vgbench.layers.heads import NO_TARGET_SCORE, PredictionHead, detections, encode_mask, ranked_predictions
 from vgbench.layers.position import sine_position_2d
 from vgbench.layers.transformer import QueryGenerator
 from vgbench.method import Batch, GroundingMethod, LoadReport, Prediction, Transform
@@ -30,8 +30,6 @@ from vgbench.text import BEiT3Tokenizer
 from vgbench.transforms import LargeScaleJitter, stretched
 
 __all__ = ["ALVG", "Outputs"]
-
-NO_TARGET_SCORE = 0.7  # a multi-target expression whose boxes all score less means nothing in the image
 
 
 @dataclass
@@ -260,7 +258,10 @@ class ALVG(GroundingMethod):
         named = [(name, parameter) for name, parameter in self.named_parameters() if name not in idle]
         encoder = [parameter for name, parameter in named if name.startswith("encoder.")]
         rest = [parameter for name, parameter in named if not name.startswith("encoder.")]
-        return [{"name": "vis_enc", "params": encoder, "lr": lr * self.encoder_lr}, {"name": "rest", "params": rest, "lr": lr}]
+        return [
+            {"name": "vis_enc", "params": encoder, "lr": lr * self.encoder_lr},
+            {"name": "rest", "params": rest, "lr": lr},
+        ]
 
     # inference -------------------------------------------------------------------------------------------------
 
@@ -303,7 +304,4 @@ class ALVG(GroundingMethod):
         return load_mapped(self, state, self.official_keys(), "an official ALVG checkpoint", UNUSED, adapted)
 
     def load_pretrained(self, path: Path) -> LoadReport:
-        try:
-            return load_beit3(self.encoder, read_checkpoint(path, ema=False))
-        except UserError as error:
-            raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+        return load_beit3(self.encoder, read_checkpoint(path, ema=False), path)

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgbench.checkpoint import KeyEntry, load_mapped
+from vgbench.errors import UserError
 from vgbench.method import LoadReport
 
 __all__ = ["MASK_TOKEN", "BEiT3", "EncoderOutput", "adapt_size", "beit3_keys", "drop_path_rates", "load_beit3"]
@@ -283,11 +285,16 @@ def adapt_size(
     return adapted, tuple(changed)
 
 
-def load_beit3(encoder: BEiT3, state: Mapping[str, Tensor]) -> LoadReport:
+def load_beit3(encoder: BEiT3, state: Mapping[str, Tensor], source: Path | None = None) -> LoadReport:
     """Load a published encoder checkpoint, resized where needed (:func:`adapt_size`).
 
     The encoder's keys may stand under ``beit3.`` (the authors' files), ``vis_enc.beit3.`` (inside SimVG and ALVG
     checkpoints) or bare. Keys elsewhere (pre-training heads) are reported as unused.
+
+    Args:
+        encoder: where the tensors go.
+        state: official names.
+        source: the file, for messages.
 
     Raises:
         UserError: if an encoder key is missing, unknown or of a shape that cannot be adapted.
@@ -297,7 +304,10 @@ def load_beit3(encoder: BEiT3, state: Mapping[str, Tensor]) -> LoadReport:
     inside = {name: value for name, value in state.items() if name.startswith(prefix)}
     outside = tuple(name for name in state if name not in inside)
     entries = beit3_keys(len(encoder.layers), official=prefix)
-    report = load_mapped(
-        encoder, inside or state, entries, "a BEiT-3 pre-training checkpoint", (prefix + MASK_TOKEN,), adapted
-    )
+    try:
+        report = load_mapped(
+            encoder, inside or state, entries, "a BEiT-3 pre-training checkpoint", (prefix + MASK_TOKEN,), adapted
+        )
+    except UserError as error:
+        raise UserError(f"{source}: {error}" if source else str(error)) from None
     return LoadReport(report.used, (*report.unused, *outside), report.adapted)

@@ -14,7 +14,9 @@ from vgbench.layers.boxes import cxcywh_to_xyxy
 from vgbench.layers.transformer import MLP
 from vgbench.method import Geometry, Prediction
 
-__all__ = ["PredictionHead", "detections", "encode_mask", "ranked_predictions"]
+__all__ = ["NO_TARGET_SCORE", "PredictionHead", "detections", "encode_mask", "ranked_predictions"]
+
+NO_TARGET_SCORE = 0.7  # a multi-target expression whose boxes all score less means nothing in the image
 
 
 class PredictionHead(nn.Module):

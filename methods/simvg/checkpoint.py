@@ -1,0 +1,45 @@
+"""Names of SimVG's parameters here and in the authors' checkpoints (Dmmm1997/SimVG)."""
+
+from __future__ import annotations
+
+from vgbench.checkpoint import KeyEntry
+from vgbench.layers.beit3 import MASK_TOKEN, beit3_keys
+from vgbench.layers.heads import PredictionHead
+from vgbench.layers.transformer import DecoderLayer, QueryGenerator
+
+__all__ = ["DECODER_ONLY", "UNUSED", "official_keys"]
+
+# Keys of the authors' files that nothing reads.
+UNUSED = (
+    f"vis_enc.beit3.{MASK_TOKEN}",  # masked image modelling
+    "head.criterion.empty_weight",  # the constants (1, 0.1)
+    "head.criterion_harddistill.empty_weight",
+)
+
+# Keys that the token branch does without.
+DECODER_ONLY = (
+    "head.input_proj.*",
+    "head.transformer.decoder.*",
+    "head.class_embed_decoder.*",
+    "head.bbox_embed_decoder.*",
+)
+
+
+def official_keys(encoder_layers: int, query_layers: int, decoder_layers: int | None) -> list[KeyEntry]:
+    """The whole table for a model of these depths; ``decoder_layers=None``: of the token branch alone."""
+
+    def entries(ours: str, official: str) -> list[KeyEntry]:
+        return [KeyEntry(f"{ours}.{kind}", (f"head.{official}.{kind}",)) for kind in ("weight", "bias")]
+
+    table = beit3_keys(encoder_layers, "encoder.", "vis_enc.beit3.")
+    table += entries("text_proj", "input_text_proj") + entries("cls_proj", "input_cls_proj")
+    table += QueryGenerator.keys(query_layers)
+    table += entries("token_proj", "mlp.layers.0") + PredictionHead.keys("token_head", "token")
+    if decoder_layers is not None:
+        table.append(KeyEntry("image_proj.weight", ("head.input_proj.weight",), trailing=2))
+        table.append(KeyEntry("image_proj.bias", ("head.input_proj.bias",)))
+        for i in range(decoder_layers):
+            table += DecoderLayer.keys(f"decoder.layers.{i}", f"head.transformer.decoder.layers.{i}")
+        table += entries("decoder.norm", "transformer.decoder.post_norm_layer")
+        table += PredictionHead.keys("decoder_head", "decoder")
+    return table
