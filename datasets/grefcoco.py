@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from vgbench.dataset import Counts
 from vgbench.datasets.layout import Files
+from vgbench.datasets.mdetr_layout import MDETRLayout
 from vgbench.datasets.refer import ReferDataset, Variants
 from vgbench.datasets.refer_layout import ReferLayout
 from vgbench.datasets.seqtr_layout import SeqTRLayout
-
-from vgbench.dataset import Counts
 
 __all__ = ["GRefCOCO"]
 
@@ -26,7 +26,7 @@ class GRefCOCO(ReferDataset):
     tasks = ("grec", "gres")
     licence = "see the authors' page; images: Flickr terms"
     homepage = "https://github.com/henghuiding/gRefCOCO"
-    layouts = (ReferLayout, SeqTRLayout)
+    layouts = (ReferLayout, SeqTRLayout, MDETRLayout)
     multi_target = True
     variants: ClassVar[Variants] = {
         "unc": (
@@ -35,6 +35,7 @@ class GRefCOCO(ReferDataset):
                 refer=("grefcoco",),
                 refs=("grefs(unc).json", "grefs(unc).p"),
                 seqtr=("grefcoco", "grefs", "grefs_grec"),
+                mdetr=("finetune_grefcoco",),
             ),
         )
     }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
 from vgbench.dataset import BadSample, GroundingData, TableBuilder, check_box, check_mask, check_text
@@ -22,12 +23,20 @@ class Files:
         refer: folders of the refer layout.
         refs: names of the file with the expressions in those folders.
         seqtr: folders of the SeqTR layout.
-        minigpt: stems of ``<stem>_<split>.json`` in the MiniGPT-v2 evaluation layout.
+        transvg: folder and stem of ``<stem>/<stem>_<split>.pth`` in the TransVG layout.
+        mdetr: stems of ``<stem>_<split>.json`` in the MDETR layout.
+        hub: folders of the parquet files published as jxu124/<name>.
+        vglaw: stem of ``<stem>.pkl`` in the VG-LAW layout.
+        minigpt: stems of ``<stem>_<split>.json`` in the MiniGPT-v2 evaluation layout, and of Qwen-VL's ``.jsonl``.
     """
 
     refer: tuple[str, ...] = ()
     refs: tuple[str, ...] = ()
     seqtr: tuple[str, ...] = ()
+    transvg: tuple[str, ...] = ()
+    mdetr: tuple[str, ...] = ()
+    hub: tuple[str, ...] = ()
+    vglaw: tuple[str, ...] = ()
     minigpt: tuple[str, ...] = ()
 
 
@@ -76,15 +85,8 @@ def folders(root: Path, names: tuple[str, ...]) -> Iterator[Path]:
 
 DATASET_FOLDERS = {
     *("refcoco", "refcoco+", "refcocog", "refclef", "grefcoco"),
-    *(
-        "refcoco-unc",
-        "refcocoplus-unc",
-        "refcocog-umd",
-        "refcocog-google",
-        "referitgame-berkeley",
-        "flickr30k",
-        "mixed",
-    ),
+    *("refcoco-unc", "refcocoplus-unc", "refcocog-umd", "refcocog-google", "referitgame-berkeley"),
+    *("flickr30k", "mixed", "unc", "unc+", "gref", "gref_umd", "referit", "flickr", "refcocoplus"),
 }
 
 
@@ -100,6 +102,8 @@ class LayoutDataset(GroundingData):
     source: ClassVar[str] = "coco"  # value of the table's source column
     canonical_name: ClassVar[str] = "COCO_train2014_{:012d}.jpg"  # image name where annotations give the id only
     multi_target: ClassVar[bool] = False
+    phrases: ClassVar[bool] = False  # expressions are noun phrases of longer sentences (Flickr30k)
+    corner_boxes: ClassVar[bool] = False  # the TransVG lists have xyxy instead of xywh
     file_suffix_is_ann_id: ClassVar[bool] = False  # what the number after the image id in ref file names is
 
     def __init__(self, data_root: str | Path | None = None, *, layout: str | None = None, **options: Any) -> None:
@@ -174,8 +178,10 @@ class TargetReader:
     def __init__(self) -> None:
         self.without_mask = 0
 
-    def gather(self, targets: list[dict[str, Any]], width: int, height: int) -> Targets:
-        """``targets``: {box (xywh), segmentation, ann_id (int or None), category (str or None)} each.
+    def gather(
+        self, targets: list[dict[str, Any]], width: int, height: int, form: Literal["xywh", "xyxy"] = "xywh"
+    ) -> Targets:
+        """``targets``: {box (``form``), segmentation, ann_id (int or None), category (str or None)} each.
 
         Where some targets of the expression have a mask and others have none, the latter get an empty one, so that
         the union is that of the known masks.
@@ -183,7 +189,7 @@ class TargetReader:
         Raises:
             BadSample: see :func:`check_box` and :func:`check_mask`.
         """
-        boxes = [check_box(target["box"], width, height) for target in targets]
+        boxes = [check_box(target["box"], width, height, form) for target in targets]
         masks = [check_mask(target.get("segmentation"), width, height) for target in targets]
         known = [mask for mask in masks if mask is not None]
         self.without_mask += len(masks) - len(known)
@@ -217,3 +223,15 @@ def expression_of(sentence: Any) -> str:
     if not isinstance(sentence, str) or not sentence.strip():
         raise BadSample("expression without text", repr(sentence)[:80])
     return check_text(sentence)
+
+
+def number_in(name: str) -> int:
+    """The last number in a file name: the image id of COCO, SAIAPR and Flickr30k names.
+
+    Raises:
+        BadSample: if there is none.
+    """
+    digits = re.findall(r"\d+", PurePosixPath(name).stem)
+    if not digits or len(digits[-1]) > 18:
+        raise BadSample("image name without an id", repr(name)[:80])
+    return int(digits[-1])

@@ -8,12 +8,13 @@ from importlib.resources import files as resource_files
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
+from vgbench.dataset import BadSample, Counts, TableBuilder, read_json, take
+from vgbench.datasets.flat_layouts import TransVGLayout
 from vgbench.datasets.layout import Files, LayoutDataset
+from vgbench.datasets.mdetr_layout import MDETRLayout
 from vgbench.datasets.refer import ReferDataset, Variants
 from vgbench.datasets.refer_layout import ReferLayout
 from vgbench.datasets.seqtr_layout import SeqTRLayout, read_splits
-
-from vgbench.dataset import BadSample, Counts, TableBuilder, read_json, take
 from vgbench.errors import UserError
 
 __all__ = ["CocoAll", "Flickr30k", "Mixed", "ReferIt", "evaluation_images"]
@@ -34,7 +35,8 @@ class ReferIt(ReferDataset):
     homepage = "https://github.com/lichengunc/refer"
     source = "saiaprtc12"
     canonical_name = "{:d}.jpg"
-    layouts = (ReferLayout, SeqTRLayout)
+    layouts = (ReferLayout, SeqTRLayout, TransVGLayout)
+    corner_boxes = True
     image_folders = (
         *("images/saiaprtc12", "images/saiapr_tc-12", "saiaprtc12", "saiapr_tc-12", "referit/images"),
         *("ln_data/referit/images", "images/referit"),
@@ -48,7 +50,10 @@ class ReferIt(ReferDataset):
                 "test": Counts(None, None, 60_103),
             },
             Files(
-                refer=("refclef",), refs=("refs(berkeley).p", "refs(berkeley).json"), seqtr=("referitgame-berkeley",)
+                refer=("refclef",),
+                refs=("refs(berkeley).p", "refs(berkeley).json"),
+                seqtr=("referitgame-berkeley",),
+                transvg=("referit",),
             ),
         ),
         "unc": (
@@ -74,13 +79,19 @@ class Flickr30k(LayoutDataset):
     homepage = "https://github.com/BryanPlummer/flickr30k_entities"
     source = "flickr"
     canonical_name = "{:d}.jpg"
-    layouts = (SeqTRLayout,)
+    layouts = (SeqTRLayout, TransVGLayout, MDETRLayout)
+    corner_boxes = True
+    phrases = True
     image_folders = (
         *("images/flickr30k", "flickr30k", "flickr30k_images", "flickr30k-images", "Flickr30k/flickr30k_images"),
         *("ln_data/Flickr30k/flickr30k_images", "images/flickr30k_images", "images/flickr30k-images"),
     )
     image_names = ("{:d}.jpg",)
-    files = Files(seqtr=("flickr30k",))
+    files = Files(
+        seqtr=("flickr30k",),
+        transvg=("flickr",),
+        mdetr=("final_flickr_separateGT", "final_flickr_mergedGT"),
+    )
     splits: ClassVar[Mapping[str, Counts]] = {
         "train": Counts(29_779, None, 427_193),
         "val": Counts(None, None, 14_433),
@@ -133,6 +144,7 @@ class MergedLayout(SeqTRLayout):
     def entries(self, split: str, builder: TableBuilder) -> Iterator[tuple[int, Any]]:
         leaked = self.excluded_images() if split == "train" and self.data.exclude_eval_images else set()
         counts: dict[str, Counter[str]] = {"kept": Counter(), "of another source": Counter(), "excluded": Counter()}
+        left_out: set[tuple[str, int]] = set()
         for index, entry in super().entries(split, builder):
             image = self.image_of(entry, split)
             if image is None:
@@ -141,8 +153,11 @@ class MergedLayout(SeqTRLayout):
             wanted = image[0] in self.data.kept_sources
             fate = "of another source" if not wanted else "excluded" if image in leaked else "kept"
             counts[fate][image[0]] += 1
+            if fate == "excluded":
+                left_out.add(image)
             if fate == "kept":
                 yield index, entry
+        builder.info["excluded_images"] = len(left_out)
         builder.info["entries"] = {key: dict(value) for key, value in counts.items()}
         for what, per_source in counts.items():
             if per_source:

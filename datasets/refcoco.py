@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from vgbench.dataset import Counts
 from vgbench.datasets.layout import Files
 from vgbench.datasets.refer import ReferDataset, Variants
-
-from vgbench.dataset import Counts
 
 __all__ = ["RefCOCO", "RefCOCOPlus", "RefCOCOg"]
 
@@ -31,7 +30,14 @@ class RefCOCO(ReferDataset):
                 "testB": Counts(750, 1_810, 5_095),
             },
             Files(
-                refer=("refcoco",), refs=("refs(unc).p", "refs(unc).json"), seqtr=("refcoco-unc",), minigpt=("refcoco",)
+                refer=("refcoco",),
+                refs=("refs(unc).p", "refs(unc).json"),
+                seqtr=("refcoco-unc",),
+                transvg=("unc",),
+                mdetr=("finetune_refcoco",),
+                hub=("refcoco", "jxu124/refcoco"),
+                vglaw=("refcoco(unc)",),
+                minigpt=("refcoco",),
             ),
         ),
         "google": (
@@ -40,7 +46,12 @@ class RefCOCO(ReferDataset):
                 "val": Counts(4_559, 5_000, None),
                 "test": Counts(4_527, 5_000, None),
             },
-            Files(refer=("refcoco",), refs=("refs(google).p", "refs(google).json"), seqtr=("refcoco-google",)),
+            Files(
+                refer=("refcoco",),
+                refs=("refs(google).p", "refs(google).json"),
+                seqtr=("refcoco-google",),
+                vglaw=("refcoco(google)",),
+            ),
         ),
     }
     shared_images = ("google",)
@@ -65,6 +76,10 @@ class RefCOCOPlus(ReferDataset):
                 refer=("refcoco+",),
                 refs=("refs(unc).p", "refs(unc).json"),
                 seqtr=("refcocoplus-unc",),
+                transvg=("unc+",),
+                mdetr=("finetune_refcoco+",),
+                hub=("refcocoplus", "jxu124/refcocoplus"),
+                vglaw=("refcoco+(unc)",),
                 minigpt=("refcoco+",),
             ),
         )
@@ -90,12 +105,22 @@ class RefCOCOg(ReferDataset):
                 refer=("refcocog",),
                 refs=("refs(umd).p", "refs(umd).json"),
                 seqtr=("refcocog-umd",),
+                transvg=("gref_umd",),
+                mdetr=("finetune_refcocog",),
+                hub=("refcocog", "jxu124/refcocog"),
+                vglaw=("refcocog(umd)",),
                 minigpt=("refcocog",),
             ),
         ),
         "google": (
             {"train": Counts(24_698, 44_822, 85_474), "val": Counts(4_650, 5_000, 9_536)},
-            Files(refer=("refcocog",), refs=("refs(google).p", "refs(google).json"), seqtr=("refcocog-google",)),
+            Files(
+                refer=("refcocog",),
+                refs=("refs(google).p", "refs(google).json"),
+                seqtr=("refcocog-google",),
+                transvg=("gref",),
+                vglaw=("refcocog(google)",),
+            ),
         ),
     }
     shared_images = ("google",)

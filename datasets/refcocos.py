@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from vgbench.datasets.layout import expression_of
-
 from vgbench.dataset import (
     BadSample,
     Counts,
@@ -18,6 +16,7 @@ from vgbench.dataset import (
     check_size,
     take,
 )
+from vgbench.datasets.layout import expression_of
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+from vgbench.dataset import Counts
+from vgbench.datasets.flat_layouts import MiniGPTLayout, QwenLayout, TransVGLayout, VGLawLayout
+from vgbench.datasets.hub_layout import HubLayout
 from vgbench.datasets.layout import Files, LayoutDataset
-from vgbench.datasets.minigpt_layout import MiniGPTLayout
+from vgbench.datasets.mdetr_layout import MDETRLayout
 from vgbench.datasets.refer_layout import ReferLayout
 from vgbench.datasets.seqtr_layout import SeqTRLayout
-
-from vgbench.dataset import Counts
 from vgbench.errors import UserError
 
 __all__ = ["COCO_FOLDERS", "ReferDataset", "Variants"]
@@ -47,7 +48,16 @@ class ReferDataset(LayoutDataset):
     """
 
     tasks = ("rec", "res")
-    layouts = (ReferLayout, SeqTRLayout, MiniGPTLayout)
+    layouts = (
+        ReferLayout,
+        SeqTRLayout,
+        HubLayout,
+        VGLawLayout,
+        MDETRLayout,
+        TransVGLayout,
+        MiniGPTLayout,
+        QwenLayout,
+    )
     image_folders = COCO_FOLDERS
     variants: ClassVar[Variants]
     shared_images: ClassVar[tuple[str, ...]] = ()  # split_by whose splits share images

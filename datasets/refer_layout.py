@@ -8,9 +8,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, Targets, expression_of, folders
-
 from vgbench.dataset import BadSample, check_name, check_size, read_json, take
+from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, Targets, expression_of, folders
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
@@ -36,9 +35,8 @@ def read_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             return _Unpickler(file, encoding="latin1").load()
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: not read ({error}); a file of references holds plain lists and strings only"
-        ) from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not read ({reason}); refs are plain lists and strings") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # a damaged pickle raises almost anything

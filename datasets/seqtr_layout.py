@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of, folders
-
 from vgbench.dataset import BadSample, TableBuilder, check_size, read_json, take
+from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of, folders
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 

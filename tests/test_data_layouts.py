@@ -8,14 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
+from vgbench.convert import convert
+from vgbench.dataset import TableBuilder
 from vgbench.datasets.grefcoco import GRefCOCO
-from vgbench.datasets.mixed import CocoAll, Flickr30k, Mixed, evaluation_images
+from vgbench.datasets.mixed import CocoAll, Flickr30k, Mixed, ReferIt, evaluation_images
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
 from vgbench.datasets.refcocos import RefCOCOS
 from vgbench.errors import UserError
+from vgbench.statistics import Leakage, leakage, statistics, without_images
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "real"
 
@@ -491,7 +496,9 @@ def mutate(value, generator):
     return generator.choice(JUNK)
 
 
-@pytest.mark.parametrize("kind", ["refer", "refs", "seqtr", "grefs", "grouped", "minigpt", "refcocos", "mixed"])
+@pytest.mark.parametrize(
+    "kind", ["refer", "refs", "seqtr", "grefs", "grouped", "minigpt", "refcocos", "mixed", "mdetr", "vglaw"]
+)
 def test_fuzzed_files_never_give_a_traceback(tmp_path, kind):
     refs = write_refer(tmp_path) / "refcoco" / "refs(unc).json"
     (tmp_path / "refcoco" / "refs(unc).p").unlink()
@@ -518,12 +525,19 @@ def test_fuzzed_files_never_give_a_traceback(tmp_path, kind):
             "test",
         ),
         "mixed": (tmp_path / "mixed" / "instances.json", merged_content, Mixed, "train"),
+        "mdetr": (tmp_path / "final_flickr_separateGT_val.json", mdetr_phrases, Flickr30k, "val"),
+        "vglaw": (tmp_path / "refcoco(google).pkl", vglaw_items, RefCOCO, "val"),
     }[kind]
     generator = random.Random(kind)
     outcomes = set()
     for _ in range(60):
-        dump(target, mutate(copy.deepcopy(make()), generator))
-        data = open_set(dataset, target.parents[1] if kind == "grouped" else tmp_path, on_bad_sample="skip")
+        damaged = mutate(copy.deepcopy(make()), generator)
+        if target.suffix == ".pkl":
+            target.write_bytes(pickle.dumps(damaged))
+        else:
+            dump(target, damaged)
+        options = {"split_by": "google"} if kind == "vglaw" else {}
+        data = open_set(dataset, target.parents[1] if kind == "grouped" else tmp_path, **options)
         try:
             table = data.read(split)
             outcomes.add("skipped" if table.info["skipped"] else "read")
@@ -533,6 +547,34 @@ def test_fuzzed_files_never_give_a_traceback(tmp_path, kind):
             assert "\n" not in str(error)
             outcomes.add("refused")
     assert len(outcomes) >= 2
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch", "parquet"])
+def test_damaged_bytes_never_give_a_traceback(tmp_path, kind):
+    root = tmp_path / "set"
+    if kind == "parquet":
+        source = open_set(RefCOCO, write_refer(tmp_path / "a"))
+        (target,) = convert({"train": source.load("train")}, "hub", root, "refcoco")
+    else:
+        (write_refer if kind == "pickle" else write_transvg)(root)
+        target = root / ("refcoco/refs(unc).p" if kind == "pickle" else "data/unc/unc_train.pth")
+    whole = target.read_bytes()
+    generator = random.Random(kind)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        if generator.random() < 0.3:
+            del damaged[generator.randrange(len(damaged)) :]
+        else:
+            for _ in range(generator.randrange(1, 4)):
+                damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        target.write_bytes(damaged)
+        try:
+            open_set(RefCOCO, root).read("train")
+        except UserError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 10
 
 
 # ------------------------------------------------------------------------------------------------------ cache, verify
@@ -644,9 +686,231 @@ def test_verify_accepts_what_is_as_published(tmp_path):
     assert report.checked_images == 506
 
 
+def table_of(rows, source="coco"):
+    """(image id, expression) pairs as a table."""
+    builder = TableBuilder("made", "train", "rec")
+    for index, (image_id, expression) in enumerate(rows):
+        builder.add(
+            key=str(index),
+            image_id=image_id,
+            image=f"{image_id}.jpg",
+            width=10,
+            height=10,
+            expression=expression,
+            boxes=[[0, 0, 5, 2]],
+            categories=["cup"],
+            group=index,
+            source=source,
+        )
+    return builder.table()
+
+
+def test_leakage_counts_images_across_sources():
+    evaluation = table_of([(1, "a"), (2, "b"), (2, "c"), (3, "d")])
+    train = table_of([(2, "x"), (2, "y"), (9, "z")])
+    assert leakage(train, evaluation) == Leakage(images=1, evaluation_images=3, training_expressions=2)
+    genome = table_of([(2, "x"), (50, "y"), (51, "z")], source="vg")
+    assert leakage(genome, evaluation).images == 0  # Visual Genome counts its images on its own
+    assert leakage(genome, evaluation, {50: 3, 2: 77}) == Leakage(1, 3, 1)
+    clean = without_images(train, [evaluation])
+    assert [row.expression for row in clean] == ["z"] and clean.info["excluded_images"] == 1
+    assert leakage(clean, evaluation).images == 0
+
+
+def test_statistics():
+    found = statistics(table_of([(1, "The left cup"), (1, "the left cup"), (1, "the left cup"), (2, "bowl")]))
+    assert (found.images, found.expressions, found.words, found.vocabulary) == (2, 4, 2.5, 4)
+    assert found.location == 0.75 and found.targets == {1: 4} and found.length == {1: 1, 3: 3}
+    assert found.duplicates == 1 and found.ambiguous == 0 and found.same_category == 0
+    assert found.area == (0.1,) * 5 and found.common[0] == ("the", 3)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real annotation files here")
+def test_real_leakage_between_refcocog_and_refcoco(tmp_path):
+    names = (REAL / "pseudoq_train_images" / "gref_umd_train_imagelist.txt").read_text().split()
+    train = table_of([(int(number), "x") for name in names if (number := name.split("_")[-1].partition(".")[0])])
+    data = RefCOCO(REAL / "minigpt4_refcoco_eval", cache_dir=tmp_path)
+    assert [leakage(train, data.load(split)).images for split in ("val", "testA", "testB")] == [918, 454, 488]
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real annotation files here")
 @pytest.mark.parametrize("kind", [RefCOCO, RefCOCOPlus, RefCOCOg])
 def test_real_evaluation_files_have_the_published_counts(tmp_path, kind):
     splits = [split for split in kind.splits if split != "train"]
     report = kind(REAL / "minigpt4_refcoco_eval", cache_dir=tmp_path).verify(splits=splits)
     assert not report.differences and not report.problems and [s.split for s in report.splits] == splits
+
+
+# ----------------------------------------------------------------------------- layouts with boxes only, conversions
+
+
+def boxes_of(table):
+    return sorted((row.image_id, row.image, row.expression, row.boxes.tolist(), row.split) for row in table)
+
+
+def write_transvg(root, boxes="xywh"):
+    rows = {}
+    for split, (ann,), sentences in REFS:
+        image_id, (x, y, w, h) = ANNOTATIONS[ann]["image_id"], ANNOTATIONS[ann]["bbox"]
+        box = [x, y, w, h] if boxes == "xywh" else [x, y, x + w, y + h]
+        for number, text in enumerate(sentences):
+            # lists, tensors and arrays all occur in circulating files
+            box = [box, np.array(box), torch.tensor(box, dtype=torch.float64)][number % 3]
+            rows.setdefault(split, []).append((image_name(image_id), f"{ann}.pth", box, text, [("r1", ["none"])]))
+    for split, values in rows.items():
+        (root / "data" / "unc").mkdir(parents=True, exist_ok=True)
+        torch.save(values, root / "data" / "unc" / f"unc_{split}.pth")
+    put_images(root / "images" / "train2014")
+    return root
+
+
+def write_qwen(root):
+    for split, (ann,), sentences in REFS:
+        record = ANNOTATIONS[ann]
+        width, height = IMAGES[record["image_id"]]
+        x, y, w, h = record["bbox"]
+        with (root / f"refcoco_{split}.jsonl").open("a") as file:
+            for text in sentences:
+                line = {"image": f"data/coco2014/train2014/{image_name(record['image_id'])}", "sent": text}
+                file.write(json.dumps({**line, "bbox": [x, y, x + w, y + h], "width": width, "height": height}) + "\n")
+    return root
+
+
+def write_vglaw(root):
+    items = {}
+    masks = root / "masks" / "refcoco(unc)"
+    masks.mkdir(parents=True)
+    for number, (split, (ann,), sentences) in enumerate(REFS):
+        record = ANNOTATIONS[ann]
+        width, height = IMAGES[record["image_id"]]
+        x1, y1, w, h = (max(int(v), 0) for v in record["bbox"])
+        mask = np.zeros((height, width), np.uint8)
+        mask[y1 : y1 + h, x1 : x1 + w] = 1
+        np.save(masks / f"{number}.npy", mask)
+        entry = {"image_id": record["image_id"], "bbox": record["bbox"], "ref_id": number}
+        items.setdefault(split, []).extend({**entry, "phrase": text} for text in sentences)
+    (root / "refcoco(unc).pkl").write_bytes(pickle.dumps({"index": 0, "items": items}))
+    return root
+
+
+@pytest.mark.parametrize("write", [write_transvg, write_qwen, write_vglaw])
+@pytest.mark.parametrize("split", ["train", "val", "testA"])
+def test_flat_layouts_give_the_same_expressions(tmp_path, write, split):
+    (tmp_path / "b").mkdir()
+    expected = open_set(RefCOCO, write_refer(tmp_path / "a")).load(split)
+    found = open_set(RefCOCO, write(tmp_path / "b")).load(split)
+    assert boxes_of(found) == boxes_of(expected)
+    assert len(np.unique(found.column("group"))) == len(np.unique(expected.column("group")))
+    assert [(r.width, r.height) for r in found] == [(r.width, r.height) for r in expected]
+    if write is write_vglaw and split == "val":
+        assert coco_mask.area(found.row(0).masks[0]) == 20 * 60
+
+
+def test_transvg_boxes_are_corners_for_referit_and_flickr(tmp_path):
+    put_images(tmp_path / "saiaprtc12", lambda i: f"{i}.jpg")
+    put_images(tmp_path / "flickr30k", lambda i: f"{i}.jpg")
+    for name in ("referit", "flickr"):
+        (tmp_path / name).mkdir()
+    torch.save([("101.jpg", "101_1.pth", [5, 6, 20, 30], "a sky", [])], tmp_path / "referit" / "referit_val.pth")
+    torch.save([("101.jpg", [5, 6, 20, 30], "a sky")], tmp_path / "flickr" / "flickr_val.pth")
+    for kind in (ReferIt, Flickr30k):
+        row = open_set(kind, tmp_path).load("val").row(0)
+        assert (row.image_id, row.boxes.tolist(), row.expression) == (101, [[5, 6, 20, 30]], "a sky")
+
+
+def test_missing_image_of_a_layout_without_sizes(tmp_path):
+    write_transvg(tmp_path)
+    name = tmp_path / "images" / "train2014" / image_name(101)
+    name.rename(tmp_path / "away.jpg")
+    with pytest.raises(UserError, match=f"image file is missing.*{image_name(101)}"):
+        open_set(RefCOCO, tmp_path).load("train")
+    (tmp_path / "away.jpg").rename(name)
+    assert len(open_set(RefCOCO, tmp_path).load("train")) == 3  # the failure was not cached
+
+
+def test_torch_file_with_code_is_refused(tmp_path):
+    marker = tmp_path / "ran"
+
+    class Hostile:
+        def __reduce__(self):
+            return (eval, (f"open({str(marker)!r}, 'w')",))
+
+    (tmp_path / "unc").mkdir()
+    torch.save([Hostile()], tmp_path / "unc" / "unc_train.pth")
+    with pytest.raises(UserError, match="eval, which could run code"):
+        open_set(RefCOCO, tmp_path).load("train")
+    (tmp_path / "unc" / "unc_train.pth").write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(UserError, match="damaged"):
+        open_set(RefCOCO, tmp_path).load("train")
+    assert not marker.exists()
+
+
+def mdetr_phrases():
+    image = {"id": 4, "file_name": "36979.jpg", "width": 64, "height": 48, "caption": "Two dogs chase a red ball"}
+    boxes = [([5, 5, 10, 10], [[0, 8]]), ([30, 8, 10, 12], [[0, 8]]), ([50, 40, 4, 4], [[15, 25]])]
+    annotations = [
+        {"id": i, "image_id": 4, "bbox": box, "tokens_positive": span, "category_id": 1, "iscrowd": 0}
+        for i, (box, span) in enumerate(boxes)
+    ]
+    return {"images": [image], "annotations": annotations}
+
+
+def vglaw_items():
+    entry = {"image_id": 101, "bbox": [1, 2, 10, 10], "phrase": "cup", "ref_id": 3}
+    return {"index": 0, "items": {"val": [entry, {**entry, "ref_id": 4}]}}
+
+
+def test_mdetr_phrases_of_flickr(tmp_path):
+    dump(tmp_path / "final_flickr_separateGT_val.json", mdetr_phrases())
+    rows = list(open_set(Flickr30k, tmp_path).load("val"))
+    assert [(row.expression, row.boxes.tolist()) for row in rows] == [
+        ("Two dogs", [[5, 5, 40, 20]]),
+        ("a red ball", [[50, 40, 54, 44]]),
+    ]
+
+
+@pytest.mark.parametrize("layout", ["refer", "seqtr", "mdetr", "hub"])
+def test_conversion_keeps_single_target_sets(tmp_path, layout):
+    source = open_set(RefCOCO, write_refer(tmp_path / "a"))
+    tables = {split: source.load(split) for split in RefCOCO.splits}
+    files = convert(tables, layout, tmp_path / "b", "refcoco")
+    assert all(path.is_file() for path in files)
+    again = open_set(RefCOCO, tmp_path / "b", layout=layout)
+    for split, table in tables.items():
+        found = again.load(split)
+        assert [(r.expression, r.masks, r.boxes.tolist()) for r in found] == [
+            (r.expression, r.masks, r.boxes.tolist()) for r in table
+        ]
+        assert len(np.unique(found.column("group"))) == len(np.unique(table.column("group"))) or layout == "seqtr"
+        if layout in ("refer", "hub"):
+            assert [(r.key, r.ann_ids) for r in found] == [(r.key, r.ann_ids) for r in table]
+
+
+@pytest.mark.parametrize("layout", ["refer", "seqtr", "mdetr"])
+def test_conversion_keeps_several_and_no_targets(tmp_path, layout):
+    source = open_set(GRefCOCO, write_grefs(tmp_path / "a"))
+    tables = {split: source.load(split) for split in GRefCOCO.splits}
+    convert(tables, layout, tmp_path / "b", "grefcoco")
+    again = open_set(GRefCOCO, tmp_path / "b", layout=layout)
+    for split, table in tables.items():
+        found = again.load(split)
+        columns = 5 if split == "train" else 4  # the unit of drawing matters in training only
+        both = [
+            sorted((r.expression, r.masks, r.boxes.tolist(), r.ann_ids, r.group)[:columns] for r in rows)
+            for rows in (found, table)
+        ]
+        assert both[0] == both[1]
+
+
+def test_conversion_to_coco_json_is_read_by_pycocotools(tmp_path, capsys):
+    source = open_set(GRefCOCO, write_grefs(tmp_path / "a"))
+    (path,) = convert({"val": source.load("val")}, "coco", tmp_path, "grefcoco")
+    coco = COCO(str(path))
+    assert sorted(coco.getImgIds()) == [101, 103] and sorted(coco.getAnnIds()) == [11, 12, 31]
+    assert coco.annToMask(coco.loadAnns([11])[0]).sum() == 700
+    expressions = json.loads(path.read_text())["expressions"]
+    assert [e["annotation_ids"] for e in expressions] == [[12, 11], [], [31]]
+    with pytest.raises(UserError, match="no layout 'x'; there are: parquet"):
+        convert({}, "x", tmp_path, "grefcoco")
+    with pytest.raises(UserError, match="one target per ref"):
+        convert({"val": source.load("val")}, "hub", tmp_path, "grefcoco")

@@ -50,6 +50,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 MAX_SIDE = 65_535  # pixels; no photograph is larger, and mask code allocates by these numbers
+MISSING_IMAGE = "image file is missing and the annotations do not tell its size"
 _T = TypeVar("_T")
 
 
@@ -253,6 +254,7 @@ class TableBuilder:
     Attributes:
         notes: remarks about the split (logged when the table is loaded).
         warnings: remarks that change how results are to be read (logged as warnings).
+        volatile: the table depends on more than its sources (a missing image) and must not be cached.
         group_unit: what ``group`` stands for: "ref" (all expressions of one referred object), "image", "expression".
     """
 
@@ -262,6 +264,7 @@ class TableBuilder:
         self.group_unit = group_unit
         self.notes: list[str] = []
         self.warnings: list[str] = []
+        self.volatile = False
         self.skipped: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self._rows: list[dict[str, Any]] = []
@@ -325,11 +328,12 @@ class TableBuilder:
     def skip(self, where: str, error: BadSample, count: int = 1) -> None:
         """Leave out ``count`` expressions because of ``error`` at ``where`` (file and entry)."""
         self.skipped[error.reason] += count
+        self.volatile |= error.reason == MISSING_IMAGE
         self.examples.setdefault(error.reason, f"{where}: {error}")
 
     def table(self) -> AnnotationTable:
         """The finished table. ``info`` gets ``skipped``, ``skipped_examples``, ``notes``, ``warnings``,
-        ``group_unit`` and ``duplicate_keys``."""
+        ``volatile``, ``group_unit`` and ``duplicate_keys``."""
         self._flush()
         info = {
             **self.info,
@@ -338,6 +342,7 @@ class TableBuilder:
             "notes": self.notes,
             "warnings": self.warnings,
             "group_unit": self.group_unit,
+            "volatile": self.volatile,
             "duplicate_keys": sum(count - 1 for count in self._keys.values()),
         }
         return AnnotationTable(pa.concat_tables(self._batches).combine_chunks(), info)
@@ -493,8 +498,9 @@ class GroundingData(ABC):
             table = self.read(split)
             table.info["sources"] = sums
             try:
-                table.save(path)
-                table = AnnotationTable.open(path)
+                if not table.info["volatile"]:
+                    table.save(path)
+                    table = AnnotationTable.open(path)
             except OSError as error:
                 log.warning("%s: annotation table not cached (%s)", path, error.strerror)
         root = self.image_root
@@ -601,6 +607,23 @@ class GroundingData(ABC):
             places = ", ".join(self.image_folders)
             raise UserError(f"{self.name}: no image folder found ({places}); set image_root=FOLDER")
         return self.find_image(image) or root / next(self._names(image))
+
+    def image_size(self, image: str) -> tuple[int, int]:
+        """(width, height) from the header of the image file, for layouts that do not tell.
+
+        Raises:
+            BadSample: if the file is missing or no image.
+        """
+        from PIL import Image
+
+        path = self.find_image(image)
+        if path is None:
+            raise BadSample(MISSING_IMAGE, f"{image} in {self.image_root or 'no image folder'}; set image_root=FOLDER")
+        try:
+            with Image.open(path) as opened:
+                return check_size(*opened.size)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise BadSample("image file that is no image", f"{path}: {error}") from None
 
     # ---- verification
 

@@ -1,0 +1,113 @@
+"""MDETR's files: COCO JSON in which one image entry is one sentence, with character spans into its caption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vgbench.dataset import BadSample, check_name, check_size, read_json, take
+from vgbench.datasets.flat_layouts import files_by_split
+from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of, number_in
+from vgbench.errors import UserError
+from vgbench.table import AnnotationTable
+
+
+class MDETRLayout(Layout):
+    """``finetune_<set>_<split>.json``: {images: [{id, original_id, file_name, height, width, caption}], annotations:
+    [{image_id (of the entry), original_id (COCO), bbox xywh, tokens_positive}]}."""
+
+    key = "mdetr"
+
+    @classmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        there = files_by_split(data, data.files.mdetr, ("mdetr_annotations", "OpenSource", "mdetr"), ".json")
+        return cls(data, there) if there else None
+
+    @classmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        return f"{data.files.mdetr[0]}_SPLIT.json (boxes only)" if data.files.mdetr else ""
+
+    def sources(self, split: str) -> list[Path]:
+        return [self.files[split]] if split in self.files else []
+
+    def read(self, split: str) -> AnnotationTable:
+        path = self.files[split]
+        content = self.data.parse_file(path, read_json)
+        parts = [content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations")]
+        if not all(isinstance(part, list) for part in parts):
+            raise UserError(f"{path}: expected COCO JSON with lists under the keys 'images' and 'annotations'")
+        images, annotations = parts
+        by_image: dict[Any, list[dict[str, Any]]] = {}
+        for index, annotation in enumerate(annotations or []):
+            if not isinstance(annotation, dict) or not isinstance(annotation.get("image_id"), (int, str)):
+                raise UserError(f"{path}: annotations[{index}] has no 'image_id'")
+            by_image.setdefault(annotation["image_id"], []).append(annotation)
+        per_image = self.data.multi_target and split == "train"
+        builder = self.data.builder(split, self, "image" if per_image else "ref")
+        reader = TargetReader()
+        groups: dict[Any, int] = {}
+        for index, entry in enumerate(images or []):
+            try:
+                name = check_name(take(entry, "file_name", str))
+                width, height = check_size(take(entry, "width", int), take(entry, "height", int))
+                image_id = take(entry, "original_id", int) if "original_id" in entry else number_in(name)
+                caption = expression_of(take(entry, "caption", str))
+                there = by_image.get(take(entry, "id", (int, str)), [])
+                expressions = self._expressions(caption, there)
+                found = [reader.gather(targets, width, height) for _, targets in expressions]
+            except BadSample as error:
+                builder.skip(f"{path}: images[{index}]", error)
+                continue
+            for number, ((text, _), targets) in enumerate(zip(expressions, found, strict=True)):
+                identity = (image_id, tuple(targets.ann_ids), *(tuple(box) for box in targets.boxes))
+                builder.add(
+                    key=f"{split}.{index}.{number}",
+                    image_id=image_id,
+                    image=name,
+                    width=width,
+                    height=height,
+                    expression=text,
+                    group=image_id if per_image else groups.setdefault(identity, len(groups)),
+                    source=self.data.source,
+                    **vars(targets),
+                )
+        return builder.table()
+
+    def _expressions(self, caption: str, annotations: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+        """(text, targets) of each expression of a sentence."""
+        there = [a for a in annotations if a.get("empty") is not True and a.get("category_id") != -1]
+        targets = [
+            {"box": take(a, "bbox", list), "segmentation": a.get("segmentation"), "ann_id": a.get("original_id")}
+            for a in there
+        ]
+        if self.data.phrases:  # Flickr30k: every noun phrase with its boxes, merged into one as in the phrase lists
+            phrases: dict[tuple[tuple[int, int], ...], list[dict[str, Any]]] = {}
+            for annotation, target in zip(there, targets, strict=True):
+                phrases.setdefault(_spans(take(annotation, "tokens_positive", list)), []).append(target)
+            return [
+                (expression_of(" ".join(caption[start:end] for start, end in spans)), [_merge(boxes)])
+                for spans, boxes in phrases.items()
+            ]
+        if not self.data.multi_target and len(targets) != 1:
+            raise BadSample("not exactly one target", f"{len(targets)} annotations")
+        return [(caption, targets)]
+
+
+def _spans(pairs: list[Any]) -> tuple[tuple[int, int], ...]:
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(end, int) and end >= 0 for end in pair)):
+            raise BadSample("tokens_positive that is no list of [start, end]", repr(pairs)[:80])
+    return tuple((start, end) for start, end in pairs)
+
+
+def _merge(targets: list[dict[str, Any]]) -> dict[str, Any]:
+    """The box around the boxes (xywh)."""
+    boxes = [target["box"] for target in targets]
+    if len(boxes) == 1:
+        return targets[0]
+    for box in boxes:
+        if len(box) != 4 or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in box):
+            raise BadSample("'bbox' is not a list of four numbers", repr(box)[:80])
+    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    right, bottom = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
+    return {"box": [left, top, right - left, bottom - top]}
