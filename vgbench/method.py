@@ -227,6 +227,10 @@ class GroundingMethod(nn.Module, ABC):
         """Start training from the encoder (backbone, language model) checkpoint that the official recipe names."""
         raise NotImplementedError(f"{self.name} has no pretrained parts")
 
+    def adapt_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A state dict of ours from another configuration, fitted to this one where the method can (image size)."""
+        return state
+
     def on_step(self, epoch: int, step: int, steps_per_epoch: int) -> None:
         """Called before each training step (``epoch`` and ``step`` from 0), for freezing schedules and ramps."""
 

@@ -87,7 +87,7 @@ def load(method: GroundingMethod, path: Path) -> LoadReport:
         return method.load_official(method.read_official(path))
     own = method.state_dict()
     with safe_open(path, framework="pt") as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        state = method.adapt_state({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
     wrong += [name for name in state if name not in own]
     if wrong:

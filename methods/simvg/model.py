@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vgbench.checkpoint import load_mapped, read_checkpoint
 from vgbench.errors import UserError
-from vgbench.layers.beit3 import BEiT3, EncoderOutput, adapt_size, load_beit3
+from vgbench.layers.beit3 import BEiT3, EncoderOutput, adapt_own_size, adapt_size, load_beit3
 from vgbench.layers.criterion import SetCriterion, Targets, name_layers
 from vgbench.layers.heads import NO_TARGET_SCORE, PredictionHead, detections, ranked_predictions
 from vgbench.layers.position import sine_position_2d
@@ -307,3 +307,10 @@ class SimVG(GroundingMethod):
 
     def load_pretrained(self, path: Path) -> LoadReport:
         return load_beit3(self.encoder, read_checkpoint(path, ema=False), path)
+
+    def adapt_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        state = adapt_own_size(state, self.encoder)
+        if self.decoder is None:  # the token branch alone
+            unread = ("image_proj.", "decoder.", "decoder_head.")
+            state = {name: value for name, value in state.items() if not name.startswith(unread)}
+        return state

@@ -22,7 +22,16 @@ from vgbench.checkpoint import KeyEntry, load_mapped
 from vgbench.errors import UserError
 from vgbench.method import LoadReport
 
-__all__ = ["MASK_TOKEN", "BEiT3", "EncoderOutput", "adapt_size", "beit3_keys", "drop_path_rates", "load_beit3"]
+__all__ = [
+    "MASK_TOKEN",
+    "BEiT3",
+    "EncoderOutput",
+    "adapt_own_size",
+    "adapt_size",
+    "beit3_keys",
+    "drop_path_rates",
+    "load_beit3",
+]
 
 LAYER_NORM_EPS = 1e-5
 POSITION_OFFSET = 2  # rows 0 and 1 of both position tables are never read (fairseq's convention)
@@ -251,7 +260,11 @@ def beit3_keys(layers: int, ours: str = "", official: str = "beit3.") -> list[Ke
 
 
 def adapt_size(
-    state: Mapping[str, Tensor], encoder: BEiT3, prefix: str = "beit3."
+    state: Mapping[str, Tensor],
+    encoder: BEiT3,
+    prefix: str = "beit3.",
+    position: str = "encoder.embed_positions.A.weight",
+    projection: str = "vision_embed.proj.weight",
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Fit a checkpoint of another image or patch size to ``encoder``, as the official loader does.
 
@@ -259,14 +272,17 @@ def adapt_size(
     no antialiasing, float32); the kernel is *not* rescaled, so its response grows with its area.
 
     Args:
-        state: official names with ``prefix``.
+        state: tensors whose names start with ``prefix``; others pass.
+        encoder: the model whose sizes count.
+        prefix: of the encoder's names.
+        position, projection: names of the two tensors, official by default.
 
     Returns:
         The state with the resized tensors, and the names of those.
     """
     adapted: dict[str, Tensor] = dict(state)
     changed = []
-    name = f"{prefix}encoder.embed_positions.A.weight"
+    name = prefix + position
     special = POSITION_OFFSET + 1  # two unread rows and the cls row
     table = state.get(name)
     if table is not None and table.shape[0] != encoder.grid**2 + special:
@@ -276,13 +292,18 @@ def adapt_size(
             patches = F.interpolate(patches, (encoder.grid, encoder.grid), mode="bicubic", align_corners=False)
             adapted[name] = torch.cat([table[:special].float(), patches.flatten(2)[0].T])
             changed.append(name)
-    name = f"{prefix}vision_embed.proj.weight"
+    name = prefix + projection
     kernel = state.get(name)
     patch = encoder.patch_size
     if kernel is not None and kernel.ndim == 4 and kernel.shape[-2:] != (patch, patch):
         adapted[name] = F.interpolate(kernel.float(), (patch, patch), mode="bicubic", align_corners=False)
         changed.append(name)
     return adapted, tuple(changed)
+
+
+def adapt_own_size(state: Mapping[str, Tensor], encoder: BEiT3, prefix: str = "encoder.") -> dict[str, Tensor]:
+    """:func:`adapt_size` for a state dict with our names."""
+    return adapt_size(state, encoder, prefix, "vision_position.weight", "patch_embed.weight")[0]
 
 
 def load_beit3(encoder: BEiT3, state: Mapping[str, Tensor], source: Path | None = None) -> LoadReport:
