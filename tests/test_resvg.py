@@ -389,6 +389,14 @@ def test_geometry_inverts_the_eval_transform():
     assert clipped.tolist() == [[0.0, 0.0, 91.0, 37.0]]
 
 
+def test_vocabulary_must_fit():
+    method = tiny(
+        tokenizer=WordPiece(build_vocabulary(["abcdefghijklmnopqrstuvwxyz"] * 2, 200)), bert={"vocab_size": 20}
+    )
+    with pytest.raises(UserError, match=r"method\.tokenizer has 57 pieces.*20 rows"):
+        method.tokenize(["a"])
+
+
 def test_predict():
     method = tiny().eval()
     data = batch_for(method)

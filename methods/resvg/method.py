@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from vgbench.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from vgbench.method import Batch, Geometry, GroundingMethod, LoadReport, Prediction
 from vgbench.methods.resvg.checkpoint import load_pretrained, load_whole
@@ -34,7 +35,7 @@ class ResVG(GroundingMethod):
     """ResVG: one box for one expression.
 
     The semantic prior is the extra input "prior", one vector per expression (see :mod:`.priors`). A batch without it
-    runs with a zero prior, and :attr:`ran_without_prior` remembers that.
+    runs with a zero prior, and :attr:`ran_without_prior` tells afterwards that there was one.
 
     Args:
         image_size: side of the square canvas in pixels, a multiple of 32 up to ``32 * max_offset``.
@@ -119,6 +120,11 @@ class ResVG(GroundingMethod):
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         if not isinstance(self._tokenizer, WordPiece):
             self._tokenizer = WordPiece.from_file(self._tokenizer)
+        if len(self._tokenizer) > self.model.bert.vocab_size:
+            raise UserError(
+                f"method.tokenizer has {len(self._tokenizer)} pieces, BERT's table {self.model.bert.vocab_size} rows; "
+                "set method.bert.vocab_size, or give the vocabulary that the model was trained with"
+            )
         return self._tokenizer(texts, self.max_tokens)
 
     @property
@@ -135,7 +141,7 @@ class ResVG(GroundingMethod):
         """
         prior = batch.extra.get("prior") if self.model.prior_dim is not None else None
         if prior is None:
-            self.ran_without_prior = self.model.prior_dim is not None
+            self.ran_without_prior |= self.model.prior_dim is not None
         elif prior.shape != (len(batch), self.model.prior_dim):
             raise ValueError(f"prior is {list(prior.shape)}, expected {[len(batch), self.model.prior_dim]}")
         return self.model(batch.image, batch.text_ids, batch.text_pad, prior, batch.image_pad, attention)
