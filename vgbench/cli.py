@@ -70,6 +70,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("runs", nargs="*", type=Path, help="run folders, or folders of them (default: runs/)")
     command.add_argument("--format", choices=["markdown", "csv", "json", "latex"], default="markdown")
     command.add_argument("--output", type=Path, help="write to a file instead of the terminal")
+    command.add_argument("--all-metrics", action="store_true", help="every metric, not only a task's headline")
+    command.add_argument("--seeds", action="store_true", help="several seeds of one configuration: mean and deviation")
+    command.add_argument(
+        "--published",
+        nargs="?",
+        const="own",
+        choices=["own", "all"],
+        help="published numbers beside the measured ones: of the same methods (own) or of every method (all)",
+    )
+    command.add_argument("--slices", action="store_true", help="two runs: their difference by kind of expression")
+    command.add_argument("--pictures", type=Path, metavar="DIR", help="with --slices: draw the disagreements")
+    command.add_argument("--html", type=Path, metavar="DIR", help="write the leaderboard as one static page")
 
     command = add("list", "List methods, datasets, recipes and metrics.")
     command.add_argument("what", nargs="?", choices=["methods", "datasets", "recipes", "metrics"])
@@ -154,7 +166,17 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "compare":
         from vgbench import leaderboard
 
-        return leaderboard.main(arguments.runs or [Path("runs")], arguments.format, arguments.output)
+        return leaderboard.main(
+            arguments.runs or [Path("runs")],
+            arguments.format,
+            arguments.output,
+            all_metrics=arguments.all_metrics,
+            seeds=arguments.seeds,
+            published=arguments.published,
+            slices=arguments.slices,
+            pictures=arguments.pictures,
+            html=arguments.html,
+        )
     if arguments.command == "list":
         from vgbench.catalog import print_catalog
 

@@ -128,13 +128,18 @@ class PublishedRow(NamedTuple):
 class Pair(NamedTuple):
     """A measured number beside a published one. ``notes`` say why they are not the same experiment, if they are not."""
 
-    row: str
+    record: Record
+    result: Result
     column: Column
     measured: Metric
     published: PublishedRow
     difference: float | None
     comparable: bool
     notes: tuple[str, ...]
+
+    @property
+    def row(self) -> str:
+        return row_label(self.record, self.result)
 
 
 def metric_title(metric: str, variant: str = "default", control: str = "") -> str:
@@ -736,7 +741,7 @@ def _pair(record: Record, result: Result, column: Column, metric: Metric, row: P
         other.append(f"published number quoted by {row.quoted_by}")
     difference = None if metric.value is None else metric.value - row.value
     notes = (*breaking, *other)
-    return Pair(row_label(record, result), column, metric, row, difference, not breaking, notes)
+    return Pair(record, result, column, metric, row, difference, not breaking, notes)
 
 
 def _add_published(table: Table, published: Sequence[PublishedRow]) -> None:
@@ -769,16 +774,43 @@ def main(
     all_metrics: bool = False,
     seeds: bool = False,
     published: Literal["own", "all"] | None = None,
+    slices: bool = False,
+    pictures: Path | None = None,
+    html: Path | None = None,
 ) -> int:
-    """``vgbench compare``: find the records below ``paths``, print the leaderboard or write it to ``output``."""
+    """``vgbench compare``: find the records below ``paths``, print the leaderboard or write it to ``output``.
+
+    Args:
+        published: "own": measured against published numbers of the same methods; "all": of every method, too.
+        slices: two runs only: their difference by kind of expression, tested, and where they disagree most.
+        pictures: with ``slices``, folder for pictures of the disagreements.
+        html: write the page into this folder instead of printing tables.
+
+    Raises:
+        UserError: if there is no record, a record is bad, or ``slices`` finds other than two runs.
+    """
+    records = find(paths)
+    if html is not None:
+        from vgbench.page import write_page
+
+        print(write_page(records, html))
+        return 0
     text = compare(
-        find(paths),
+        records,
         format,
         all_metrics=all_metrics,
         seeds=seeds,
         published=read_published() if published else None,
         others=published == "all",
     )
+    if slices:
+        if format != "markdown":
+            raise UserError(f"--slices is written as Markdown; leave out --format {format}")
+        if len(records) != 2:
+            raise UserError(f"--slices compares two runs, found {len(records)}; name two run folders")
+        from vgbench.slices import format_versus, versus
+
+        text += "\n" + format_versus(versus(*records), pictures)
     if output is None:
         print(text, end="")
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.resources import files
@@ -73,24 +74,21 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
                     for bucket, part in buckets.items():
                         if part.variant == column.variant:
                             slices.append([row, place, rule, bucket, part.value, part.low, part.high, part.n])
-    pairs = []
-    for number, record in enumerate(records):
-        for pair in leaderboard.published_pairs([record], published):
-            name = next(result.prediction_set for result in record.results if pair.row == _label(record, result))
-            source = " ".join(part for part in (pair.published.source_title, pair.published.source_id) if part)
-            pairs.append(
-                {
-                    "row": rows[number, name],
-                    "column": columns[pair.column],
-                    "value": pair.published.value,
-                    "as": ", ".join(part for part in pair.published[:3] if part),
-                    "measured": pair.measured.value,
-                    "difference": pair.difference,
-                    "comparable": pair.comparable,
-                    "notes": pair.notes,
-                    "source": source,
-                }
-            )
+    numbers = {id(record): number for number, record in enumerate(records)}
+    pairs = [
+        {
+            "row": rows[numbers[id(pair.record)], pair.result.prediction_set],
+            "column": columns[pair.column],
+            "value": pair.published.value,
+            "as": ", ".join(part for part in pair.published[:3] if part),
+            "measured": pair.measured.value,
+            "difference": pair.difference,
+            "comparable": pair.comparable,
+            "notes": pair.notes,
+            "source": f"{pair.published.source_title} {pair.published.source_id}".strip(),
+        }
+        for pair in leaderboard.published_pairs(records, published)
+    ]
     _tell_apart(lines)
     groups, images = _examples(records, rows)
     order = sorted(columns, key=Column.sort_key)
@@ -116,9 +114,6 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
         "examples": groups,
         "images": images,
     }
-
-
-_label = leaderboard.row_label
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -148,9 +143,9 @@ def _row(record: Record) -> dict[str, Any]:
 
 def _tell_apart(lines: list[dict[str, Any]]) -> None:
     """Equal labels get the name of their run behind them."""
-    labels = [line["label"] for line in lines]
+    labels = Counter(line["label"] for line in lines)
     for line in lines:
-        if labels.count(line["label"]) > 1:
+        if labels[line["label"]] > 1:
             line["label"] += f" ({line['run']})"
 
 
