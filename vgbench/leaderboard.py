@@ -662,8 +662,9 @@ def read_published(path: Path | None = None) -> list[PublishedRow]:
     return rows
 
 
-def _same_name(left: str, right: str) -> bool:
-    return re.sub(r"[^a-z0-9+]", "", left.lower()) == re.sub(r"[^a-z0-9+]", "", right.lower())
+def _plain(name: str) -> str:
+    """A method's name for looking up: VG-LAW, vglaw and VGLAW are one."""
+    return re.sub(r"[^a-z0-9+]", "", name.lower())
 
 
 def _published_dataset(dataset: str, split_by: str | None) -> str:
@@ -687,12 +688,14 @@ def published_pairs(records: Iterable[Record], published: Sequence[PublishedRow]
     Where no number of the same split author exists, those of another author are listed (and marked). A run that states
     its ``published_variant`` meets only that one; a prediction set does not meet rows that name another one.
     """
-    by_cell: dict[tuple[str, str, str], list[PublishedRow]] = {}
+    by_cell: dict[tuple[str, ...], list[PublishedRow]] = {}
     for row in published:
-        by_cell.setdefault((_published_task(row), row.split, _published_metric(row)[0]), []).append(row)
+        key = (_plain(row.method), _published_task(row), row.split, _published_metric(row)[0])
+        by_cell.setdefault(key, []).append(row)
     pairs = []
     for record in records:
         sets = {result.prediction_set for result in record.results}
+        names = dict.fromkeys(map(_plain, (record.method, record.label or record.method)))
         for result in record.results:
             if result.embedded:
                 continue
@@ -701,9 +704,9 @@ def published_pairs(records: Iterable[Record], published: Sequence[PublishedRow]
                 column = _column(result, name, metric.variant, "")
                 candidates = [
                     row
-                    for row in by_cell.get((result.task, result.split, column.metric), ())
-                    if any(_same_name(row.method, ours) for ours in (record.method, record.label or ""))
-                    and (record.published_variant is None or row.variant == record.published_variant)
+                    for ours in names
+                    for row in by_cell.get((ours, result.task, result.split, column.metric), ())
+                    if (record.published_variant is None or row.variant == record.published_variant)
                     and not any(rival in row.variant.lower() for rival in rivals)
                 ]
                 name_there = _published_dataset(result.dataset, result.split_by)
