@@ -16,7 +16,7 @@ from vgbench.methods.amc import heat as decisions
 from vgbench.methods.amc import loss as losses
 from vgbench.methods.amc.checkpoint import load_albef
 from vgbench.methods.amc.model import ALBEF, TextEncoder, VisionEncoder
-from vgbench.methods.amc.transforms import EvalTransform, TrainTransform
+from vgbench.methods.amc.transforms import EvalTransform, TrainTransform, box_masks
 from vgbench.transforms import Interpolation
 from vgbench.wordpiece import WordPiece
 
@@ -135,6 +135,8 @@ class AMC(GroundingMethod):
         if vocab_size is None:
             raise UserError("method.vocab_size is null and there is no vocabulary; set method.tokenizer")
         self._proposals = None if proposals is None else decisions.read_proposals(Path(proposals))
+        # Without boxes to rank there is nothing to score as REC.
+        self.tasks = frozenset({"rec", "pointing"} if proposals or heat_box else {"pointing"})  # type: ignore[misc]
         self.prediction_sets = ("main", "heat_box") if heat_box else ("main",)  # type: ignore[misc]
         self.heat = heat
         self.image_size, self.eval_size, self.eval_resize = image_size, eval_size, eval_resize
@@ -222,12 +224,13 @@ class AMC(GroundingMethod):
 
         Every call is a training step, whatever the dropout mode: it clamps the temperature, updates the momentum
         model and writes the batch into the queues (gathered over all processes, which need equal batch sizes).
-        ``batch.masks`` holds the box masks that :meth:`train_transform` makes; a sample without a valid target, or
-        with an empty mask, takes no part in the AMC terms.
+        ``batch.masks`` holds the box masks that :meth:`train_transform` makes (None: taken from ``batch.boxes``); a
+        sample without a valid target, or with an empty mask, takes no part in the AMC terms.
         """
-        mask = None
-        if batch.masks is not None:
-            mask = (batch.masks * batch.valid[..., None, None]).amax(1)
+        masks = batch.masks
+        if masks is None:
+            masks = box_masks(batch.boxes.flatten(0, 1), tuple(batch.image.shape[-2:])).unflatten(0, batch.valid.shape)
+        mask = (masks * batch.valid[..., None, None]).amax(1)
         result = self.training_losses(batch.image, batch.text_ids, batch.text_pad, mask)
         return {name: result[name] for name in LOSS_NAMES if name in result}
 
@@ -236,7 +239,7 @@ class AMC(GroundingMethod):
         image: Tensor,
         ids: Tensor,
         pad: Tensor,
-        mask: Tensor | None,
+        mask: Tensor,
         selected: Tensor | None = None,
         negatives: tuple[Tensor, Tensor] | None = None,
         masked_words: tuple[Tensor, Tensor] | None = None,
@@ -246,7 +249,7 @@ class AMC(GroundingMethod):
         Args:
             image: [B, 3, S, S] normalised.
             ids, pad: [B, L] int64 and bool (True = padding).
-            mask: [B, H, W], 1 inside the box; None: no sample has one.
+            mask: [B, H, W], 1 inside the box.
             selected: [B] bool, samples of the AMC terms; None: those whose mask is not empty.
             negatives: indices (image for each text, text for each image) [B], else drawn.
             masked_words: (masked ids, labels) [B, L], else drawn.
@@ -317,8 +320,6 @@ class AMC(GroundingMethod):
         result["total"] = result["mlm"] + result["ita"] + result["itm"]
         if self.mask_consistency:
             heat = losses.normalise_map(losses.gradcam(attention, gradient, pad, self._grid(image)))
-            if mask is None:
-                mask = image.new_zeros(count, *image.shape[-2:])
             if selected is None:
                 selected = (mask > 0).flatten(1).any(1)
             terms = losses.consistency(heat, mask, selected, self.margin_mean, self.margin_max)

@@ -13,6 +13,7 @@ import copy
 import math
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,9 @@ class VisionEncoder(VisionTransformer):
         heads: attention heads.
         mlp_ratio: hidden width of the MLPs as a multiple of ``width``.
     """
+
+    cls_token: nn.Parameter
+    pos_embed: nn.Parameter
 
     def __init__(
         self, image_size: int, patch_size: int, width: int, depth: int, heads: int, mlp_ratio: float = 4.0
@@ -96,10 +100,10 @@ class VisionEncoder(VisionTransformer):
         """
         with torch.no_grad():
             tokens = self.embed(image)
-            for block in self.blocks[:number]:
-                tokens = block(tokens)
+            for earlier in self.blocks[:number]:
+                tokens = earlier(tokens)
             tokens = tokens[index]
-        block = self.blocks[number]
+        block: Any = self.blocks[number]
         attention = block.attn
         qkv = attention.qkv(block.norm1(tokens)).unflatten(-1, (3, attention.num_heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4).float()
@@ -109,8 +113,8 @@ class VisionEncoder(VisionTransformer):
             context = (probabilities @ value).transpose(1, 2).flatten(2)
         tokens = tokens + attention.proj(context)
         tokens = tokens + block.mlp(block.norm2(tokens))
-        for block in self.blocks[number + 1 :]:
-            tokens = block(tokens)
+        for later in self.blocks[number + 1 :]:
+            tokens = later(tokens)
         return self.norm(tokens), probabilities
 
 
@@ -330,6 +334,7 @@ class TextEncoder(nn.Module):
     def text(self, ids: Tensor, pad: Tensor) -> Tensor:
         """Embeddings and text layers: ids [B, L], pad [B, L] bool -> [B, L, D]."""
         hidden = self.bert.embeddings(ids)
+        layer: Any
         for layer in self.bert.encoder.layer[: self.fusion_layer]:
             hidden, _ = layer.attention(hidden, hidden, pad)
             hidden = layer.feed_forward(hidden)
@@ -360,7 +365,7 @@ class TextEncoder(nn.Module):
         """
         kept = None
         for number in range(self.fusion_layer, len(self.bert.encoder.layer)):
-            layer = self.bert.encoder.layer[number]
+            layer: Any = self.bert.encoder.layer[number]
             explicit = keep is not None and number >= keep
             hidden, _ = layer.attention(hidden, hidden, pad, explicit=explicit and number != keep)
             hidden, probabilities = layer.crossattention(
@@ -388,6 +393,10 @@ class ALBEF(nn.Module):
         queue_size: K, features kept of past batches.
     """
 
+    visual_encoder_m: VisionEncoder
+    vision_proj_m: nn.Linear
+    text_encoder_m: TextEncoder
+    text_proj_m: nn.Linear
     image_queue: Tensor
     text_queue: Tensor
     queue_ptr_img: Tensor

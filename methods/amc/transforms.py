@@ -80,8 +80,9 @@ def choose_box(boxes: Tensor, draw: Callable[[int], int]) -> int:
 
 
 def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [n, H, W], 1 on rows y1..y2-1 and columns x1..x2-1 of int64 boxes [n, 4] xyxy."""
-    rows, columns = torch.arange(size[0])[None, :, None], torch.arange(size[1])[None, None]
+    """uint8 [n, H, W], 1 on rows y with y1 <= y < y2 and columns x with x1 <= x < x2 of boxes [n, 4] xyxy."""
+    rows = torch.arange(size[0], device=boxes.device)[None, :, None]
+    columns = torch.arange(size[1], device=boxes.device)[None, None]
     x1, y1, x2, y2 = (boxes[:, number, None, None] for number in range(4))
     return ((rows >= y1) & (rows < y2) & (columns >= x1) & (columns < x2)).to(torch.uint8)
 
@@ -161,8 +162,10 @@ class RandAugment:
 
     FILL = 128
     MAGNITUDE = 0.7
-    OPERATIONS = ("identity", "autocontrast", "equalize", "brightness", "sharpness", "shear_x", "shear_y")
-    OPERATIONS += ("translate_x", "translate_y", "rotate")
+    OPERATIONS = (
+        *("identity", "autocontrast", "equalize", "brightness", "sharpness"),
+        *("shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
+    )
 
     def __call__(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         for number in torch.randint(len(self.OPERATIONS), (2,)).tolist():

@@ -1,0 +1,118 @@
+"""Visual Genome readers: AMC's training lists and the region descriptions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+from vgbench.datasets.amc_vg import AMCVisualGenome, VisualGenomeRegions
+from vgbench.datasets.mixed import evaluation_images
+from vgbench.errors import UserError
+
+LEAKED = min(evaluation_images())
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def image_data() -> list[dict[str, Any]]:
+    url = "https://example.org/rak248"
+    return [
+        {"image_id": 2, "width": 80, "height": 60, "coco_id": None, "url": f"{url}/VG_100K_2/2.jpg"},
+        {"image_id": 7, "width": 50, "height": 40, "coco_id": LEAKED, "url": f"{url}/VG_100K/7.jpg"},
+    ]
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    for name, size in (("VG_100K_2/2.jpg", (80, 60)), ("VG_100K/7.jpg", (50, 40))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        PILImage.new("RGB", size).save(tmp_path / name)
+    write(
+        tmp_path / "vg_descriptions.json",
+        [
+            {"image": "VG_100K_2/2.jpg", "caption": "a red ball", "bbox": [[1, 2, 30.5, 40]]},
+            {"image": "VG_100K/7.jpg", "caption": ["dog", "brown dog"], "bbox": [[0, 0, 5, 5], [3, 3, 3, 9]]},
+        ],
+    )
+    write(
+        tmp_path / "vg_attributes.json",
+        [{"image": "VG_100K/7.jpg", "caption": "wet", "bbox": [60, -4, 90, 20]}],
+    )
+    return tmp_path
+
+
+def test_amc_lists(lists: Path, tmp_path: Path) -> None:
+    data = AMCVisualGenome(lists, cache_dir=tmp_path / "cache")
+    table = data.load("train")
+    rows = list(table)
+    assert [row.expression for row in rows] == ["a red ball", "dog", "brown dog", "wet"]
+    assert [row.group for row in rows] == [0, 1, 1, 2]  # a caption is drawn per entry
+    assert [(row.image_id, row.width, row.height) for row in rows] == [(2, 80, 60), *[(7, 50, 40)] * 3]
+    # boxes as annotated: alternatives, without area, outside
+    np.testing.assert_array_equal(rows[1].boxes, [[0, 0, 5, 5], [3, 3, 3, 9]])
+    np.testing.assert_array_equal(rows[3].boxes, [[60, -4, 90, 20]])
+    assert data.find_image(rows[0].image) == lists / "VG_100K_2" / "2.jpg"
+    one = AMCVisualGenome(lists, cache_dir=tmp_path / "cache", val_images=1).load("val")
+    assert [row.expression for row in one] == ["a red ball"]
+
+
+def test_sizes_and_evaluation_images_from_image_data(lists: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="image_data"):
+        AMCVisualGenome(lists, cache_dir=tmp_path / "cache", exclude_eval_images=True).load("train")
+    write(lists / "image_data.json", image_data())
+    (lists / "VG_100K_2" / "2.jpg").unlink()  # its size is known without it
+    table = AMCVisualGenome(lists, cache_dir=tmp_path / "cache", exclude_eval_images=True).load("train")
+    assert [row.expression for row in table] == ["a red ball"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"image": "../2.jpg", "caption": "x", "bbox": [[0, 0, 1, 1]]}, "leaves the image folder"),
+        ({"image": "VG_100K/cat.jpg", "caption": "x", "bbox": [[0, 0, 1, 1]]}, "not a Visual Genome number"),
+        ({"image": "VG_100K/7.jpg", "caption": [], "bbox": [[0, 0, 1, 1]]}, "without a caption"),
+        ({"image": "VG_100K/7.jpg", "caption": "x", "bbox": [[0, 0, 1]]}, "boxes of four numbers"),
+        ({"image": "VG_100K/7.jpg", "caption": "x", "bbox": [[0, 0, 1, "2"]]}, "not a finite number"),
+        ({"image": "VG_100K/9.jpg", "caption": "x", "bbox": [[0, 0, 1, 2]]}, "size cannot be read"),
+        ({"image": "VG_100K/7.jpg", "bbox": [[0, 0, 1, 2]]}, "caption"),
+    ],
+)
+def test_bad_entries_are_named_or_counted(entry: dict[str, Any], reason: str, lists: Path, tmp_path: Path) -> None:
+    write(lists / "vg_attributes_spatial.json", [entry])
+    with pytest.raises(UserError, match=reason) as error:
+        AMCVisualGenome(lists, cache_dir=tmp_path / "cache").load("train")
+    assert "vg_attributes_spatial.json: [0]" in str(error.value)
+    table = AMCVisualGenome(lists, cache_dir=tmp_path / "cache", on_bad_sample="skip").load("train")
+    assert len(table) == 4 and sum(table.info["skipped"].values()) == 1
+
+
+def test_regions(tmp_path: Path) -> None:
+    region = {"region_id": 11, "image_id": 2, "phrase": "the sky", "x": 4, "y": 5, "width": 10, "height": 20}
+    empty = {**region, "region_id": 12, "width": 0}
+    leaked = {**region, "region_id": 13, "image_id": 7}
+    regions = [{"id": 2, "regions": [region, empty]}, {"id": 7, "regions": [leaked]}]
+    write(tmp_path / "region_descriptions.json", regions)
+    options: dict[str, Any] = {"cache_dir": tmp_path / "cache", "on_bad_sample": "skip"}
+    with pytest.raises(UserError, match="image_data"):
+        VisualGenomeRegions(tmp_path, **options).load("train")
+    write(tmp_path / "image_data.json", image_data())
+    table = VisualGenomeRegions(tmp_path, **options).load("train")
+    assert [row.key for row in table] == ["vg.11", "vg.13"]
+    row = table.row(0)
+    assert (row.image, row.width, row.expression, row.boxes.tolist()) == (
+        "VG_100K_2/2.jpg",
+        80,
+        "the sky",
+        [[4, 5, 14, 25]],
+    )
+    assert table.info["skipped"] == {"box without area": 1}
+    kept = VisualGenomeRegions(tmp_path, exclude_eval_images=True, **options).load("train")
+    assert [row.key for row in kept] == ["vg.11"]
