@@ -80,6 +80,8 @@ def test_metrics_by_bucket() -> None:
     ]
     assert (length["1-2 words"].low, length["3-5 words"].low, length["3-5 words"].high) == (100.0, 0.0, 100.0)
     assert slices.sliced(outcomes, "n_acc", rows, bootstrap=50) == {}
+    kept = slices.headline(outcomes, "rec", rows, bootstrap=50)
+    assert kept.keys() == {"prec@0.5"} and kept["prec@0.5"] == found
 
 
 def test_holm_against_a_worked_example() -> None:

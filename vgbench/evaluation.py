@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lightning as L
 
-from vgbench import record
+from vgbench import record, slices
 from vgbench.dataset import GroundingData
 from vgbench.method import Batch, GroundingMethod, Prediction
 from vgbench.predictions import PredictionWriter, merge_parts, read_predictions
@@ -126,6 +126,7 @@ def split_results(
                 expected_expressions=published,
                 metrics=_metrics(report, wanted),
                 controls={control: _metrics(held, wanted) for control, held in controls.items()},
+                slices={} if variant else slices.headline(report.outcomes[spec], task, evaluation.table),
                 prediction_set=name,
                 resolution=next(s.resolution for s in report.scores.values() if (s.task, s.variant) == wanted),
                 predictions=str(evaluation.file(name).relative_to(folder)),

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -109,6 +110,16 @@ def sliced(
                 made.low, made.high = low, high
             result.setdefault(name, {})[bucket] = made
     return result
+
+
+def headline(outcomes: Outcomes, task: str, table: AnnotationTable, bootstrap: int = 1000) -> dict[str, Any]:
+    """What the record keeps of one result: its headline metrics by metric, rule and bucket (see :func:`sliced`)."""
+    found = {
+        metric: sliced(outcomes, metric, table, bootstrap=bootstrap)
+        for metric in HEADLINE[task]
+        if metric in outcomes.ratios
+    }
+    return {metric: rules for metric, rules in found.items() if rules}
 
 
 # Two runs against each other ------------------------------------------------------------------------------------------
