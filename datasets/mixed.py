@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib.resources import files as resource_files
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from vgbench.dataset import BadSample, Counts, TableBuilder, read_json, take
+from vgbench.dataset import BadSample, Counts, TableBuilder, take
+from vgbench.datasets.entities_layout import EntitiesLayout
 from vgbench.datasets.flat_layouts import TransVGLayout
 from vgbench.datasets.layout import Files, LayoutDataset
 from vgbench.datasets.mdetr_layout import MDETRLayout
 from vgbench.datasets.refer import ReferDataset, Variants
 from vgbench.datasets.refer_layout import ReferLayout
 from vgbench.datasets.seqtr_layout import SeqTRLayout, read_splits
+from vgbench.datasets.vg import evaluation_images, read_image_data
 from vgbench.errors import UserError
 
-__all__ = ["CocoAll", "Flickr30k", "Mixed", "ReferIt", "evaluation_images"]
-
-
-def evaluation_images() -> frozenset[int]:
-    """COCO ids of the 6,549 images in the eight evaluation splits of RefCOCO, RefCOCO+ (unc) and RefCOCOg (umd)."""
-    text = resource_files("vgbench.datasets").joinpath("evaluation_images.txt").read_text()
-    return frozenset(int(number) for line in text.splitlines() if not line.startswith("#") for number in line.split())
+__all__ = ["CocoAll", "Flickr30k", "Mixed", "ReferIt"]
 
 
 class ReferIt(ReferDataset):
@@ -79,7 +74,7 @@ class Flickr30k(LayoutDataset):
     homepage = "https://github.com/BryanPlummer/flickr30k_entities"
     source = "flickr"
     canonical_name = "{:d}.jpg"
-    layouts = (SeqTRLayout, TransVGLayout, MDETRLayout)
+    layouts = (SeqTRLayout, TransVGLayout, MDETRLayout, EntitiesLayout)
     corner_boxes = True
     phrases = True
     image_folders = (
@@ -91,6 +86,7 @@ class Flickr30k(LayoutDataset):
         seqtr=("flickr30k",),
         transvg=("flickr",),
         mdetr=("final_flickr_separateGT", "final_flickr_mergedGT"),
+        entities=True,
     )
     splits: ClassVar[Mapping[str, Counts]] = {
         "train": Counts(29_779, None, 427_193),
@@ -173,11 +169,8 @@ class MergedLayout(SeqTRLayout):
         coco = evaluation_images()
         excluded = {("coco", number) for number in coco}
         if self.data.vg_image_data is not None:
-            path = self.data.vg_image_data
-            records = read_json(path)
-            if not isinstance(records, list) or not all(isinstance(r, dict) and "image_id" in r for r in records):
-                raise UserError(f"{path}: expected Visual Genome's list of images with image_id and coco_id")
-            excluded |= {("vg", record["image_id"]) for record in records if record.get("coco_id") in coco}
+            images = read_image_data(self.data.vg_image_data)
+            excluded |= {("vg", number) for number, image in images.items() if image.get("coco_id") in coco}
         for split, entries in self.data.parse_file(self.files["instances"], read_splits).items():
             if split != "train":
                 excluded |= {image for entry in entries if (image := self.image_of(entry, split)) is not None}

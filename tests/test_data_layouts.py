@@ -16,9 +16,10 @@ from pycocotools.coco import COCO
 from vgbench.convert import convert
 from vgbench.dataset import TableBuilder
 from vgbench.datasets.grefcoco import GRefCOCO
-from vgbench.datasets.mixed import CocoAll, Flickr30k, Mixed, ReferIt, evaluation_images
+from vgbench.datasets.mixed import CocoAll, Flickr30k, Mixed, ReferIt
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
 from vgbench.datasets.refcocos import RefCOCOS
+from vgbench.datasets.vg import VisualGenome, evaluation_images
 from vgbench.errors import UserError
 from vgbench.statistics import Leakage, leakage, statistics, without_images
 
@@ -858,6 +859,65 @@ def mdetr_phrases():
 def vglaw_items():
     entry = {"image_id": 101, "bbox": [1, 2, 10, 10], "phrase": "cup", "ref_id": 3}
     return {"index": 0, "items": {"val": [entry, {**entry, "ref_id": 4}]}}
+
+
+def write_entities(root):
+    for folder in ("Sentences", "Annotations"):
+        (root / "flickr30k_entities" / folder).mkdir(parents=True)
+    (root / "flickr30k_entities" / "val.txt").write_text("36979\n")
+    (root / "flickr30k_entities" / "Sentences" / "36979.txt").write_text(
+        "[/EN#7/animals Two dogs] chase [/EN#8/other a red ball] in [/EN#9/scene a park] .\n"
+        "[/EN#8/other The toy] rolls .\n"
+    )
+    box = (
+        "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+    )
+    (root / "flickr30k_entities" / "Annotations" / "36979.xml").write_text(
+        "<annotation><filename>36979.jpg</filename><size><width>64</width><height>48</height><depth>3</depth></size>"
+        + box.format(7, 5, 5, 15, 15)
+        + box.format(7, 30, 8, 40, 20)
+        + box.format(8, 50, 40, 54, 44)
+        + "<object><name>9</name><scene>1</scene><nobndbox>0</nobndbox></object></annotation>"
+    )
+    return root
+
+
+def test_original_flickr_entities(tmp_path):
+    data = open_set(Flickr30k, write_entities(tmp_path))
+    rows = list(data.load("val"))
+    assert [(row.expression, row.boxes.tolist()) for row in rows] == [
+        ("Two dogs", [[5, 5, 40, 20]]),
+        ("a red ball", [[50, 40, 54, 44]]),
+        ("The toy", [[50, 40, 54, 44]]),
+    ]
+    assert rows[1].group == rows[2].group != rows[0].group and rows[0].image == "36979.jpg"
+    path = tmp_path / "flickr30k_entities" / "Sentences" / "36979.txt"
+    path.write_text("[/EN#7/animals Dogs]\n")
+    assert [row.expression for row in data.load("val")] == ["Dogs"]  # the cache follows files in folders too
+    (tmp_path / "flickr30k_entities" / "Annotations" / "36979.xml").write_text("<annotation><size>")
+    with pytest.raises(UserError, match="not valid XML"):
+        data.load("val")
+
+
+def test_visual_genome_regions(tmp_path):
+    region = {"region_id": 1382, "x": -2, "y": 3, "width": 20, "height": 10, "phrase": "the clock", "image_id": 1}
+    dump(
+        tmp_path / "region_descriptions.json",
+        [{"id": 1, "regions": [region]}, {"id": 2, "regions": [{**region, "region_id": 5}]}],
+    )
+    size = {"width": 64, "height": 48, "url": "x"}
+    leaked = min(evaluation_images())
+    dump(
+        tmp_path / "image_data.json",
+        [{"image_id": 1, "coco_id": None, **size}, {"image_id": 2, "coco_id": leaked, **size}],
+    )
+    put_images(tmp_path / "VG_100K_2", lambda i: f"{i}.jpg", {1: (64, 48)})
+    data = open_set(VisualGenome, tmp_path)
+    (row,) = table = data.load("train")
+    assert (row.expression, row.boxes.tolist(), row.sent_id) == ("the clock", [[-2, 3, 18, 13]], 1382)
+    assert table.info["excluded_images"] == 1
+    assert data.image_path(row.image) == tmp_path / "VG_100K_2" / "1.jpg"
+    assert len(open_set(VisualGenome, tmp_path, exclude_eval_images=False).load("train")) == 2
 
 
 def test_mdetr_phrases_of_flickr(tmp_path):

@@ -525,19 +525,21 @@ class GroundingData(ABC):
             return path.name
 
     def _sha256(self, path: Path) -> str:
-        """SHA-256 of a file, remembered by (path, size, modification time) so that it is read only once."""
+        """SHA-256 of a file, or of all files of a folder, remembered by (path, size, modification time) so that it is
+        read only once."""
         try:
             stat = path.stat()
+            listing = folder_state(path) if path.is_dir() else None
         except OSError:
             raise self.missing(f"{path.name} is not there") from None
         name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
         memo = self.cache_dir / "hashes" / f"{name}.json"
-        state = [stat.st_size, stat.st_mtime_ns]
+        state = [stat.st_size, stat.st_mtime_ns, listing]
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             known = json.loads(memo.read_text())
             if known["state"] == state:
                 return known["sha256"]
-        digest = file_sha256(path)
+        digest = file_sha256(path) if listing is None else folder_sha256(path)
         with contextlib.suppress(OSError):
             memo.parent.mkdir(parents=True, exist_ok=True)
             temporary = memo.with_name(f".{memo.name}.{uuid.uuid4().hex}")
@@ -662,6 +664,21 @@ def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+    return digest.hexdigest()
+
+
+def folder_state(path: Path) -> str:
+    """Digest of names, sizes and modification times of the files directly in a folder."""
+    with os.scandir(path) as entries:
+        found = sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries)
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+def folder_sha256(path: Path) -> str:
+    """SHA-256 over names and contents of the files directly in a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        digest.update(f"{file.name}\0{file_sha256(file)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
