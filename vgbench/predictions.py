@@ -271,6 +271,8 @@ class PredictionWriter:
     def abort(self) -> None:
         """Throw away what was written."""
         if self._file is not None and not self._file.closed:
+            if self._parquet is not None:
+                self._parquet.close()
             self._file.close()
         self._file = None
         self._temporary.unlink(missing_ok=True)
@@ -390,9 +392,9 @@ def _read_jsonl(path: Path) -> pa.Table:
     for field in SCHEMA:
         values = columns[field.name]
         try:
-            arrays.append(pa.array(values, field.type))
+            arrays.append(_array(values, field))
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError, OverflowError):
-            line = 1 + next(index for index, value in enumerate(values) if not _fits(value, field.type))
+            line = 1 + next(index for index, value in enumerate(values) if not _fits(value, field))
             raise UserError(
                 f"{path}: line {line} (key {columns['key'][line - 1]!r}): {field.name} is {_short(values[line - 1])}, "
                 f"expected {_DESCRIPTION[field.name]}"
@@ -403,9 +405,16 @@ def _read_jsonl(path: Path) -> pa.Table:
     return pa.table(arrays, schema=SCHEMA)
 
 
-def _fits(value: Any, kind: pa.DataType) -> bool:
+def _array(values: list[Any], field: pa.Field) -> pa.Array:
+    array = pa.array(values, field.type)
+    if field.name == "point" and array.to_pylist() != values:
+        raise ValueError("Arrow cuts fractions off")
+    return array
+
+
+def _fits(value: Any, field: pa.Field) -> bool:
     try:
-        pa.array([value], kind)
+        _array([value], field)
     except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError, OverflowError):
         return False
     return True
@@ -447,7 +456,7 @@ def check(predictions: Predictions, name: str, unit: str) -> None:
     fail(counts != score_counts, "as many scores as boxes are needed; leave scores out in .jsonl if there are none")
     owner = np.repeat(np.arange(len(predictions)), counts)
 
-    def any_box(bad: np.ndarray) -> np.ndarray:
+    def any_box(bad: Any) -> np.ndarray:
         return np.bincount(owner[bad], minlength=len(predictions)) > 0
 
     boxes, scores = predictions.boxes, predictions.scores

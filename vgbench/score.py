@@ -329,7 +329,7 @@ def main(
     Args:
         file: predictions file, or "trivial" for :func:`trivial_predictions`.
         config: composed configuration; ``config.dataset`` is the dataset, ``config.task`` restricts the metrics.
-        split: split of the dataset; "trivial" takes several ("val,testA") and None for all.
+        split: split of the dataset; "trivial" takes several ("val,testA"); None: every evaluation split.
         variants: ``task/variant``, beside the defaults.
         json_file: where to write the reports too.
 
@@ -342,7 +342,8 @@ def main(
 
     data = instantiate(config.dataset)
     trivial = file == "trivial"
-    splits = data.parse_splits(split)
+    default = [name for name in data.splits if name not in ("train", "pretrain")]
+    splits = data.parse_splits(split or default)
     if not trivial and (split is None or len(splits) != 1):
         raise UserError(f"{file}: say which split was predicted: split=NAME (one of {', '.join(data.splits)})")
     reports = []

@@ -85,7 +85,7 @@ def points(pairs: Pairs) -> Array:
         UserError: if a prediction has neither a point nor a heat map.
     """
     found = pairs.predictions.points.copy()
-    for index in np.flatnonzero(found[:, 0] < 0):
+    for index in np.flatnonzero(found[:, 0] < 0).tolist():
         found[index] = peak(enlarge(_heatmap(pairs, index), (int(pairs.heights[index]), int(pairs.widths[index]))))
     return found
 
@@ -122,5 +122,5 @@ def merge_boxes(boxes: Array, valid: Array) -> tuple[Array, Array]:
     """The box around all valid boxes: [n, m, 4] and bool [n, m] -> [n, 1, 4] and bool [n, 1]."""
     low = np.where(valid[..., None], boxes[..., :2], np.inf).min(1, keepdims=True, initial=np.inf)
     high = np.where(valid[..., None], boxes[..., 2:], -np.inf).max(1, keepdims=True, initial=-np.inf)
-    some = valid.any(1, keepdims=True)
+    some = np.asarray(valid.any(1, keepdims=True))
     return np.where(some[..., None], np.concatenate([low, high], axis=-1), 0.0), some

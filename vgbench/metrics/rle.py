@@ -26,7 +26,7 @@ def valid(counts: Sequence[str], pixels: Array) -> Array:
     for start in range(0, len(counts), _CHUNK):
         part = np.flatnonzero(good[start : start + _CHUNK]) + start
         if len(part):
-            good[part] = _totals([counts[index] for index in part]) == np.asarray(pixels)[part]
+            good[part] = _totals([counts[index] for index in part.tolist()]) == np.asarray(pixels)[part]
     return good
 
 
