@@ -284,7 +284,7 @@ class Speaker:
             if name in attributes and not (name == "texture" and late)
         ]
         shape = attributes.get("shape", "")
-        if not words and not shape and placed and not self.formal and rng.random() < 0.3:
+        if not attributes and placed and not self.formal and rng.random() < 0.3:
             return ""
         if not shape and (words or placed) and rng.random() < 0.45:
             words.append("ones" if plural else "one")

@@ -24,10 +24,10 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "size": ("small", "large"),
     "texture": ("plain", "striped", "dotted"),
 }
-RADIUS = {"small": (0.094, 0.125), "large": (0.165, 0.210)}  # of the image side; nothing lies between the two classes
+RADIUS = {"small": (0.105, 0.135), "large": (0.170, 0.215)}  # of the image side; nothing lies between the two classes
 TILT = {"circle": 180, "ring": 180, "moon": 180, "square": 12, "triangle": 15, "star": 18, "cross": 12}  # +- degrees
 OBJECTS = (4, 5, 6, 7, 8)  # objects asked for; those that find no place are left out, at least four remain
-OBJECT_WEIGHTS = (15, 25, 25, 20, 15)
+OBJECT_WEIGHTS = (20, 30, 25, 15, 10)
 COS_36, SIN_36 = math.cos(math.pi / 5), math.sin(math.pi / 5)
 SUPERSAMPLING = 3  # samples per pixel and axis; odd, so that no pixel is exactly half covered
 MIN_VISIBLE = 0.65  # of an object's full area, whatever covers it or cuts it off
@@ -207,7 +207,7 @@ def _attributes(
 def _place(rng: random.Random, scene: Scene, item: Object) -> None:
     """Put ``item`` in front of the others where it hides none of them too much, or leave it out."""
     side, patch, full = scene.side, len(item.solid), int(item.solid.sum())
-    crowd = bool(scene.objects) and rng.random() < 0.25  # aim at another object: overlap is what makes masks matter
+    crowd = bool(scene.objects) and rng.random() < 0.3  # aim at another object: overlap is what makes masks matter
     for attempt in range(40):
         if crowd and attempt < 20:
             other = rng.choice(scene.objects)
@@ -226,6 +226,8 @@ def _place(rng: random.Random, scene: Scene, item: Object) -> None:
         index = len(scene.objects)
         before = scene.owner[image]
         touched = [index, *(int(other) for other in np.unique(before[solid]) if other >= 0)]
+        if len(touched) > 1 and not crowd and attempt < 20:  # look for a free place first
+            continue
         owner = scene.owner.copy()
         owner[image][solid] = index
         if all(_recognisable(owner == other, item if other == index else scene.objects[other]) for other in touched):
