@@ -1,23 +1,25 @@
-"""The parquet files that jxu124 publishes on the Hugging Face hub: one row per ref, its originals as JSON texts."""
+"""Parquet files from the Hugging Face hub: jxu124's (one row per ref, its originals as JSON texts) and lmms-lab's."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable
+import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
+from PIL import Image
 
 from vgbench.dataset import BadSample, check_name, check_size, take
 from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of, folders
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
-_T = TypeVar("_T")
-
 COLUMNS = ["split", "ref_id", "ann_id", "image_id", "sentences", "raw_anns", "raw_image_info"]
+LMMS_COLUMNS = ["image", "answer", "bbox", "file_name"]
+REF_FILE = re.compile(r"(COCO_train2014_(\d{12}))(?:_(\d{1,18}))?\.jpg")
 
 
 class HubLayout(Layout):
@@ -88,19 +90,104 @@ class HubLayout(Layout):
         return builder.table()
 
 
+class LmmsLayout(Layout):
+    """lmms-lab's ``<name>/data/<split>-*.parquet``: one row per object, {answer (all sentences), bbox xywh, file_name
+    (with suffix), image (embedded)}. Some of its splits mix two authors' splits, and those are refused: a number on
+    them is no number of the dataset."""
+
+    key = "lmms"
+
+    @classmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        for folder in folders(data.data_root, data.files.lmms) if data.files.lmms else ():
+            for place in (folder / "data", folder):
+                paths = {path.name: path for split in data.splits for path in sorted(place.glob(f"{split}-*.parquet"))}
+                if paths and set(LMMS_COLUMNS) <= set(_schema(next(iter(paths.values())))):
+                    return cls(data, paths)
+        return None
+
+    @classmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        return f"{data.files.lmms[0]}/data/SPLIT-*.parquet (evaluation splits, boxes only)" if data.files.lmms else ""
+
+    def sources(self, split: str) -> list[Path]:
+        return [path for name, path in self.files.items() if name.startswith(f"{split}-")]
+
+    def read(self, split: str) -> AnnotationTable:
+        if split in self.data.files.lmms_mixed:
+            raise UserError(
+                f"{self.sources(split)[0]}: lmms-lab's {split} of {self.data.title} mixes splits of two authors and "
+                "cannot be told apart; take another layout for it"
+            )
+        builder = self.data.builder(split, self)
+        reader = TargetReader()
+        group = 0
+        for path in self.sources(split):
+            for index, row in enumerate(_rows(path, LMMS_COLUMNS)):
+                try:
+                    name = check_name(take(row, "file_name", str))
+                    parts = REF_FILE.fullmatch(name)
+                    if parts is None:
+                        raise BadSample("file_name that is not COCO_train2014_<12 digits>[_<n>].jpg", repr(name)[:80])
+                    width, height = _embedded_size(row["image"])
+                    target: dict[str, Any] = {"box": take(row, "bbox", list)}
+                    if self.data.file_suffix_is_ann_id and parts[3] is not None:
+                        target["ann_id"] = int(parts[3])
+                    found = reader.gather([target], width, height)
+                    texts = [expression_of(text) for text in take(row, "answer", list)]
+                except BadSample as error:
+                    builder.skip(f"{path}: row {index}", error, max(len(_list(row["answer"])), 1))
+                    continue
+                for number, text in enumerate(texts):
+                    builder.add(
+                        key=f"{split}.{group}.{number}",
+                        image_id=int(parts[2]),
+                        image=f"{parts[1]}.jpg",
+                        width=width,
+                        height=height,
+                        expression=text,
+                        group=group,
+                        source=self.data.source,
+                        **vars(found),
+                    )
+                group += 1
+        return builder.table()
+
+
+def _embedded_size(image: Any) -> tuple[int, int]:
+    content = image.get("bytes") if isinstance(image, dict) else None
+    if not isinstance(content, bytes):
+        raise BadSample("row without an image", type(content).__name__)
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            return check_size(*opened.size)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadSample("embedded image that is no image", " ".join(str(error).split())) from None
+
+
 def _schema(path: Path) -> list[str]:
-    return _parquet(path, lambda: pa.parquet.read_schema(path).names)
+    try:
+        return pa.parquet.read_schema(path).names
+    except PARQUET_ERRORS as error:
+        raise _damaged(path, error) from None
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    return _parquet(path, lambda: pa.parquet.read_table(path, columns=COLUMNS).to_pylist())
+    return _rows(path, COLUMNS)
 
 
-def _parquet(path: Path, read: Callable[[], _T]) -> _T:
+def _rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
     try:
-        return read()
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())[:200]})") from None
+        return pa.parquet.read_table(path, columns=columns).to_pylist()
+    except PARQUET_ERRORS as error:
+        raise _damaged(path, error) from None
+
+
+PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError)
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())[:200]})")
 
 
 def _list(value: Any) -> list[Any]:

@@ -26,6 +26,8 @@ class Files:
         transvg: folder and stem of ``<stem>/<stem>_<split>.pth`` in the TransVG layout.
         mdetr: stems of ``<stem>_<split>.json`` in the MDETR layout.
         hub: folders of the parquet files published as jxu124/<name>.
+        lmms: folders of the parquet files published as lmms-lab/<name>.
+        lmms_mixed: splits of the latter that mix the split with another author's.
         entities: whether the original release of Flickr30k Entities is one of the layouts.
         vglaw: stem of ``<stem>.pkl`` in the VG-LAW layout.
         minigpt: stems of ``<stem>_<split>.json`` in the MiniGPT-v2 evaluation layout, and of Qwen-VL's ``.jsonl``.
@@ -37,6 +39,8 @@ class Files:
     transvg: tuple[str, ...] = ()
     mdetr: tuple[str, ...] = ()
     hub: tuple[str, ...] = ()
+    lmms: tuple[str, ...] = ()
+    lmms_mixed: tuple[str, ...] = ()
     entities: bool = False
     vglaw: tuple[str, ...] = ()
     minigpt: tuple[str, ...] = ()

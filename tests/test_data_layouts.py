@@ -1,12 +1,15 @@
 """The same expressions come out of every layout, with the values that were written in; damaged files get one line."""
 
 import copy
+import io
 import json
 import pickle
 import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -21,7 +24,8 @@ from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
 from vgbench.datasets.refcocos import RefCOCOS
 from vgbench.datasets.vg import VisualGenome, evaluation_images
 from vgbench.errors import UserError
-from vgbench.statistics import Leakage, leakage, statistics, without_images
+from vgbench.statistics import Leakage, figure, leakage, statistics, without_images
+from vgbench.statistics import text as statistics_text
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "real"
 
@@ -727,6 +731,18 @@ def test_statistics():
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real annotation files here")
+def test_real_statistics(tmp_path):
+    data = RefCOCO(REAL / "minigpt4_refcoco_eval", cache_dir=tmp_path)
+    found = {split: statistics(data.load(split)) for split in ("val", "testA", "testB")}
+    assert [round(s.words, 2) for s in found.values()] == [3.57, 3.43, 3.63]
+    assert [s.duplicates for s in found.values()] == [566, 308, 301]
+    assert [s.ambiguous for s in found.values()] == [3, 1, 9]
+    assert "10,834" in statistics_text(found)
+    figure(found, tmp_path / "figures" / "refcoco.png")
+    assert Image.open(tmp_path / "figures" / "refcoco.png").size == (1350, 525)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real annotation files here")
 def test_real_leakage_between_refcocog_and_refcoco(tmp_path):
     names = (REAL / "pseudoq_train_images" / "gref_umd_train_imagelist.txt").read_text().split()
     train = table_of([(int(number), "x") for name in names if (number := name.split("_")[-1].partition(".")[0])])
@@ -861,6 +877,31 @@ def vglaw_items():
     return {"index": 0, "items": {"val": [entry, {**entry, "ref_id": 4}]}}
 
 
+def test_lmms_lab_files(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(buffer, "PNG")
+    row = {
+        "question_id": "1",
+        "image": {"bytes": buffer.getvalue(), "path": None},
+        "answer": ["the mug", "mug"],
+        "bbox": [1.5, 2.0, 10.0, 10.25],
+        "segmentation": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        "iscrowd": 0,
+        "file_name": "COCO_train2014_000000000101_55.jpg",
+    }
+    for split in ("val", "test"):
+        (tmp_path / "RefCOCOg" / "data").mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pylist([row, {**row, "file_name": "../x.jpg"}])
+        pq.write_table(table, tmp_path / "RefCOCOg" / "data" / f"{split}-00000-of-00001.parquet")
+    table = open_set(RefCOCOg, tmp_path, on_bad_sample="skip").load("test")
+    assert [row.expression for row in table] == ["the mug", "mug"] and sum(table.info["skipped"].values()) == 2
+    first = table.row(0)
+    assert (first.image, first.width, first.height, first.ann_ids) == (image_name(101), 64, 48, (55,))
+    assert first.boxes.tolist() == [[1.5, 2, 11.5, 12.25]]
+    with pytest.raises(UserError, match="mixes splits of two authors"):
+        open_set(RefCOCOg, tmp_path).load("val")
+
+
 def write_entities(root):
     for folder in ("Sentences", "Annotations"):
         (root / "flickr30k_entities" / folder).mkdir(parents=True)
@@ -929,20 +970,20 @@ def test_mdetr_phrases_of_flickr(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("layout", ["refer", "seqtr", "mdetr", "hub"])
+@pytest.mark.parametrize("layout", ["refer", "refer_json", "seqtr", "mdetr", "hub"])
 def test_conversion_keeps_single_target_sets(tmp_path, layout):
     source = open_set(RefCOCO, write_refer(tmp_path / "a"))
     tables = {split: source.load(split) for split in RefCOCO.splits}
     files = convert(tables, layout, tmp_path / "b", "refcoco")
     assert all(path.is_file() for path in files)
-    again = open_set(RefCOCO, tmp_path / "b", layout=layout)
+    again = open_set(RefCOCO, tmp_path / "b", layout=layout.removesuffix("_json"))
     for split, table in tables.items():
         found = again.load(split)
         assert [(r.expression, r.masks, r.boxes.tolist()) for r in found] == [
             (r.expression, r.masks, r.boxes.tolist()) for r in table
         ]
         assert len(np.unique(found.column("group"))) == len(np.unique(table.column("group"))) or layout == "seqtr"
-        if layout in ("refer", "hub"):
+        if layout not in ("seqtr", "mdetr"):
             assert [(r.key, r.ann_ids) for r in found] == [(r.key, r.ann_ids) for r in table]
 
 

@@ -191,6 +191,11 @@ def _refer(tables: Tables, name: str, split_by: str) -> Files:
     yield (f"{name}/grefs({split_by}).json" if multi else f"{name}/refs({split_by}).p"), refs
 
 
+def _refer_json(tables: Tables, name: str, split_by: str) -> Files:
+    for path, content in _refer(tables, name, split_by):
+        yield str(Path(path).with_suffix(".json")), content
+
+
 def _seqtr(tables: Tables, name: str, split_by: str) -> Files:
     content: dict[str, list[dict[str, Any]]] = {}
     multi = any(table.info["task"] == "grec" for table in tables.values())
@@ -300,6 +305,7 @@ def _parquet(tables: Tables, name: str, split_by: str) -> Files:
 WRITERS: dict[str, Callable[[Tables, str, str], Files]] = {
     "parquet": _parquet,
     "refer": _refer,
+    "refer_json": _refer_json,
     "seqtr": _seqtr,
     "mdetr": _mdetr,
     "coco": _coco,
@@ -307,6 +313,7 @@ WRITERS: dict[str, Callable[[Tables, str, str], Files]] = {
 }
 """Layout -> function giving (file name, content) pairs.
 
-``parquet`` is the annotation table itself; ``coco`` is detection-style COCO JSON plus a list ``expressions`` of
-{id, image_id, caption, annotation_ids}; the others are what :mod:`vgbench.datasets` reads under the same keys.
+``parquet`` is the annotation table itself; ``refer_json`` is ``refer`` with JSON in place of the pickle; ``coco`` is
+detection-style COCO JSON plus a list ``expressions`` of {id, image_id, caption, annotation_ids}; the others are what
+:mod:`vgbench.datasets` reads under the same keys.
 """

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+from tabulate import tabulate
 
 from vgbench.table import AnnotationTable
 
-__all__ = ["Leakage", "Statistics", "leakage", "statistics"]
+__all__ = ["Leakage", "Statistics", "figure", "leakage", "statistics", "text", "without_images"]
 
 LOCATION = re.compile(
     r"\b(left|right|top|bottom|middle|center|centre|front|back|behind|upper|lower|above|below|closest|nearest|farthest"
@@ -89,6 +91,45 @@ def statistics(table: AnnotationTable) -> Statistics:
         length=dict(sorted(lengths.items())),
         common=tuple(vocabulary.most_common(20)),
     )
+
+
+def text(splits: Mapping[str, Statistics]) -> str:
+    """A table with one column per split."""
+    rows: list[list[str]] = []
+
+    def add(label: str, value: Callable[[Statistics], str]) -> None:
+        rows.append([label, *map(value, splits.values())])
+
+    add("images", lambda s: f"{s.images:,}")
+    add("expressions", lambda s: f"{s.expressions:,}")
+    add("words per expression", lambda s: f"{s.words:.2f}")
+    add("different words", lambda s: f"{s.vocabulary:,}")
+    add("with a location word", lambda s: f"{s.location:.1%}")
+    add("targets", lambda s: ", ".join(f"{number}: {count:,}" for number, count in s.targets.items()))
+    add("others of the category", lambda s: "-" if s.same_category is None else f"{s.same_category:.2f}")
+    add("box area, 5 / 50 / 95 %", lambda s: " / ".join(f"{s.area[i]:.1%}" for i in (0, 2, 4)) if s.area else "-")
+    add("duplicates", lambda s: f"{s.duplicates:,}")
+    add("same text, other target", lambda s: f"{s.ambiguous:,}")
+    add("most frequent words", lambda s: " ".join(word for word, _ in s.common[:6]))
+    return tabulate(rows, headers=["", *splits], disable_numparse=True)
+
+
+def figure(splits: Mapping[str, Statistics], path: Path) -> None:
+    """Distribution of words per expression and quantiles of the box area, one line per split, as an image file."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(9, 3.5), layout="constrained")
+    words, areas = drawing.subplots(1, 2)
+    for name, found in splits.items():
+        share = np.array(list(found.length.values())) / max(found.expressions, 1)
+        words.plot(list(found.length), share, label=name)
+        if found.area:
+            areas.plot([5, 25, 50, 75, 95], found.area, marker="o", label=name)
+    words.set(xlabel="words per expression", ylabel="share of expressions", xlim=(0, None), ylim=(0, None))
+    areas.set(xlabel="quantile in %", ylabel="box area / image area", ylim=(0, None))
+    words.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(path, dpi=150)
 
 
 @dataclass(frozen=True)
