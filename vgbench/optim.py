@@ -59,6 +59,18 @@ class WarmupCosine:
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+class FusedAdam(torch.optim.Adam):
+    """Adam in one pass over the parameters (on CPU several times faster), with clipping under mixed precision.
+
+    A fused optimiser would undo the loss scaling inside its step and therefore refuses gradient clipping; here the
+    scaler does it before, as for any other optimiser.
+    """
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        super().__init__(params, fused=True, **options)
+        self._step_supports_amp_scaling = False
+
+
 def build_optimizer(
     groups: Sequence[Mapping[str, Any]], factory: Callable[..., torch.optim.Optimizer]
 ) -> torch.optim.Optimizer:

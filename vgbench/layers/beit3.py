@@ -90,7 +90,7 @@ class Layer(nn.Module):
         experts: dict[str, Expert] = {name: getattr(self, name) for name in streams}
         qkv = [experts[name].project_qkv(x) for name, x in streams.items()]
         joint = torch.cat(qkv, dim=1) if len(qkv) > 1 else qkv[0]
-        query, key, value = joint.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in joint.chunk(3, dim=-1))
         if mask is not None:
             mask = mask.to(query.dtype)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)

@@ -63,10 +63,8 @@ def run_steps(
 ) -> dict[str, Tensor]:
     """Three steps of the official recipe, and every epoch's learning rate of every shipped schedule."""
     spec, recipe = case.spec, case.spec["recipe"]
-    chosen = recipe["optimizer"]
-    factory = functools.partial(
-        getattr(torch.optim, chosen["type"]), **{key: value for key, value in chosen.items() if key != "type"}
-    )
+    options = dict(recipe["optimizer"])
+    factory = functools.partial({"Adam": optim.FusedAdam}[options.pop("type")], **options)
     optimizer = optim.build_optimizer(method.param_groups(recipe["lr"]["rest"]), factory)
     schedule = _schedule(recipe["schedule"])
     per_epoch = spec["procedure"]["iterations_per_epoch"]

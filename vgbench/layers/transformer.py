@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Literal
 
@@ -131,13 +132,11 @@ class QueryGenerator(nn.Module):
         super().__init__()
         self.pooling = pooling
         self.query_embed = nn.Parameter(torch.empty(queries, width).normal_())
-        self.layers = nn.ModuleList([DecoderLayer(width, heads, ffn_width, dropout) for _ in range(layers)])
-        self.norm = nn.LayerNorm(width)
         # The authors' code starts all attentions as copies of one, and all layers as copies of one.
-        first = self.layers[0]
+        first = DecoderLayer(width, heads, ffn_width, dropout)
         first.cross_attn.load_state_dict(first.self_attn.state_dict())
-        for layer in self.layers[1:]:
-            layer.load_state_dict(first.state_dict())
+        self.layers = nn.ModuleList([first, *(copy.deepcopy(first) for _ in range(layers - 1))])
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, text: Tensor, pad: Tensor) -> tuple[Tensor, Tensor]:
         """text [B, L, D] and pad [B, L] bool (True = padding) -> queries [B, Q, D] and pooled text [B, D]."""
