@@ -265,6 +265,25 @@ def test_no_target_marks(tmp_path, none):
     assert rows[0].ann_ids == (12, 11) and rows[1].masks == () and rows[2].ann_ids == (31,)
 
 
+def test_refclef_ids_and_masks(tmp_path):
+    """ReferIt objects have text ids ("8756_2") and lists of RLEs."""
+    record = {"id": "101_2", "image_id": 101, "bbox": [0, 0, 64, 10], "category_id": 1, "iscrowd": 0}
+    counts = [10, 38] * 64  # the upper ten rows
+    counts = [0, *counts]
+    content = {
+        "images": [{"id": 101, "file_name": "101.jpg", "width": 64, "height": 48}],
+        "annotations": [{**record, "segmentation": [{"size": [48, 64], "counts": counts}]}],
+        "categories": [{"id": 1, "name": "sky"}],
+    }
+    dump(tmp_path / "refclef" / "instances.json", content)
+    refs = refs_as_dicts([("test", [11], ["sky"])], lambda anns: "101_2")
+    (tmp_path / "refclef" / "refs(berkeley).p").write_bytes(python2_pickle(refs))
+    row = open_set(ReferIt, tmp_path).load("test").row(0)
+    assert (row.image, row.source, row.ann_ids, row.categories) == ("101.jpg", "saiaprtc12", (), ("sky",))
+    mask = coco_mask.decode(row.masks[0])
+    assert mask[:10].all() and not mask[10:].any()
+
+
 def test_splits_are_matched_exactly(tmp_path):
     write_refer(tmp_path, [("testA", [11], ["a"]), ("train", [12], ["b"])], name="refs(google).p")
     data = open_set(RefCOCO, tmp_path, split_by="google")
@@ -686,9 +705,10 @@ def test_verify_accepts_what_is_as_published(tmp_path):
     ]
     dump(tmp_path / "refcocos_test.json", rows)
     put_images(tmp_path / "val2017", lambda i: f"{i:012d}.jpg", dict.fromkeys(range(506), (4, 4)))
-    report = open_set(RefCOCOS, tmp_path).verify()
+    steps = []
+    report = open_set(RefCOCOS, tmp_path).verify(progress=lambda done, total: steps.append((done, total)))
     assert report.ok, report.lines()
-    assert report.checked_images == 506
+    assert report.checked_images == 506 and steps[-1] == (506, 506)
 
 
 def table_of(rows, source="coco"):

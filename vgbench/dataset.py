@@ -629,12 +629,18 @@ class GroundingData(ABC):
 
     # ---- verification
 
-    def verify(self, decode: bool = False, splits: str | Sequence[str] | None = None) -> Report:
+    def verify(
+        self,
+        decode: bool = False,
+        splits: str | Sequence[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Report:
         """Compare what is on disk with what was published, and check every sample, image and mask.
 
         Args:
             decode: decode every image instead of reading its header only.
             splits: see :meth:`parse_splits`; splits without files are reported, not raised.
+            progress: called with (images looked at, all images) now and then.
         """
         report = Report(self.name, self.title, str(self.data_root), str(self.image_root or "none found"))
         images: dict[str, dict[str, tuple[int, int]]] = {}
@@ -654,7 +660,8 @@ class GroundingData(ABC):
                 sizes = zip(table.column("width").tolist(), table.column("height").tolist(), strict=True)
                 images[split] = dict(zip(table.column("image").tolist(), sizes, strict=True))
         _check_shared(report, images, self.disjoint)
-        _check_images(report, self, {name: size for part in images.values() for name, size in part.items()}, decode)
+        sizes_of_all = {name: size for part in images.values() for name, size in part.items()}
+        _check_images(report, self, sizes_of_all, decode, progress)
         return report
 
 
@@ -850,7 +857,13 @@ def _check_shared(report: Report, images: dict[str, dict[str, tuple[int, int]]],
                 (report.problems if disjoint else report.notes).append(line)
 
 
-def _check_images(report: Report, data: GroundingData, sizes: dict[str, tuple[int, int]], decode: bool) -> None:
+def _check_images(
+    report: Report,
+    data: GroundingData,
+    sizes: dict[str, tuple[int, int]],
+    decode: bool,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     from PIL import Image
 
     def check(item: tuple[str, tuple[int, int]]) -> tuple[str, str | None]:
@@ -868,12 +881,12 @@ def _check_images(report: Report, data: GroundingData, sizes: dict[str, tuple[in
             return name, f"{path}: not a readable image ({error})"
         return name, ""
 
+    results: list[tuple[str, str | None]] = []
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:  # PIL decodes without the GIL
-        results = (
-            list(pool.map(check, sorted(sizes.items())))
-            if data.image_root
-            else [(name, None) for name in sorted(sizes)]
-        )
+        for result in pool.map(check, sorted(sizes.items())):
+            results.append(result)
+            if progress is not None and (len(results) % 100 == 0 or len(results) == len(sizes)):
+                progress(len(results), len(sizes))
     report.missing_images = [name for name, problem in results if problem is None]
     report.checked_images = sum(problem is not None for _, problem in results)
     wrong = [problem for _, problem in results if problem]
