@@ -8,7 +8,8 @@ import torch
 from PIL import Image as PILImage
 
 from vgbench.errors import UserError
-from vgbench.methods.resvg.priors import ClipEncoder, DiffusionGenerator, load_priors, make_priors
+from vgbench.methods.resvg.priors import ClipEncoder, DiffusionGenerator, load_priors, make_priors, prompt_seed
+from vgbench.methods.resvg.sketch import SketchGenerator, ThumbnailEncoder, described
 from vgbench.table import AnnotationTable
 
 TEXTS = ["The red ball", "left cup", "the red ball", "big dog", "second left cup"]
@@ -207,3 +208,28 @@ def test_diffusers_is_an_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(UserError, match=r'pip install "vgbench\[priors\]"'):
         DiffusionGenerator(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Small red ball", {"size": "small", "colour": "red", "shape": "circle"}),
+        ("the violet star with dots left of the big ring", {"colour": "purple", "shape": "star", "texture": "dotted"}),
+        ("left blue object", {"colour": "blue"}),
+        ("something else", {}),
+    ],
+)
+def test_what_is_sketched(text, expected):
+    assert described(text) == expected
+
+
+def test_sketches_show_what_is_said(tmp_path):
+    file = tmp_path / "priors.parquet"
+    texts = ["red circle", "big red ball on the left", "white circle", "striped green star"]
+    make_priors(texts, file, SketchGenerator(), ThumbnailEncoder(), batch_size=3)
+    priors = load_priors(file, table(texts))
+    middle = {key: value.view(4, 4, 3)[1:3, 1:3].mean((0, 1)) for key, value in priors.items()}
+    assert middle["k0"][0] > middle["k0"][1:].max() + 0.3 and middle["k1"][0] > middle["k1"][1:].max() + 0.3
+    assert middle["k2"].min() > 0.0 and middle["k3"].argmax() == 1
+    again = ThumbnailEncoder()(SketchGenerator()(["red circle"], [prompt_seed("red circle")]))
+    assert torch.equal(again[0], priors["k0"])
