@@ -405,7 +405,7 @@ def test_reduced_precision_keeps_the_maps_in_float32() -> None:
     for name in ("cross_attention_map", "cross_attention_grad", "gradcam_normalised", "sim_i2t", "total"):
         assert rough[name].dtype == torch.float32, name
     for name in ("total", "gcam_masked", "ita"):
-        assert math.isclose(float(rough[name]), float(exact[name]), rel_tol=0.05), name
+        assert math.isclose(rough[name].item(), exact[name].item(), rel_tol=0.05), name
 
 
 def test_batch_too_large_for_the_queue_or_too_small_for_negatives() -> None:

@@ -1,4 +1,4 @@
-"""Visual Genome readers: AMC's training lists and the region descriptions."""
+"""The reader of AMC's training lists."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from vgbench.datasets.amc_vg import AMCVisualGenome, VisualGenomeRegions
-from vgbench.datasets.mixed import evaluation_images
+from vgbench.datasets.amc_vg import AMCVisualGenome
+from vgbench.datasets.vg import evaluation_images
 from vgbench.errors import UserError
 
 LEAKED = min(evaluation_images())
@@ -92,27 +92,3 @@ def test_bad_entries_are_named_or_counted(entry: dict[str, Any], reason: str, li
     assert "vg_attributes_spatial.json: [0]" in str(error.value)
     table = AMCVisualGenome(lists, cache_dir=tmp_path / "cache", on_bad_sample="skip").load("train")
     assert len(table) == 4 and sum(table.info["skipped"].values()) == 1
-
-
-def test_regions(tmp_path: Path) -> None:
-    region = {"region_id": 11, "image_id": 2, "phrase": "the sky", "x": 4, "y": 5, "width": 10, "height": 20}
-    empty = {**region, "region_id": 12, "width": 0}
-    leaked = {**region, "region_id": 13, "image_id": 7}
-    regions = [{"id": 2, "regions": [region, empty]}, {"id": 7, "regions": [leaked]}]
-    write(tmp_path / "region_descriptions.json", regions)
-    options: dict[str, Any] = {"cache_dir": tmp_path / "cache", "on_bad_sample": "skip"}
-    with pytest.raises(UserError, match="image_data"):
-        VisualGenomeRegions(tmp_path, **options).load("train")
-    write(tmp_path / "image_data.json", image_data())
-    table = VisualGenomeRegions(tmp_path, **options).load("train")
-    assert [row.key for row in table] == ["vg.11", "vg.13"]
-    row = table.row(0)
-    assert (row.image, row.width, row.expression, row.boxes.tolist()) == (
-        "VG_100K_2/2.jpg",
-        80,
-        "the sky",
-        [[4, 5, 14, 25]],
-    )
-    assert table.info["skipped"] == {"box without area": 1}
-    kept = VisualGenomeRegions(tmp_path, exclude_eval_images=True, **options).load("train")
-    assert [row.key for row in kept] == ["vg.11"]

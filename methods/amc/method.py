@@ -374,7 +374,7 @@ class AMC(GroundingMethod):
             text_embeds = network.text_encoder.text(text_ids, text_pad)
         with torch.enable_grad():
             fusion, attention = network.text_encoder.fuse(
-                text_embeds, text_pad, image_embeds, index=image_index, keep=self.gradcam_layer, leaf=True
+                text_embeds, text_pad, image_embeds, index=image_index, keep=self.gradcam_layer, cut=True
             )
             logits = network.match(fusion)
             (gradient,) = torch.autograd.grad(logits[:, 1].sum(), attention)

@@ -88,7 +88,7 @@ class VisionEncoder(VisionTransformer):
         return self.norm(tokens)
 
     def with_attention(self, image: Tensor, index: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """As :meth:`forward`, with the attention map of one block as the leaf of the graph.
+        """As :meth:`forward`, with the attention map of one block as the beginning of the graph.
 
         Args:
             image: [I, 3, H, W].
@@ -165,7 +165,7 @@ class Attention(nn.Module):
         pad: Tensor | None = None,
         index: Tensor | None = None,
         explicit: bool = False,
-        leaf: bool = False,
+        cut: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """
         Args:
@@ -174,7 +174,7 @@ class Attention(nn.Module):
             pad: [S, M] bool, True = not attended to.
             index: [B] int64, the row of ``source`` that each query row attends to; None: S = B, row by row.
             explicit: softmax in plain operations and float32, which can be differentiated twice.
-            leaf: make the probabilities a leaf of the graph (explicit only).
+            cut: detach the probabilities from what they come from (explicit only).
 
         Returns:
             hidden [B, L, D] and, if ``explicit``, the probabilities before dropout [B, heads, L, M] float32.
@@ -193,8 +193,9 @@ class Attention(nn.Module):
                 if visible is not None:
                     scores = scores.masked_fill(~visible, -10000.0)
                 probabilities = scores.softmax(-1)
-                if leaf:
-                    probabilities = probabilities.detach().requires_grad_()
+                if cut:
+                    # not a leaf itself: torch's module tracker (FLOP counting) takes no leaf as a module's output
+                    probabilities = probabilities.detach().requires_grad_().clone()
                 context = F.dropout(probabilities, dropout, self.training) @ value.float()
         else:
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
@@ -347,7 +348,7 @@ class TextEncoder(nn.Module):
         image: Tensor,
         index: Tensor | None = None,
         keep: int | None = None,
-        leaf: bool = False,
+        cut: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """The fusion layers.
 
@@ -358,7 +359,7 @@ class TextEncoder(nn.Module):
             index: [B] int64, the image of each text; None: I = B, row by row.
             keep: number of the layer (counted over all layers) whose cross-attention map A is returned, with every
                 later operation twice differentiable.
-            leaf: A is a leaf: gradients to A only, not through it.
+            cut: gradients reach A, but do not go through it.
 
         Returns:
             hidden [B, L, D] and A [B, heads, L, 1 + N] float32 before dropout, or None.
@@ -369,7 +370,7 @@ class TextEncoder(nn.Module):
             explicit = keep is not None and number >= keep
             hidden, _ = layer.attention(hidden, hidden, pad, explicit=explicit and number != keep)
             hidden, probabilities = layer.crossattention(
-                hidden, image, index=index, explicit=explicit, leaf=leaf and number == keep
+                hidden, image, index=index, explicit=explicit, cut=cut and number == keep
             )
             if number == keep:
                 kept = probabilities
