@@ -11,25 +11,32 @@ import contextlib
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
-from pycocotools import mask as coco_mask
+from PIL import Image
 
+from vgbench.checks import (
+    BadSample,
+    check_box,
+    check_mask,
+    check_name,
+    check_size,
+    check_text,
+    read_json,
+    take,
+)
 from vgbench.errors import UserError
 from vgbench.table import SCHEMA, AnnotationTable
+from vgbench.verification import Counts, Report, SplitReport, check_images, check_shared, check_table, count_split
 
 __all__ = [
     "BadSample",
@@ -49,203 +56,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-MAX_SIDE = 65_535  # pixels; no photograph is larger, and mask code allocates by these numbers
 MISSING_IMAGE = "image file is missing and the annotations do not tell its size"
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Published size of a split; None: not published, or publications disagree."""
-
-    images: int | None = None
-    refs: int | None = None
-    expressions: int | None = None
-
-
-class BadSample(Exception):
-    """One sample that cannot be used: ``reason`` is what it is counted under, ``detail`` names key and value."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason} ({detail})" if detail else reason)
-        self.reason = reason
-
-
-# --------------------------------------------------------------------------------------------- reading untrusted files
-
-
-def read_json(path: Path) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        UserError: if it cannot be read, is not UTF-8 or is not JSON (truncated: with line and column).
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); download it again") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); the file is damaged or truncated") from None
-
-
-def take(record: Any, key: str, kind: type[_T] | tuple[type, ...]) -> Any:
-    """``record[key]`` if it has the right type; bools are not numbers, and floats without fraction count as int.
-
-    Raises:
-        BadSample: if ``record`` is no object, has no such key, or the value has another type or is not finite.
-    """
-    if not isinstance(record, Mapping):
-        raise BadSample("not an object", f"{type(record).__name__} instead of an object with {key!r}")
-    if key not in record:
-        raise BadSample(f"no key {key!r}", f"there are {', '.join(map(str, list(record)[:12]))}")
-    value = record[key]
-    if kind is int:
-        return _integer(value, key)
-    if isinstance(value, bool) or not isinstance(value, kind):
-        wanted = kind.__name__ if isinstance(kind, type) else " or ".join(item.__name__ for item in kind)
-        raise BadSample(f"wrong type of {key!r}", f"{type(value).__name__} instead of {wanted}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise BadSample(f"{key!r} is not finite", str(value))
-    return value
-
-
-def _integer(value: Any, key: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1 or abs(value) >= 2**63:
-        raise BadSample(f"{key!r} is not an integer", repr(value)[:40])
-    return int(value)
-
-
-def check_box(
-    box: Any, width: int, height: int, form: Literal["xywh", "xyxy"] = "xywh", key: str = "bbox"
-) -> list[float]:
-    """Four finite numbers -> xyxy pixels as annotated (unclipped).
-
-    Raises:
-        BadSample: if it is no box, has no area, or lies entirely outside the image.
-    """
-    if isinstance(box, np.ndarray):
-        box = box.tolist()
-    if not isinstance(box, (list, tuple)) or len(box) != 4:
-        raise BadSample(f"{key!r} is not a list of four numbers", repr(box)[:80])
-    if any(isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in box):
-        raise BadSample(f"{key!r} has a value that is not a finite number", repr(box)[:80])
-    x1, y1, x2, y2 = (float(v) for v in box)
-    if form == "xywh":
-        x2, y2 = x1 + x2, y1 + y2
-    if x2 <= x1 or y2 <= y1:
-        raise BadSample("box without area", f"{key} {list(box)}")
-    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
-        raise BadSample("box outside the image", f"{key} {list(box)}, image {width} x {height}")
-    return [x1, y1, x2, y2]
-
-
-def check_size(width: int, height: int) -> tuple[int, int]:
-    """Raises BadSample unless both are in 1..65535."""
-    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
-        raise BadSample("impossible image size", f"width {width}, height {height}")
-    return width, height
-
-
-def check_name(name: str) -> str:
-    """A relative path that stays below the image root.
-
-    Raises:
-        BadSample: if it is empty, absolute, climbs with ``..`` or holds characters that no file name has.
-    """
-    if not name or "\0" in name or "\\" in name or name.startswith("/") or ".." in PurePosixPath(name).parts:
-        raise BadSample("image name leaves the image folder", repr(name)[:80])
-    return check_text(name)
-
-
-def check_text(text: str) -> str:
-    """Raises BadSample if the text cannot be written as UTF-8 (lone surrogates)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise BadSample("text that is not valid Unicode", ascii(text)[:80]) from None
-    return text
-
-
-def check_mask(segmentation: Any, width: int, height: int) -> tuple[str, int] | None:
-    """COCO segmentation -> (compressed RLE counts, number of polygons; 0 = it was an RLE), None if there is none.
-
-    Polygons of fewer than three points are left out; the others are united (the original ``getMask`` adds them).
-    RLE dictionaries may be compressed or not; a list of RLEs is united as well.
-
-    Raises:
-        BadSample: if it is neither, has wrong numbers, or is of another size than the image.
-    """
-    if segmentation is None or segmentation == []:
-        return None
-    if isinstance(segmentation, Mapping):
-        return _check_rle(segmentation, width, height), 0
-    if not isinstance(segmentation, list):
-        raise BadSample("segmentation is neither polygons nor RLE", type(segmentation).__name__)
-    if all(isinstance(part, Mapping) for part in segmentation):
-        parts: list[Any] = [
-            {"size": [height, width], "counts": _check_rle(part, width, height)} for part in segmentation
-        ]
-        return _text(coco_mask.merge(parts)["counts"]), 0
-    limit = 16 * max(width, height)  # the rasteriser allocates by edge length
-    if any(not isinstance(polygon, list) or len(polygon) % 2 for polygon in segmentation):
-        raise BadSample("polygon that is no list of x, y pairs", repr(segmentation)[:80])
-    segmentation = [polygon for polygon in segmentation if len(polygon) >= 6]  # fewer than three points: no area
-    if not segmentation:
-        return None
-    for polygon in segmentation:
-        for value in polygon:
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not -limit <= value <= limit:
-                raise BadSample("polygon with an impossible coordinate", repr(value)[:40])
-    united = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    return _text(united["counts"]), len(segmentation)
-
-
-def _text(counts: Any) -> str:
-    return counts.decode("ascii") if isinstance(counts, bytes) else counts
-
-
-def _check_rle(rle: Mapping[str, Any], width: int, height: int) -> str:
-    size, counts = rle.get("size"), rle.get("counts")
-    if isinstance(size, tuple):
-        size = list(size)
-    if size != [height, width]:
-        raise BadSample("RLE of another size than the image", f"{size!r}, image [{height}, {width}]")
-    runs: Any = _runs(counts) if isinstance(counts, (str, bytes)) else counts
-    if (
-        not isinstance(runs, list)
-        or any(isinstance(run, bool) or not isinstance(run, int) or run < 0 for run in runs)
-        or sum(runs) != width * height
-    ):
-        raise BadSample("RLE whose runs do not fill the image")
-    if isinstance(counts, (str, bytes)):
-        return _text(counts)
-    return _text(coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"])
-
-
-def _runs(counts: str | bytes) -> list[int]:
-    """Decode COCO's compressed counts in Python: the C decoder trusts its input, and files are not trusted."""
-    data = counts.encode("latin-1", "replace") if isinstance(counts, str) else counts
-    runs: list[int] = []
-    value = shift = 0
-    for byte in data:
-        chunk = byte - 48
-        if not 0 <= chunk < 64 or shift > 60:
-            raise BadSample("RLE with a character that no RLE has", repr(chr(byte)))
-        value |= (chunk & 31) << shift
-        shift += 5
-        if not chunk & 32:
-            if chunk & 16:
-                value -= 1 << shift
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value = shift = 0
-    if shift:
-        raise BadSample("RLE that ends in the middle of a number")
-    return runs
-
-
-# ------------------------------------------------------------------------------------------------------------- building
 
 
 class TableBuilder:
@@ -616,8 +427,6 @@ class GroundingData(ABC):
         Raises:
             BadSample: if the file is missing or no image.
         """
-        from PIL import Image
-
         path = self.find_image(image)
         if path is None:
             raise BadSample(MISSING_IMAGE, f"{image} in {self.image_root or 'no image folder'}; set image_root=FOLDER")
@@ -653,15 +462,15 @@ class GroundingData(ABC):
                 except UserError as error:
                     report.problems.append(f"{split}: {error}")
                     continue
-                report.splits.append(_count(self, split, table))
+                report.splits.append(count_split(self.splits[split], split, table))
                 report.sources.update(table.info["sources"])
                 report.notes.extend(f"{split}: {note}" for key in ("warnings", "notes") for note in table.info[key])
-                report.problems.extend(_check_table(split, table))
+                report.problems.extend(check_table(split, table))
                 sizes = zip(table.column("width").tolist(), table.column("height").tolist(), strict=True)
                 images[split] = dict(zip(table.column("image").tolist(), sizes, strict=True))
-        _check_shared(report, images, self.disjoint)
+        check_shared(report, images, self.disjoint)
         sizes_of_all = {name: size for part in images.values() for name, size in part.items()}
-        _check_images(report, self, sizes_of_all, decode, progress)
+        check_images(report, self, sizes_of_all, decode, progress)
         return report
 
 
@@ -687,209 +496,3 @@ def folder_sha256(path: Path) -> str:
     for file in sorted(path.iterdir()):
         digest.update(f"{file.name}\0{file_sha256(file)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class SplitReport:
-    """Counts of one split beside the published ones; ``refs`` is None where the files do not tell."""
-
-    split: str
-    images: int
-    refs: int | None
-    expressions: int
-    no_target: int
-    published: Counts
-    duplicates: int  # expressions that repeat (image, boxes, text) of an earlier one; they count
-    masks: int  # expressions with a mask
-
-    def differences(self) -> list[str]:
-        pairs = [
-            ("images", self.images, self.published.images),
-            ("refs", self.refs, self.published.refs),
-            ("expressions", self.expressions, self.published.expressions),
-        ]
-        return [
-            f"{self.split}: {found:,} {what}, published {wanted:,} ({found - wanted:+,})"
-            for what, found, wanted in pairs
-            if found is not None and wanted is not None and found != wanted
-        ]
-
-
-@dataclass
-class Report:
-    """Result of :meth:`GroundingData.verify`.
-
-    Attributes:
-        splits: counts per split that could be read.
-        problems: what is wrong, one line each.
-        notes: what is worth knowing but not wrong.
-        missing_images: names of images that are not on disk.
-        checked_images: how many image files were opened.
-        sources: annotation file -> SHA-256.
-    """
-
-    name: str
-    title: str
-    data_root: str
-    image_root: str
-    splits: list[SplitReport] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    missing_images: list[str] = field(default_factory=list)
-    checked_images: int = 0
-    sources: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def differences(self) -> list[str]:
-        """Where counts are not the published ones."""
-        return [line for split in self.splits for line in split.differences()]
-
-    @property
-    def ok(self) -> bool:
-        """True if nothing is missing, nothing is wrong, and all counts are the published ones."""
-        return bool(self.splits) and not (self.problems or self.missing_images or self.differences)
-
-    def lines(self) -> list[str]:
-        """The report as text."""
-
-        def against(found: int | None, published: int | None) -> str:
-            text = "-" if found is None else f"{found:,}"
-            if published is None:
-                return text
-            return f"{text} (= published)" if found == published else f"{text} (published {published:,})"
-
-        lines = [f"{self.title} ({self.name})", f"annotations: {self.data_root}", f"images: {self.image_root}"]
-        header = ["split", "images", "refs", "expressions", "no target", "with mask", "duplicates"]
-        body = [
-            [
-                part.split,
-                against(part.images, part.published.images),
-                against(part.refs, part.published.refs),
-                against(part.expressions, part.published.expressions),
-                f"{part.no_target:,}",
-                f"{part.masks:,}",
-                f"{part.duplicates:,}",
-            ]
-            for part in self.splits
-        ]
-        widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
-        lines += [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in [header, *body]
-        ]
-        lines += [f"PROBLEM {line}" for line in self.problems]
-        lines += [f"COUNT {line}" for line in self.differences]
-        lines += [f"note: {line}" for line in self.notes]
-        if self.missing_images:
-            first = ", ".join(self.missing_images[:5])
-            more = ", ..." if len(self.missing_images) > 5 else ""
-            lines.append(f"MISSING {len(self.missing_images):,} image files: {first}{more}")
-        lines.append(f"images opened: {self.checked_images:,}")
-        lines += [f"sha256 {digest}  {name}" for name, digest in self.sources.items()]
-        counts = "counts differ from the published ones" if self.differences else "all counts are the published ones"
-        rest = f"{len(self.problems):,} problem(s), {len(self.missing_images):,} image(s) missing"
-        lines.append(f"{'OK' if self.ok else 'NOT OK'}: {counts}, {rest}")
-        return lines
-
-
-def _count(data: GroundingData, split: str, table: AnnotationTable) -> SplitReport:
-    columns = [table.arrow.column(name).to_pylist() for name in ("image_id", "boxes", "expression")]
-    seen = {(image, tuple(boxes), text) for image, boxes, text in zip(*columns, strict=True)}
-    refs = None
-    if table.info["group_unit"] == "ref":
-        refs = len(np.unique(table.column("group")))
-    elif table.arrow.column("ref_id").null_count == 0 and len(table):
-        refs = len(np.unique(table.column("ref_id")))
-    return SplitReport(
-        split=split,
-        images=len(np.unique(table.column("image"))),
-        refs=refs,
-        expressions=len(table),
-        no_target=sum(not boxes for boxes in columns[1]),
-        published=data.splits[split],
-        duplicates=len(table) - len(seen),
-        masks=sum(bool(masks) for masks in table.arrow.column("masks").to_pylist()),
-    )
-
-
-def _check_table(split: str, table: AnnotationTable) -> list[str]:
-    """Boxes against the image and against their masks; what was skipped or has a double id."""
-    problems = [
-        f"{split}: {count:,} expression(s) cannot be used: {table.info['skipped_examples'][reason]}"
-        for reason, count in table.info["skipped"].items()
-    ]
-    if table.info["duplicate_keys"]:
-        problems.append(f"{split}: {table.info['duplicate_keys']:,} expression(s) have an id that another one has")
-    leaving, apart, worst = 0, 0, ""
-    checked: set[tuple[int, tuple[float, ...]]] = set()
-    for row in table:
-        identity = (row.image_id, tuple(row.boxes.reshape(-1).tolist()))
-        if identity in checked or row.no_target:
-            continue
-        checked.add(identity)
-        size = np.array([row.width, row.height, row.width, row.height])
-        leaving += bool((row.boxes[:, :2] < -0.5).any() or (row.boxes > size + 0.5).any())  # two decimals are rounded
-        if row.masks:
-            around = coco_mask.toBbox(list(row.masks)).reshape(-1, 4)
-            around = np.concatenate([around[:, :2], around[:, :2] + around[:, 2:]], 1)
-            empty = np.array([polygons == 0 for polygons in row.polygons]) & (around[:, 2] <= around[:, 0])
-            low, high = np.maximum(around[:, :2], row.boxes[:, :2]), np.minimum(around[:, 2:], row.boxes[:, 2:])
-            inter = np.prod(np.maximum(high - low, 0), 1)
-            areas = [np.prod(b[:, 2:] - b[:, :2], 1) for b in (around, row.boxes)]
-            iou = inter / np.maximum(areas[0] + areas[1] - inter, 1e-9)
-            if bool(((iou <= 0.5) & ~empty).any()):
-                apart += 1
-                worst = worst or f"{row.key}, box IoU {float(iou.min()):.2f}"
-    if leaving:
-        problems.append(f"{split}: {leaving:,} target(s) have a box that leaves the image by more than half a pixel")
-    if apart:
-        problems.append(f"{split}: {apart:,} target(s) have a mask that does not fit the box (first: {worst})")
-    return problems
-
-
-def _check_shared(report: Report, images: dict[str, dict[str, tuple[int, int]]], disjoint: bool) -> None:
-    names = list(images)
-    for index, first in enumerate(names):
-        for second in names[index + 1 :]:
-            shared = len(images[first].keys() & images[second].keys())
-            if shared:
-                line = f"{first} and {second} share {shared:,} images"
-                (report.problems if disjoint else report.notes).append(line)
-
-
-def _check_images(
-    report: Report,
-    data: GroundingData,
-    sizes: dict[str, tuple[int, int]],
-    decode: bool,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    from PIL import Image
-
-    def check(item: tuple[str, tuple[int, int]]) -> tuple[str, str | None]:
-        name, size = item
-        path = data.find_image(name)
-        if path is None:
-            return name, None
-        try:
-            with Image.open(path) as image:
-                if image.size != size:
-                    return name, f"{path}: {image.width} x {image.height}, annotations say {size[0]} x {size[1]}"
-                if decode:
-                    image.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return name, f"{path}: not a readable image ({error})"
-        return name, ""
-
-    results: list[tuple[str, str | None]] = []
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:  # PIL decodes without the GIL
-        for result in pool.map(check, sorted(sizes.items())):
-            results.append(result)
-            if progress is not None and (len(results) % 100 == 0 or len(results) == len(sizes)):
-                progress(len(results), len(sizes))
-    report.missing_images = [name for name, problem in results if problem is None]
-    report.checked_images = sum(problem is not None for _, problem in results)
-    wrong = [problem for _, problem in results if problem]
-    report.problems.extend(wrong[:10])
-    if len(wrong) > 10:
-        report.problems.append(f"... and {len(wrong) - 10:,} more images")
