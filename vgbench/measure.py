@@ -68,6 +68,16 @@ def synthetic_batch(method: GroundingMethod, size: int, image: tuple[int, int] =
 def forward_flops(method: GroundingMethod, batch: Batch) -> float:
     """FLOPs of ``predict`` per sample (a multiply-add counts as two), as torch's counter sees them."""
     method.eval()
-    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(method.requires_grad_at_inference):
-        method.predict(batch)
+    # torch's counter wants a grad_fn of every module input that requires a gradient; a view of a parameter that is
+    # taken without gradients requires one and has none
+    wanted = method.requires_grad_at_inference
+    parameters = [] if wanted else [parameter for parameter in method.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(wanted):
+            method.predict(batch)
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
     return counter.get_total_flops() / len(batch)
