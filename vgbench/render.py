@@ -26,6 +26,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from vgbench.errors import UserError
+from vgbench.leaderboard import HEADLINE
 from vgbench.method import GroundingMethod, Prediction
 from vgbench.metrics import Pairs, make_metric
 from vgbench.predictions import Predictions, read_predictions
@@ -35,6 +36,7 @@ from vgbench.table import AnnotationTable, Row
 TRUTH = (0, 114, 178)
 PREDICTED = ((230, 159, 0), (204, 121, 167), (240, 228, 66), (213, 94, 0))
 _INK, _PAPER, _MUTED = (20, 20, 20), (255, 255, 255), (90, 90, 90)
+SHOWN = frozenset({"miou", *(metric for shown in HEADLINE.values() for metric in shown)})  # curves of validation
 _KEPT = 0.7  # GREC's threshold: of several boxes, those with a higher score are the answer
 
 Pixels = Image.Image | np.ndarray | Tensor
@@ -429,6 +431,8 @@ def curves(log: Path, out: Path) -> None:
     series = read_curves(log)
     losses = {name[6:]: points for name, points in series.items() if name.startswith("train/") and points}
     metrics = {name[4:]: points for name, points in series.items() if name.startswith("val/") and points}
+    chosen = {name: points for name, points in metrics.items() if name.rpartition("/")[2] in SHOWN}
+    metrics = chosen or metrics
     if not losses and not metrics:
         raise UserError(f"{log}: no train/* or val/* column with a number in it")
     epochs = dict(series.get("epoch", ()))
@@ -459,7 +463,7 @@ def curves(log: Path, out: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=8, frameon=False, ncols=1 + len(shown) // 9)
+        axes.legend(fontsize=8, framealpha=0.7, edgecolor="none", ncols=1 + len(shown) // 9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     out.parent.mkdir(parents=True, exist_ok=True)
