@@ -16,6 +16,7 @@ from torchvision import tv_tensors
 from vgbench import optim
 from vgbench.conform import run_case
 from vgbench.errors import UserError
+from vgbench.layers.boxes import iou
 from vgbench.layers.vitdet import ViTDet
 from vgbench.loader import collate
 from vgbench.method import Geometry, Sample
@@ -281,11 +282,11 @@ def test_predictions_are_in_original_pixels(monkeypatch):
     torch.testing.assert_close(prediction.boxes, torch.tensor([[20.0, 10.0, 60.0, 50.0]]))
     wanted = np.zeros((64, 128), dtype=np.uint8)
     wanted[10:50, 20:60] = 1
-    found = coco.decode({**prediction.mask, "counts": prediction.mask["counts"].encode()})
+    found = coco.decode([{**prediction.mask, "counts": prediction.mask["counts"].encode()}])[..., 0]
     assert found.shape == (64, 128)
     assert (found != wanted).sum() <= 160  # the object's outline
     assert found[12:48, 22:58].all() and not found[:8].any() and not found[:, 64:].any()
-    canvas = coco.decode({**prediction.canvas_mask, "counts": prediction.canvas_mask["counts"].encode()})
+    canvas = coco.decode([{**prediction.canvas_mask, "counts": prediction.canvas_mask["counts"].encode()}])[..., 0]
     np.testing.assert_array_equal(canvas, (logits[0] > 0).numpy())
     assert prediction.heatmap.shape == (2, 4) and prediction.heatmap.argmax() == 7
     assert prediction.scores.tolist() == [1.0] and prediction.geometry == batch.geometry[0]
@@ -481,3 +482,21 @@ def test_low_rank_keeps_less_memory_than_explicit_weights():
     assert low_rank - static == pytest.approx(extra / 1e6)
     rows = saved_bytes_table(tiny())
     assert rows[0]["kept MB/sample"] < rows[1]["kept MB/sample"] < rows[2]["kept MB/sample"]
+
+
+def test_learns_to_tell_two_objects_apart_by_the_words():
+    method = tiny(dim=32, rank=8).train()
+    first, second = scene(64, 64, (4, 8, 28, 40), TEXTS[0]), scene(64, 64, (36, 20, 60, 60), TEXTS[1])
+    second["image"] = first["image"] = tv_tensors.Image(torch.maximum(first["image"], second["image"]))
+    batch = batch_of(method, first, second)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
+    for _ in range(80):
+        optimizer.zero_grad()
+        method(batch)["total"].backward()
+        optimizer.step()
+    method.eval()
+    for prediction, sample in zip(method.predict(batch)["main"], (first, second), strict=True):
+        assert iou(prediction.boxes, sample["boxes"].as_subclass(Tensor)).item() > 0.5
+        found = coco.decode([{**prediction.mask, "counts": prediction.mask["counts"].encode()}])[..., 0]
+        wanted = sample["masks"][0].numpy()
+        assert (found & wanted).sum() / (found | wanted).sum() > 0.5

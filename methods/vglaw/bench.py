@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,24 +64,28 @@ def saved_bytes(module: nn.Module, work: Callable[[], Any]) -> int:
     return saved.bytes
 
 
-def _seconds(work: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """Fastest of ``repeats`` runs after a warm-up; processor time on the CPU, which other processes do not change."""
+def _seconds(works: Sequence[Callable[[], Any]], device: torch.device, repeats: int) -> list[float]:
+    """Fastest of ``repeats`` runs of each, in turn (a slow moment of the machine hits all); the first do not count.
+
+    Processor time on the CPU, which other processes change least.
+    """
     clock = time.perf_counter if device.type == "cuda" else time.process_time
-    best = float("inf")
+    best = [float("inf")] * len(works)
     for repeat in range(repeats + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        start = clock()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if repeat:
-            best = min(best, clock() - start)
+        for index, work in enumerate(works):
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            start = clock()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if repeat:
+                best[index] = min(best[index], clock() - start)
     return best
 
 
 def projection_table(
-    batch: int, tokens: int = 784, dim: int = 768, rank: int = 32, device: str = "cpu", repeats: int = 6
+    batch: int, tokens: int = 784, dim: int = 768, rank: int = 32, device: str = "cpu", repeats: int = 8
 ) -> list[dict[str, Any]]:
     """Forward and backward of one block's q/k/v projection: milliseconds and kept megabytes, per sample."""
     where = torch.device(device)
@@ -88,25 +93,20 @@ def projection_table(
     factors = nn.ParameterList([torch.randn(3 * dim, rank) / rank, torch.randn(rank, dim) / dim**0.5]).to(where)
     x = torch.randn(batch, tokens, dim, device=where, requires_grad=True)
     core = torch.randn(batch, rank, rank, device=where, requires_grad=True)
-    rows = []
-    for name, project in PROJECTIONS.items():
-
-        def forward(project: Callable[..., Tensor] = project) -> Tensor:
-            return project(layer, x, factors[0], core, factors[1])
-
-        def step(forward: Callable[[], Tensor] = forward) -> None:
-            forward().sum().backward()
-
-        rows.append(
-            {
-                "projection": name,
-                "batch": batch,
-                "forward ms/sample": 1e3 * _seconds(forward, where, repeats) / batch,
-                "forward + backward ms/sample": 1e3 * _seconds(step, where, repeats) / batch,
-                "kept MB/sample": saved_bytes(nn.ModuleList([layer, factors]), forward) / batch / 1e6,
-            }
-        )
-    return rows
+    forwards = [partial(project, layer, x, factors[0], core, factors[1]) for project in PROJECTIONS.values()]
+    steps = [lambda forward=forward: forward().sum().backward() for forward in forwards]
+    seconds = _seconds(forwards, where, repeats), _seconds(steps, where, repeats)
+    parameters = nn.ModuleList([layer, factors])
+    return [
+        {
+            "projection": name,
+            "batch": batch,
+            "forward ms/sample": 1e3 * inference / batch,
+            "forward + backward ms/sample": 1e3 * training / batch,
+            "kept MB/sample": saved_bytes(parameters, forward) / batch / 1e6,
+        }
+        for name, forward, inference, training in zip(PROJECTIONS, forwards, *seconds, strict=True)
+    ]
 
 
 def saved_bytes_table(method: VGLAW, batch: int = 1) -> list[dict[str, Any]]:
