@@ -139,6 +139,7 @@ _FAMILIES = (
     ("head.transformer.decoder.layers.0.linear1.weight", "an ALVG checkpoint without image enhancement"),
     ("head.input_cls_proj.*", "a SimVG checkpoint"),
     ("vis_enc.beit3.*", "a checkpoint of the SimVG family"),
+    ("weight_generator.S", "a VG-LAW checkpoint"),
     ("beit3.encoder.*", "a BEiT-3 pre-training checkpoint"),
     ("visual_encoder_m.*", "an ALBEF/AMC checkpoint"),
     ("text_encoder.*", "an ALBEF/AMC checkpoint"),
