@@ -13,6 +13,13 @@ from vgbench.errors import UserError
 
 OVERRIDES = "Anything can be overridden in Hydra's syntax (key=value, +key=value, ~key); -m sweeps over a,b,c."
 
+SCORE_OVERRIDES = (
+    "dataset=... split=... [task=...]; a foreign file also needs format=coco|grefcoco|text, and as it applies "
+    "scale=pixels|1|1000, boxes=xyxy|xywh, match=key|sent_id|row|sentence, id=FIELD, text=FIELD, sentence=FIELD"
+)
+
+DATA_ACTIONS = ["list", "build", "verify", "convert", "stats", "leakage"]
+
 EXAMPLES = {
     "run": "vgbench run method=alvg dataset=refcoco dataset.data_root=data method.tokenizer=beit3.spm "
     "pretrained=beit3_base_indomain_patch16_224.pth trainer=gpu",
@@ -62,9 +69,11 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("score", "Score a predictions file (JSONL or Parquet; schema: vgbench/metrics/README.md).")
     command.add_argument("file", help='predictions file, or "trivial" for the centre box of median size')
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=... split=... [task=...]")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=SCORE_OVERRIDES)
     command.add_argument("--variant", action="append", default=[], metavar="TASK/NAME", help="a named metric variant")
     command.add_argument("--json", type=Path, help="also write the report as JSON")
+    command.add_argument("--register", type=Path, metavar="DIR", help="write a run folder: a leaderboard row, external")
+    command.add_argument("--label", help="with --register: the model's name on leaderboards (default: the file's name)")
 
     command = add("compare", "Print the leaderboard of run folders.")
     command.add_argument("runs", nargs="*", type=Path, help="run folders, or folders of them (default: runs/)")
@@ -87,8 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("what", nargs="?", choices=["methods", "datasets", "recipes", "metrics"])
 
     command = add("data", "Look after datasets.")
-    command.add_argument("action", choices=["verify", "build", "list"])
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=... dataset.data_root=...")
+    command.add_argument("action", choices=DATA_ACTIONS)
+    command.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="dataset=... data_root=... [split=a,b]; convert: layout=... out=FOLDER; leakage: train=... eval=...",
+    )
     command.add_argument("--decode", action="store_true", help="verify: decode every image, not only its header")
     command.add_argument("--strict", action="store_true", help="verify: exit 1 on any difference")
 
@@ -143,7 +157,7 @@ def _hydra(name: str, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _split_overrides(overrides: Sequence[str], *own: str) -> tuple[dict[str, str], list[str]]:
+def split_overrides(overrides: Sequence[str], *own: str) -> tuple[dict[str, str], list[str]]:
     """Separate the command's own ``key=value`` arguments from configuration overrides."""
     mine: dict[str, str] = {}
     rest = []
@@ -188,8 +202,18 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "score":
         from vgbench import score
 
-        own, overrides = _split_overrides(arguments.overrides, "split")
-        return score.main(arguments.file, compose(overrides), own.get("split"), arguments.variant, arguments.json)
+        foreign = ("format", "scale", "boxes", "match", "id", "text", "sentence")
+        own, overrides = split_overrides(arguments.overrides, "split", *foreign)
+        return score.main(
+            arguments.file,
+            compose(overrides),
+            own.pop("split", None),
+            arguments.variant,
+            arguments.json,
+            reading=own,
+            folder=arguments.register,
+            label=arguments.label,
+        )
     from vgbench import runner
 
     return runner.predict(arguments.image, arguments.expression, compose(arguments.overrides), arguments.output)

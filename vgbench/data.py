@@ -1,15 +1,22 @@
-"""``vgbench data``: verify what is on disk, build the embedded data and the caches."""
+"""``vgbench data``: look after datasets.
+
+list: which there are; build: read (or generate) splits into the cache; verify: counts against the published ones,
+missing and unreadable images, boxes, masks; convert: write another layout (``layout=mdetr out=FOLDER``); stats: words,
+boxes and targets per split (``out=FILE.png`` draws them); leakage: training images of A that are evaluation images of B
+(``train=A eval=B``).
+"""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.utils import instantiate
 
-from vgbench.cli import compose
+from vgbench.cli import compose, split_overrides
 from vgbench.dataset import GroundingData
 from vgbench.errors import UserError
+from vgbench.table import AnnotationTable
 
 
 def main(action: str, overrides: Sequence[str], decode: bool, strict: bool) -> int:
@@ -18,14 +25,70 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool) -> i
         from vgbench.catalog import print_catalog
 
         return print_catalog("datasets")
-    if not any(item.startswith("dataset=") for item in overrides):
+    own, rest = split_overrides(overrides, "split", "layout", "out", "train", "eval")
+    if action == "leakage":
+        return _leakage(own, rest)
+    if not any(item.startswith("dataset=") for item in rest):
         raise UserError(f"data {action}: say which: dataset=NAME (vgbench list datasets)")
-    split = next((item.partition("=")[2] for item in overrides if item.startswith("split=")), None)
-    data: GroundingData = instantiate(compose([o for o in overrides if not o.startswith("split=")]).dataset)
+    data: GroundingData = instantiate(compose(rest).dataset)
+    if action == "verify":
+        report = data.verify(decode=decode, splits=own.get("split"))
+        print("\n".join(report.lines()))
+        return 1 if strict and not report.ok else 0
+    if action == "stats":
+        return _statistics(data, own)
+    tables = {name: data.load(name) for name in data.parse_splits(own.get("split"))}
     if action == "build":
-        for name in data.parse_splits(split):
-            print(f"{data.name} {name}: {len(data.load(name)):,} expressions")
+        for name, table in tables.items():
+            print(f"{data.name} {name}: {len(table):,} expressions")
         return 0
-    report = data.verify(decode=decode, splits=split)
-    print("\n".join(report.lines()), file=sys.stdout)
-    return 1 if strict and not report.ok else 0
+    if "layout" not in own or "out" not in own:
+        raise UserError("data convert: layout= and out= are missing, e.g. layout=mdetr out=converted")
+    from vgbench.convert import convert
+
+    split_by = str(getattr(data, "split_by", "unc"))
+    for path in convert(tables, own["layout"], Path(own["out"]).expanduser(), data.name, split_by):
+        print(path)
+    return 0
+
+
+def _statistics(data: GroundingData, own: dict[str, str]) -> int:
+    from vgbench import statistics
+
+    splits: dict[str, statistics.Statistics] = {}
+    missing: list[str] = []
+    for name in data.parse_splits(own.get("split")):
+        try:
+            splits[name] = statistics.statistics(data.load(name))
+        except UserError as error:  # a user may have the evaluation splits only
+            missing.append(f"{name}: {error}")
+    if not splits:
+        raise UserError(missing[0])
+    print(statistics.text(splits))
+    for line in missing:
+        print(f"not there: {line}")
+    if "out" in own:
+        statistics.figure(splits, Path(own["out"]))
+        print(own["out"])
+    return 0
+
+
+def _tables(name: str, rest: Sequence[str], training: bool) -> dict[str, AnnotationTable]:
+    data: GroundingData = instantiate(compose([*rest, f"dataset={name}"]).dataset)
+    wanted = [split for split in data.splits if (split == "train") == training and split != "pretrain"]
+    return {split: data.load(split) for split in wanted}
+
+
+def _leakage(own: dict[str, str], rest: Sequence[str]) -> int:
+    if "train" not in own or "eval" not in own:
+        raise UserError("data leakage: train= and eval= are missing, e.g. train=refcocog eval=refcoco data_root=data")
+    from vgbench.statistics import leakage
+
+    for table in _tables(own["train"], rest, training=True).values():
+        for split, evaluated in _tables(own["eval"], rest, training=False).items():
+            found = leakage(table, evaluated)
+            print(
+                f"{own['eval']} {split}: {found.images:,} of {found.evaluation_images:,} images are in "
+                f"{own['train']} train ({found.training_expressions:,} training expressions)"
+            )
+    return 0

@@ -92,20 +92,25 @@ class GroundingDataset(Dataset[Sample | str]):
         self.expressions = expressions
         self.side = dict(side or {})
         self.on_bad_sample = on_bad_sample
-        rows = np.arange(len(table))
         if sampling == "object":
-            order = np.argsort(table.column("group"), kind="stable")
-            _, starts = np.unique(table.column("group")[order], return_index=True)
-            self.units: list[np.ndarray] = np.split(order, starts[1:]) if len(table) else []
+            groups = table.column("group")
+            self._order = np.argsort(groups, kind="stable")
+            starts = np.flatnonzero(np.diff(groups[self._order], prepend=groups[:1] - 1)) if len(table) else []
+            self._bounds = np.append(starts, len(table)).astype(np.int64)
         else:
-            self.units = list(rows[:, None])
+            self._order = np.arange(len(table))
+            self._bounds = np.arange(len(table) + 1)
 
     def __len__(self) -> int:
-        return len(self.units)
+        return len(self._bounds) - 1
+
+    def rows(self, unit: int) -> np.ndarray:
+        """Rows of the table that a unit's expression is drawn from."""
+        return self._order[self._bounds[unit] : self._bounds[unit + 1]]
 
     def landscape(self) -> np.ndarray:
         """Per unit, whether the image is wider than high (the orientation groups of mmdetection's sampler)."""
-        first = np.array([unit[0] for unit in self.units], dtype=np.int64)
+        first = self._order[self._bounds[:-1]]
         return self.table.column("width")[first] > self.table.column("height")[first]
 
     def __getitem__(self, item: Item | int) -> Sample | str:
@@ -114,7 +119,7 @@ class GroundingDataset(Dataset[Sample | str]):
         state = generator.get_state()
         generator.manual_seed(seed)
         try:
-            rows = self.units[unit]
+            rows = self.rows(unit)
             index = int(rows[torch.randint(len(rows), ()).item()]) if len(rows) > 1 else int(rows[0])
             return self.transform(self.sample(index))
         except BadSample as error:
