@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from vgbench.errors import UserError
+from vgbench.foreign import Reading, read_foreign
 from vgbench.method import Prediction
 from vgbench.metrics import GroundingMetric, Outcomes, Pairs, make_metric, primary_metric
 from vgbench.metrics.bootstrap import intervals
 from vgbench.metrics.rle import rectangle
-from vgbench.predictions import Predictions, align, check, read_predictions
+from vgbench.predictions import Predictions, PredictionWriter, align, check, read_predictions
 from vgbench.table import AnnotationTable
+
+if TYPE_CHECKING:
+    from vgbench.dataset import GroundingData
 
 __all__ = [
     "Evaluator",
@@ -30,6 +35,7 @@ __all__ = [
     "evaluate_predictions",
     "format_report",
     "primary_metric",
+    "register",
     "trivial_predictions",
 ]
 
@@ -321,8 +327,65 @@ def _synthetic(n: int, size: tuple[int, int], seed: int) -> tuple[AnnotationTabl
     return table, Predictions.from_list([str(i) for i in range(n)], answers)
 
 
+def register(
+    predictions: Mapping[str, Predictions],
+    reports: Mapping[str, ScoreReport],
+    config: Any,
+    data: GroundingData,
+    folder: Path,
+    label: str,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write a run folder for predictions that were made elsewhere: leaderboards show it with provenance "external".
+
+    Args:
+        predictions: by split.
+        reports: by split.
+        config: composed configuration; ``config.dataset`` goes into the record.
+        data: the dataset.
+        folder: run folder to make.
+        label: what tables call the model.
+        notes: how the predictions were read.
+
+    Returns:
+        The path of ``record.json``.
+    """
+    from omegaconf import OmegaConf
+
+    from vgbench import record
+    from vgbench.evaluation import Evaluation, split_results
+
+    results = []
+    for split, report in reports.items():
+        table = data.load(split)
+        source: Any = SimpleNamespace(prediction_sets=("main",))
+        evaluation = Evaluation(source, data, split, table, folder / "predictions", ())
+        with PredictionWriter(evaluation.file("main")) as writer:
+            writer.write_table(predictions[split])
+        results += split_results(evaluation, "main", report, {}, folder)
+    node = {"dataset": OmegaConf.to_container(config.dataset, resolve=True), "label": label}
+    entry = record.Record(
+        method=label,
+        label=label,
+        config=node,
+        config_hash=record.config_hash(node),
+        environment=record.environment(),
+        results=results,
+        provenance="external",
+        notes=list(notes),
+    )
+    return record.write(entry, folder)
+
+
 def main(
-    file: str, config: Any, split: str | None = None, variants: Sequence[str] = (), json_file: Path | None = None
+    file: str,
+    config: Any,
+    split: str | None = None,
+    variants: Sequence[str] = (),
+    json_file: Path | None = None,
+    reading: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    label: str | None = None,
 ) -> int:
     """``vgbench score FILE dataset=... split=...``: print the report; ``FILE`` may be "trivial".
 
@@ -332,6 +395,9 @@ def main(
         split: split of the dataset; "trivial" takes several ("val,testA"); None: every evaluation split.
         variants: ``task/variant``, beside the defaults.
         json_file: where to write the reports too.
+        reading: options of :class:`vgbench.foreign.Reading`, if the file is in a foreign format.
+        folder: run folder to write, which puts the result on leaderboards as "external".
+        label: name of the model there; None: the file's name.
 
     Raises:
         UserError: if the file, the split or a variant is wrong.
@@ -342,19 +408,34 @@ def main(
 
     data = instantiate(config.dataset)
     trivial = file == "trivial"
+    if not trivial and not Path(file).is_file():  # said before any dataset is read or generated
+        raise UserError(f"{file}: no such file")
     default = [name for name in data.splits if name not in ("train", "pretrain")]
     splits = data.parse_splits(split or default)
     if not trivial and (split is None or len(splits) != 1):
         raise UserError(f"{file}: say which split was predicted: split=NAME (one of {', '.join(data.splits)})")
-    reports = []
+    predictions: dict[str, Predictions] = {}
+    reports: dict[str, ScoreReport] = {}
+    notes = [f"predictions: {'centre box of median size' if trivial else Path(file).name}"]
     for name in splits:
         table = data.load(name)
-        predictions = trivial_predictions(table) if trivial else read_predictions(file, table)
+        if trivial:
+            predictions[name] = trivial_predictions(table)
+        elif reading:
+            predictions[name], how = read_foreign(file, table, Reading.from_options(reading))
+            notes += how
+        else:
+            predictions[name] = read_predictions(file, table)
         tasks = [config.task] if config.task else []
         wanted = [*variants, *config.eval.variants]
-        report = evaluate_predictions(table, predictions, tasks, wanted, config.eval.bootstrap)
-        reports.append(report.as_dict())
-        print(format_report(report), end="\n\n")
+        reports[name] = evaluate_predictions(table, predictions[name], tasks, wanted, config.eval.bootstrap)
+        print(format_report(reports[name]), end="\n\n")
+    for note in notes[1:]:
+        print(f"note: {note}")
     if json_file:
-        write_atomically(Path(json_file), json.dumps(reports, indent=2).encode())
+        content = [report.as_dict() for report in reports.values()]
+        write_atomically(Path(json_file), json.dumps(content, indent=2).encode())
+    if folder:
+        written = register(predictions, reports, config, data, Path(folder), label or Path(file).stem, notes)
+        print(f"record: {written} (vgbench compare shows it)")
     return 0
