@@ -144,16 +144,25 @@ def _hydra(name: str, arguments: argparse.Namespace) -> int:
     own_argv, sys.argv = sys.argv, [f"vgbench {name}", *argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, we make one line of them
 
+    failures: list[Exception] = []
+
     def command(config: Any) -> Any:
         from vgbench import bench, runner
 
         sys.argv = own_argv  # Lightning starts the other processes of a node with it
-
-        return {"run": runner.run, "eval": runner.evaluate, "bench": bench.bench}[name](config)
+        try:
+            return {"run": runner.run, "eval": runner.evaluate, "bench": bench.bench}[name](config)
+        except Exception as error:
+            if arguments.multirun:
+                raise
+            failures.append(error)  # Hydra would print a line of its own
+            return None
 
     hydra.main(
         version_base="1.3", config_path="pkg://vgbench.configs", config_name="bench" if name == "bench" else "run"
     )(command)()
+    if failures:
+        raise failures[0]
     return 0
 
 

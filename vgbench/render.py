@@ -186,6 +186,7 @@ def _right(predictions: Predictions, part: AnnotationTable) -> list[bool]:
     else:
         pointing = not predictions.box_counts.any() and (predictions.has("point") or predictions.has("heatmap"))
         metric = make_metric("pointing" if pointing else "rec")
+    metric.sync_on_compute = False  # only the first process draws
     metric.update(pairs)
     return metric.outcomes().ratios[metric.primary].num.astype(bool).tolist()
 

@@ -215,6 +215,8 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # every process has scored all predictions
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*compiled.*is not supported.*", category=UserWarning)
 
 
@@ -234,6 +236,8 @@ def run(config: DictConfig) -> float:
     val_table = data.load(recipe.val_split)
     folder = run_folder(config, f"{chosen['method']}-{chosen['dataset']}")
     resume_from = _newest_checkpoint(folder) if config.resume else None
+    if resume_from:
+        _set_log_aside(folder / "logs")
     report = None if resume_from else start_weights(config, method)
     _say(f"{folder}: {method.name} on {data.name}, {_count(method):,} parameters, {', '.join(tasks)}")
     if report:
@@ -299,6 +303,8 @@ def run(config: DictConfig) -> float:
     fit_started = time.perf_counter()
     trainer.fit(module, module.train_loader, val_loader, ckpt_path=resume_from, weights_only=False)
     fit_seconds = time.perf_counter() - fit_started
+    if trainer.is_global_zero:
+        _join_logs(folder / "logs")
     if best.epoch < 0:
         best.save(trainer, module)
     trainer.strategy.barrier("model written")
@@ -428,6 +434,30 @@ def _newest_checkpoint(folder: Path) -> Path:
     if not files:
         raise UserError(f"{folder}: no checkpoint to resume from; start the run without resume=true")
     return files[-1]
+
+
+def _set_log_aside(folder: Path) -> None:
+    """Lightning starts metrics.csv afresh when a run is resumed; keep what the stopped run wrote."""
+    log_file = folder / "metrics.csv"
+    if process_rank() == 0 and log_file.exists():
+        number = len(list(folder.glob("metrics.before*.csv"))) + 1
+        log_file.rename(folder / f"metrics.before{number}.csv")
+
+
+def _join_logs(folder: Path) -> None:
+    """Put the logs of the stopped runs before the last one's; steps that were done again count once."""
+    earlier = sorted(folder.glob("metrics.before*.csv"), key=lambda path: (len(path.name), path.name))
+    if not earlier:
+        return
+    import pandas as pd
+
+    table = pd.read_csv(folder / "metrics.csv")
+    for path in reversed(earlier):
+        before = pd.read_csv(path)
+        table = pd.concat([before[before["step"] < table["step"].min()], table], ignore_index=True)
+    record.write_atomically(folder / "metrics.csv", table.to_csv(index=False).encode())
+    for path in earlier:
+        path.unlink()
 
 
 def _eval_loader(

@@ -217,6 +217,8 @@ def evaluate_predictions(
     check(predictions, "predictions", "row")
     aligned = align(predictions, table)
     evaluator = Evaluator(table, [*(tasks or default_tasks(table, aligned)), *variants])
+    for metric in evaluator.metrics.values():
+        metric.sync_on_compute = False  # every process that gets here has all predictions
     for start in range(0, len(table), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(table)))
         evaluator.add(aligned.take(rows), rows)

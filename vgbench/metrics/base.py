@@ -358,8 +358,8 @@ class GroundingMetric(Metric):
         super().sync(*args, **kwargs)
 
     def outcomes(self) -> Outcomes:
-        """Per-expression results of all processes."""
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+        """Per-expression results of all processes (of this one only, if ``sync_on_compute`` is off)."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
             return self._outcomes()
 
     def compute(self) -> dict[str, Tensor]:
