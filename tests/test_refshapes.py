@@ -321,8 +321,8 @@ def test_annotations_never_change(cache):
         refs, _, logic = pool_files(kind(cache_dir=cache, images=IMAGES))
         content.append([refs, logic])
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    assert build.VERSION == 3
-    assert digest == "a3ba6ee420c6ecfd6a4262b48c67e41d89c9121a594d7181ef114397a653a280"
+    assert build.VERSION == 4
+    assert digest == "bc378545c1d3d1fd836c4856350e7309681b761352be0ac749e9995c9aa8297e"
 
 
 def tree(folder: Path) -> dict[str, str]:

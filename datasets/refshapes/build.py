@@ -36,7 +36,7 @@ from vgbench.datasets.refshapes.render import encode_jpeg, paint, segmentation
 from vgbench.datasets.refshapes.scene import ANGULAR, ATTRIBUTES, ROUND, Scene, sample_scene
 from vgbench.errors import UserError
 
-VERSION = 3  # of the generator: any change of what it makes is a new version
+VERSION = 4  # of the generator: any change of what it makes is a new version
 POOLS = {"base": ("train", "val", "testA", "testB"), "pretrain": ("pretrain",)}
 IMAGES = {"train": 3600, "val": 400, "testA": 300, "testB": 300, "pretrain": 12_000}  # per split
 REFS_FILES = {
@@ -100,7 +100,7 @@ class Options:
 
 def make_scene(options: Options, split: str, index: int) -> tuple[Scene, random.Random]:
     """A scene of a split and the random numbers that go on from there. Every split has its own stream."""
-    rng = random.Random(f"refshapes/{VERSION}/{options.seed}/{options.side}/{split}/{index}")
+    rng = random.Random(f"refshapes/{options.seed}/{options.side}/{split}/{index}")
     shapes = ATTRIBUTES["shape"]
     targets = target_shapes(split)
     while True:
@@ -234,7 +234,7 @@ def _records(folder: Path, options: Options, pool: str, processes: int) -> Itera
             assert worker.stdin is not None
             with worker.stdin:
                 json.dump(job, worker.stdin)
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as progress:
             bar = progress.add_task(f"RefShapes: rendering {pool} (once)", total=len(options.tasks(pool)))
             for line in _lines(workers):
                 progress.advance(bar, int(line))

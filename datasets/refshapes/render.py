@@ -53,8 +53,10 @@ def segmentation(mask: np.ndarray) -> list[list[float]] | dict[str, Any]:
     height, width = mask.shape
     exact = rle.encode(np.asfortranarray(mask))
     zoom = 3  # contours run through the centres of the enlarged pixels: a sixth of a pixel inside the region
-    large = np.repeat(np.repeat(mask, zoom, 0), zoom, 1)
-    contours, hierarchy = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    left, top, w, h = cv2.boundingRect(mask)
+    large = np.repeat(np.repeat(mask[top : top + h, left : left + w], zoom, 0), zoom, 1)
+    corner = (left * zoom, top * zoom)
+    contours, hierarchy = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=corner)
     if (hierarchy[0, :, 3] < 0).all():
         for tolerance in (2.0, 1.5, 1.0, 0.5, 0.0):
             polygons = [
@@ -101,43 +103,47 @@ def _draw(canvas: np.ndarray, item: Object, light: float, rng: random.Random) ->
     side = len(canvas)
     image, part = overlap(side, item)
     unit = side / 128
-    coverage = item.coverage
-
-    shadow = np.zeros((side, side), np.float32)
-    shadow[image] = coverage[part]
-    shift = np.array([[1, 0, -2.5 * unit * np.cos(light)], [0, 1, -2.5 * unit * np.sin(light)]], np.float32)
-    soft = cv2.GaussianBlur(cv2.warpAffine(shadow, shift, (side, side)), (0, 0), 1.6 * unit)
-    canvas *= 1 - 0.45 * soft[..., None]
+    _shade(canvas, item, (-2.5 * unit * np.cos(light), -2.5 * unit * np.sin(light)), 1.6 * unit)
 
     hue, saturation, value = PALETTE[item.colour]
     if saturation:
         saturation = min(1.0, saturation * rng.uniform(0.92, 1.08))
     rgb = colorsys.hsv_to_rgb((hue + rng.uniform(-5, 5)) / 360 % 1, saturation, value * rng.uniform(0.92, 1.0))
     surface = np.array(rgb, np.float32) * 255
-    tone = np.full(coverage.shape, 1.0, np.float32)
+    patch = len(item.coverage)
+    axis = (np.arange(patch, dtype=np.float32) + 0.5 - patch / 2) / item.radius
+    tone = 1 + 0.16 * (axis[None, :] * np.float32(np.cos(light)) + axis[:, None] * np.float32(np.sin(light)))
     if item.texture != "plain":
-        pattern = _pattern(item, unit, rng)
-        tone *= 1 - rng.uniform(0.55, 0.7) * pattern
-    x, y = patch_grid(item.radius, 0.0)
-    lit = x * np.cos(light) + y * np.sin(light)
-    tone *= 1 + 0.16 * pixel_means(lit)
-    kernel = np.ones((3, 3), np.uint8)
-    rim = coverage - cv2.erode(coverage, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0.0)
-    tone *= 1 - 0.45 * np.clip(rim, 0, 1)
+        strength = rng.uniform(0.55, 0.7)
+        tone *= 1 - strength * _pattern(item, unit, rng)
+    rim = item.coverage - cv2.erode(item.coverage, np.ones((3, 3), np.uint8))
+    tone *= 1 - 0.45 * rim
 
-    alpha = coverage[part][..., None]
-    canvas[image] = canvas[image] * (1 - alpha) + surface * tone[part][..., None] * alpha
+    alpha = item.coverage[part][..., None]
+    canvas[image] += (surface * tone[part][..., None] - canvas[image]) * alpha
+
+
+def _shade(canvas: np.ndarray, item: Object, shift: tuple[float, float], blur: float) -> None:
+    """Darken ``canvas`` (in place) where an object's shadow falls: its silhouette, shifted and blurred (pixels)."""
+    margin = int(np.ceil(max(map(abs, shift)) + 3 * blur))
+    wide = cv2.copyMakeBorder(item.coverage, margin, margin, margin, margin, cv2.BORDER_CONSTANT)
+    move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
+    soft = cv2.GaussianBlur(cv2.warpAffine(wide, move, wide.shape), (0, 0), blur)
+    x, y = item.corner[0] - margin, item.corner[1] - margin
+    left, top = max(x, 0), max(y, 0)
+    right, bottom = min(x + len(wide), len(canvas)), min(y + len(wide), len(canvas))
+    canvas[top:bottom, left:right] *= 1 - 0.45 * soft[top - y : bottom - y, left - x : right - x, None]
 
 
 def _pattern(item: Object, unit: float, rng: random.Random) -> np.ndarray:
     """Stripes or dots, the share of each pixel of the patch that is dark, float32 [P, P]."""
-    u, v = patch_grid(item.radius, rng.uniform(0, np.pi))
+    angle = rng.uniform(0, np.pi)
     scale = item.radius / unit  # object frame -> pixels of a 128 pixel image
-    u, v = u * scale, v * scale
+    u, v = (axis.astype(np.float32) * np.float32(scale) for axis in patch_grid(item.radius, angle))
     if item.texture == "striped":
-        dark = np.mod(u / rng.uniform(6.5, 8.5) + rng.random(), 1) < 0.45
-    else:
-        period = rng.uniform(7.0, 8.5)
-        row, column = np.mod(u / period + rng.random(), 1) - 0.5, np.mod(v / period + rng.random(), 1) - 0.5
-        dark = row * row + column * column < 0.09
-    return pixel_means(dark)
+        u = u * np.float32(1 / rng.uniform(6.5, 8.5)) + np.float32(rng.random())
+        return pixel_means(u - np.floor(u) < 0.45)
+    period = np.float32(rng.uniform(7.0, 8.5))
+    u, v = u / period + np.float32(rng.random()), v / period + np.float32(rng.random())
+    u, v = u - np.floor(u) - np.float32(0.5), v - np.floor(v) - np.float32(0.5)
+    return pixel_means(u * u + v * v < 0.09)
