@@ -37,10 +37,11 @@ _METRIC_TITLES = {
     **{"miou": "mIoU", "oiou": "oIoU", "giou": "gIoU", "ciou": "cIoU", "pr@f1": "Pr@F1", "f1": "F1"},
     **{"n_acc": "N-acc", "t_acc": "T-acc", "pointing_acc": "Pointing"},
 }
+SPLITS = ("val", "testA", "testB", "test")
 _ORDER = {
     "task": ("rec", "res", "grec", "gres", "pointing", "phrase"),
     "dataset": ("refcoco", "refcoco+", "refcocog", "grefcoco", "refshapes", "refshapes+", "refshapesg", "grefshapes"),
-    "split": ("val", "testA", "testB", "test"),
+    "split": SPLITS,
 }
 
 
@@ -56,6 +57,12 @@ class Column(NamedTuple):
     metric: str
     variant: str
     control: str
+
+    @property
+    def where(self) -> str:
+        """Data set, split author, split; embedded data has only one author."""
+        author = None if self.embedded else self.split_by
+        return " ".join(part for part in (self.dataset, author, self.split) if part)
 
     def sort_key(self) -> tuple[Any, ...]:
         def place(kind: str, value: str) -> tuple[int, str]:
@@ -102,8 +109,7 @@ class Table:
 
     def heading(self, column: Column) -> tuple[str, str]:
         """Data set and split, then the metric."""
-        where = " ".join(part for part in (column.dataset, column.split_by, column.split) if part)
-        return where + self.marks.get(column, ""), metric_title(column.metric, column.variant, column.control)
+        return column.where + self.marks.get(column, ""), metric_title(column.metric, column.variant, column.control)
 
 
 class PublishedRow(NamedTuple):
@@ -452,14 +458,13 @@ def _pair_lines(pairs: Sequence[Pair], style: _Style) -> tuple[list[list[str]], 
     for pair in pairs:
         marks = [notes.setdefault(note, f"[{len(notes) + 1}]") for note in pair.notes]
         column, row = pair.column, pair.published
-        where = " ".join(part for part in (column.dataset, column.split_by, column.split) if part)
         half, _ = _spread([pair.measured])
         value = "n/d" if pair.measured.value is None else f"{pair.measured.value:.2f}"
         difference = "" if pair.difference is None else f"{pair.difference:+.2f}"
         lines.append(
             [
                 style.text(pair.row),
-                style.text(f"{where} {metric_title(column.metric, column.variant)}"),
+                style.text(f"{column.where} {metric_title(column.metric, column.variant)}"),
                 value + (style.spread(half, 1) if half is not None else ""),
                 f"{row.value:.2f}",
                 style.text(", ".join(part for part in (row.method, row.variant, row.backbone) if part)),

@@ -100,6 +100,7 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
         "columns": [
             {
                 **column._asdict(),
+                "where": column.where,
                 "title": leaderboard.metric_title(column.metric, column.variant, column.control),
                 "task_title": leaderboard.task_title(column.task, column.embedded),
                 "headline": column in headline,
@@ -187,6 +188,7 @@ def _examples(records: Sequence[Record], rows: dict[tuple[int, str], int]) -> tu
                     stored["data_hash"],
                     {
                         "where": f"{stored['dataset']} {stored['split']}",
+                        "split": stored["split"],
                         "embedded": embedded.get(stored["data_hash"], False),
                         "items": {},
                     },
@@ -202,4 +204,9 @@ def _examples(records: Sequence[Record], rows: dict[tuple[int, str], int]) -> tu
                             group["items"][example["key"]]["predictions"][rows[number, name]] = prediction
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{file}: damaged ({error}); evaluate the run again or remove the folder") from error
-    return [{**group, "items": list(group["items"].values())} for group in groups.values() if group["items"]], images
+    filled = [{**group, "items": list(group["items"].values())} for group in groups.values() if group["items"]]
+    order = leaderboard.SPLITS
+    filled.sort(
+        key=lambda group: (group["embedded"], order.index(group["split"]) if group["split"] in order else len(order))
+    )
+    return filled, images

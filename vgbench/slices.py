@@ -233,9 +233,12 @@ def _versus(first: Record, one: Result, second: Record, other: Result, resamples
         evaluate_predictions(table, predictions, tasks=[one.task], bootstrap=0).outcomes[one.task]
         for predictions in answers
     )
+    labels = row_label(first, one), row_label(second, other)
+    if labels[0] == labels[1]:
+        labels = f"{labels[0]} ({first.name})", f"{labels[1]} ({second.name})"
     return Versus(
-        first=row_label(first, one),
-        second=row_label(second, other),
+        first=labels[0],
+        second=labels[1],
         result=one,
         metric=metric,
         gradual=gradual,
@@ -312,7 +315,7 @@ def draw_disagreements(comparison: Versus, folder: Path) -> int:
         answers = (predictions.prediction(entry.row) for predictions in comparison.predictions)
         try:
             with Image.open(comparison.data.image_path(row.image)) as image:
-                shown = dict(zip(_names(comparison), answers, strict=True))
+                shown = dict(zip((comparison.first, comparison.second), answers, strict=True))
                 pictures.append(render.draw(image, row.expression, row, shown, size=360))
         except (OSError, ValueError, Image.DecompressionBombError):
             continue
@@ -322,19 +325,14 @@ def draw_disagreements(comparison: Versus, folder: Path) -> int:
     return len(pictures)
 
 
-def _names(comparison: Versus) -> tuple[str, str]:
-    """Labels of the two; runs of one method are told apart by number."""
-    first, second = comparison.first, comparison.second
-    return (first, second) if first != second else (f"{first} (1)", f"{second} (2)")
-
-
 def format_versus(comparisons: Sequence[Versus], pictures: Path | None = None) -> str:
     """Markdown of :func:`versus`; with ``pictures``, the disagreements are drawn into folders below it."""
     parts = []
     for comparison in comparisons:
         result = comparison.result
-        where = " ".join(part for part in (result.dataset, result.split_by, result.split) if part)
-        first, second = _names(comparison)
+        author = None if result.embedded else result.split_by
+        where = " ".join(part for part in (result.dataset, author, result.split) if part)
+        first, second = comparison.first, comparison.second
         parts.append(
             f"## {second} against {first}: {where}, {metric_title(comparison.metric)} "
             f"({task_title(result.task, result.embedded)})"

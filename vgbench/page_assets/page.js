@@ -23,19 +23,18 @@
   const shape = (row) => SHAPES[row % SHAPES.length];
   const fixed = (value) => (value === null || value === undefined ? "" : value.toFixed(2));
   const half = (low, high) => (low === null || high === null ? "" : " ±" + ((high - low) / 2).toFixed(2));
-  const where = (column) => [column.dataset, column.split_by, column.split].filter(Boolean).join(" ");
   const kind = (column) => (column.embedded ? "embedded" : "real");
-  const name = (column) => `${where(column)}${versions(column)} ${column.title}`;
+  const name = (column) => `${column.where}${versions(column)} ${column.title}`;
 
   // Splits that were scored on several versions of the data: each version is named, none shares a column.
   const versionSets = new Map();
   for (const column of data.columns) {
-    const key = [column.embedded, column.task, where(column)].join("|");
+    const key = [column.embedded, column.task, column.where].join("|");
     if (!versionSets.has(key)) versionSets.set(key, new Set());
     versionSets.get(key).add(column.data_hash);
   }
   function versions(column) {
-    const key = [column.embedded, column.task, where(column)].join("|");
+    const key = [column.embedded, column.task, column.where].join("|");
     return versionSets.get(key).size > 1 ? ` [data ${column.data_hash.slice(0, 6)}]` : "";
   }
 
@@ -78,7 +77,7 @@
     });
     const groups = groupBy(visibleColumns(), (number) => {
       const column = data.columns[number];
-      return [column.task_title, [column.dataset, column.split_by].filter(Boolean).join(" ")].join(": ");
+      return `${column.task_title}: ${column.where.slice(0, -column.split.length).trim()}`;
     });
     let shown = 0;
     const blocks = [];
@@ -169,7 +168,7 @@
         for (const digit of [1, 2, 5]) all.push(digit * 10 ** power);
       const inside = all.filter((tick) => tick >= low && tick <= high);
       const tens = inside.filter((tick) => /^1(e|0*$)|^0\.0*1$/.test(String(tick)));
-      return inside.length > 7 && tens.length > 1 ? tens : inside;
+      if (inside.length > 1) return inside.length > 7 && tens.length > 1 ? tens : inside;
     }
     const rough = (high - low) / 5 || 1, power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((digit) => digit * power).find((size) => size >= rough);
@@ -287,7 +286,9 @@
     byId("curves").hidden = false;
     const names = [...new Set(data.curves.flatMap((curve) => Object.keys(curve.series)))].sort((a, b) =>
       (b.startsWith("val/") - a.startsWith("val/")) || a.localeCompare(b));
-    options(byId("curve-name"), names.map((one) => [one, one]), names[0]);
+    const headline = new Set(data.columns.filter((column) => column.headline).map((column) => column.metric));
+    const first = names.find((one) => one.startsWith("val/") && headline.has(one.split("/").at(-1))) ?? names[0];
+    options(byId("curve-name"), names.map((one) => [one, one]), first);
     const draw = () => {
       const chosen = byId("curve-name").value;
       const series = data.curves.filter((curve) => curve.series[chosen]).map((curve) => {
