@@ -286,8 +286,8 @@
     byId("curves").hidden = false;
     const names = [...new Set(data.curves.flatMap((curve) => Object.keys(curve.series)))].sort((a, b) =>
       (b.startsWith("val/") - a.startsWith("val/")) || a.localeCompare(b));
-    const headline = new Set(data.columns.filter((column) => column.headline).map((column) => column.metric));
-    const first = names.find((one) => one.startsWith("val/") && headline.has(one.split("/").at(-1))) ?? names[0];
+    const headline = new Set(data.columns.filter((column) => column.headline).map((column) => `val/${column.task}/${column.metric}`));
+    const first = names.find((one) => headline.has(one)) ?? names[0];
     options(byId("curve-name"), names.map((one) => [one, one]), first);
     const draw = () => {
       const chosen = byId("curve-name").value;
