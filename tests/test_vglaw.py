@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from vgbench import optim
 from vgbench.conform import run_case
 from vgbench.errors import UserError
-from vgbench.layers.boxes import iou
+from vgbench.layers.boxes import iou, xyxy_to_cxcywh
 from vgbench.layers.vitdet import ViTDet
 from vgbench.loader import collate
 from vgbench.method import Geometry, Sample
@@ -25,6 +25,10 @@ from vgbench.methods.vglaw.bench import explicit_projection, projection_table, s
 from vgbench.methods.vglaw.model import adapted_projection
 from vgbench.methods.vglaw.optim import AdamWeightDecay, WarmupStep
 from vgbench.methods.vglaw.transforms import EvalTransform, TrainTransform, multi_scale_sizes
+from vgbench.metrics.rle import encode
+from vgbench.predictions import Predictions
+from vgbench.score import evaluate_predictions
+from vgbench.table import AnnotationTable
 from vgbench.wordpiece import WordPiece, build_vocabulary
 
 HERE = Path(__file__).parent
@@ -500,3 +504,22 @@ def test_learns_to_tell_two_objects_apart_by_the_words():
         found = coco.decode([{**prediction.mask, "counts": prediction.mask["counts"].encode()}])[..., 0]
         wanted = sample["masks"][0].numpy()
         assert (found & wanted).sum() / (found | wanted).sum() > 0.5
+
+
+def test_official_metric_in_the_network_frame(monkeypatch):
+    """The target as the network sees it, predicted exactly, has an mIoU of 1 at the canvas (as the authors measure)."""
+    method = tiny().eval()
+    sample = scene(50, 90, (13, 7, 61, 40))
+    batch = batch_of(method, sample)
+    logits = batch.masks[:, 0].float() * 20 - 10
+    with_output(method, monkeypatch, mask_logits=logits, boxes=xyxy_to_cxcywh(batch.boxes[:, 0] / 64))
+    predictions = Predictions.from_list(batch.keys, method.predict(batch)["main"])
+    row = dict.fromkeys(("image_id", "ref_id", "sent_id", "group"), 0)
+    row |= {"key": "0", "image": "0.jpg", "width": 90, "height": 50, "expression": TEXTS[0], "boxes": [[13, 7, 61, 40]]}
+    row |= {"masks": [encode(sample["masks"][0].numpy())["counts"]], "polygons": [1], "ann_ids": [0]}
+    row |= {"categories": ["ball"], "source": "test", "split": "val"}
+    table = AnnotationTable.from_rows([row], {"dataset": "test", "split": "val", "task": "rec"})
+    report = evaluate_predictions(table, predictions, ["rec", "res"], ["res/canvas+eps_one"], bootstrap=0)
+    values = report.values  # percent
+    assert values["res/canvas+eps_one/miou"] == pytest.approx(100)
+    assert 90 < values["res/miou"] <= 100 and values["rec/prec@0.5"] == 100

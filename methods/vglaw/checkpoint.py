@@ -151,7 +151,10 @@ def _tensor(tag: str, dims: list[int], kind: str, parts: list[memoryview]) -> Te
         raise _Damaged(f"{tag!r} has {found} bytes, {shape} {kind} needs {wanted}")
     if not found:
         return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(b"".join(parts)), dtype=dtype).reshape(shape)
+    content = bytearray()
+    for part in parts:
+        content += part
+    return torch.frombuffer(content, dtype=dtype).reshape(shape)
 
 
 def _values(data: memoryview) -> Iterator[tuple[str, list[int], str, memoryview]]:

@@ -214,7 +214,7 @@ class VGLAW(GroundingMethod):
         """
         output = self.network(batch)
         boxes = (cxcywh_to_xyxy(output.boxes) * self.image_size).cpu()
-        attention = output.attention.float()
+        attention = output.attention.float().cpu()
         on_canvas = None
         if output.mask_logits is not None:
             on_canvas = (output.mask_logits.sigmoid() > self.mask_threshold).cpu().numpy()
@@ -226,7 +226,7 @@ class VGLAW(GroundingMethod):
             prediction = Prediction(
                 boxes=box[None],
                 scores=torch.ones(1),
-                heatmap=self._heatmap(attention[index], geometry).cpu(),
+                heatmap=self._heatmap(attention[index], geometry),
                 geometry=geometry,
             )
             if on_canvas is not None and output.mask_logits is not None:
@@ -250,7 +250,7 @@ class VGLAW(GroundingMethod):
         height, width = scaled_size(geometry.size, geometry.scale[0])
         y = (torch.arange(n := max(1, round(height / cell))) + 0.5) * (height / n) + geometry.offset[1]
         x = (torch.arange(m := max(1, round(width / cell))) + 0.5) * (width / m) + geometry.offset[0]
-        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).to(attention.device) / self.image_size * 2 - 1
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1) / self.image_size * 2 - 1
         sampled = F.grid_sample(attention[None, None], grid[None], padding_mode="border", align_corners=False)
         return sampled[0, 0]
 
