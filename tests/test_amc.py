@@ -515,7 +515,7 @@ def test_tokens(vocabulary: Path) -> None:
     assert pad.tolist() == [[False] * 4, [False, False, True, True]]
     assert (method.cls_id, method.mask_id, method.vocab_size) == (2, 4, 66)
     with pytest.raises(UserError, match=r"method\.tokenizer"):
-        tiny().train_transform()
+        tiny().tokenize(["man"])
 
 
 def test_training_captions_are_cut_in_word_pieces(vocabulary: Path) -> None:
