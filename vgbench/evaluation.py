@@ -104,7 +104,12 @@ def flat_metrics(reports: Mapping[str, ScoreReport], sets: Sequence[str]) -> dic
 
 
 def split_results(
-    evaluation: Evaluation, name: str, report: ScoreReport, controls: Mapping[str, ScoreReport], folder: Path
+    evaluation: Evaluation,
+    name: str,
+    report: ScoreReport,
+    controls: Mapping[str, ScoreReport],
+    folder: Path,
+    leaked: int | None,
 ) -> list[record.Result]:
     """The results of one prediction set for the record: one per metric and variant."""
     data = evaluation.data
@@ -124,6 +129,7 @@ def split_results(
                 expressions=report.expressions,
                 images=report.images,
                 expected_expressions=published,
+                leaked_images=leaked,
                 metrics=_metrics(report, wanted),
                 controls={control: _metrics(held, wanted) for control, held in controls.items()},
                 slices={} if variant else slices.headline(report.outcomes[spec], task, evaluation.table),

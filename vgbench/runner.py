@@ -30,6 +30,7 @@ from vgbench.errors import UserError
 from vgbench.evaluation import Evaluation, flat_metrics, split_results
 from vgbench.method import GroundingMethod, LoadReport
 from vgbench.score import ScoreReport, format_report
+from vgbench.statistics import leakage
 from vgbench.table import AnnotationTable
 from vgbench.training import ExponentialMovingAverage, GroundingModule, KeepBestModel, Throughput
 
@@ -142,7 +143,10 @@ def _own_folder(config: DictConfig, prefix: str) -> Path:
     if config.resume:
         for path in reversed(numbered):
             file = path / "config.yaml"
-            if file.exists() and record.config_hash(OmegaConf.to_container(OmegaConf.load(file))) == wanted:  # type: ignore[arg-type]
+            if not file.exists():
+                continue
+            stored: Any = OmegaConf.to_container(OmegaConf.load(file))
+            if record.config_hash(stored) == wanted and stored["seed"] == node["seed"]:
                 return path
         raise UserError(
             f"resume=true, but no run folder {base}* has this configuration; start without resume, or give run_dir="
@@ -347,6 +351,7 @@ def run(config: DictConfig) -> float:
         training=training,
         train_rate=throughput.rate,
         notes=notes,
+        train_table=train_table,
     )
 
 
@@ -493,6 +498,7 @@ def _evaluate_and_record(
     training: record.Training | None = None,
     train_rate: float | None = None,
     notes: Sequence[str] = (),
+    train_table: AnnotationTable | None = None,
 ) -> float:
     """Score every split, write predictions, pictures and the record."""
     from vgbench import measure, render
@@ -536,9 +542,15 @@ def _evaluate_and_record(
             notes.append(f"{split}: scored on shuffled expressions (eval.shuffle_text=true)")
         if not trainer.is_global_zero:
             continue
+        leaked = None
+        if train_table is not None:
+            leaked = leakage(train_table, table).images
+            if leaked:
+                notes.append(f"{split}: {leaked} of its images are training images")
+                _say(f"WARNING {data.name} {split}: {leaked} of its images are in the training data of this run")
         for name, report in reports.items():
             held = {control: scored[name] for control, scored in controls.items()}
-            results += split_results(evaluation, name, report, held, folder)
+            results += split_results(evaluation, name, report, held, folder, leaked)
             _say(f"\n{method.name}{'' if name == 'main' else f' / {name}'} on {format_report(report)}")
             for control, scored in held.items():
                 _say(f"control, {control}: {scored.primary} {scored.values[scored.primary]:.2f} %")
