@@ -446,6 +446,7 @@ class ALBEF(nn.Module):
         for name in MOMENTUM_MODULES:
             yield from zip(getattr(self, f"{name}_m").parameters(), getattr(self, name).parameters(), strict=True)
 
+    @torch.compiler.disable  # one fused kernel over all parameters as it is
     @torch.no_grad()
     def update_momentum(self, momentum: float) -> None:
         """``theta_m <- momentum * theta_m + (1 - momentum) * theta``."""
@@ -453,6 +454,7 @@ class ALBEF(nn.Module):
         torch._foreach_mul_(averages, momentum)
         torch._foreach_add_(averages, values, alpha=1.0 - momentum)
 
+    @torch.compiler.disable
     @torch.no_grad()
     def enqueue(self, image_features: Tensor, text_features: Tensor) -> None:
         """Write the momentum features [B, E] of all processes, in rank order, at the pointers, wrapping around.
