@@ -26,6 +26,7 @@ EXAMPLES = {
     "eval": "vgbench eval method=alvg dataset=refcoco dataset.data_root=data checkpoint=runs/alvg-refcoco",
     "bench": "vgbench bench method=alvg trainer.precision=bf16-mixed bench.batch_size=2",
     "predict": 'vgbench predict image.jpg "the red mug left of the sink" checkpoint=runs/alvg-refcoco',
+    "export": "vgbench export runs/alvg-refcoco alvg.safetensors --half",
     "score": "vgbench score predictions.jsonl dataset=refcoco split=val dataset.data_root=data",
     "compare": "vgbench compare runs/ --format latex",
     "list": "vgbench list methods",
@@ -66,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("expression")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="checkpoint=... and the like")
     command.add_argument("-o", "--output", type=Path, help="picture to write (default: <image>.grounded.png)")
+
+    command = add("export", "Write a model (a run folder, or the authors' checkpoint) as one safetensors file.")
+    command.add_argument("checkpoint", help='run folder, checkpoint file, or "shipped"')
+    command.add_argument("file", type=Path, help="file to write, .safetensors")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="method=... for an official checkpoint")
+    command.add_argument("--half", action="store_true", help="store as float16: half the size")
 
     command = add("score", "Score a predictions file (JSONL or Parquet; schema: vgbench/metrics/README.md).")
     command.add_argument("file", help='predictions file, or "trivial" for the centre box of median size')
@@ -225,6 +232,9 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     from vgbench import runner
 
+    if arguments.command == "export":
+        config = compose([*arguments.overrides, f"checkpoint={arguments.checkpoint}"])
+        return runner.export(config, arguments.file, arguments.half)
     return runner.predict(arguments.image, arguments.expression, compose(arguments.overrides), arguments.output)
 
 

@@ -166,8 +166,9 @@ def _own_folder(config: DictConfig, prefix: str) -> Path:
 def start_weights(config: DictConfig, method: GroundingMethod) -> LoadReport | None:
     """Load ``weights`` (a whole model) or ``pretrained`` (parts), if given."""
     if config.weights:
-        chosen = choices(config)
-        return weights.load(method, weights.resolve(str(config.weights), method.name, chosen["dataset"]))
+        return weights.load(
+            method, weights.resolve(str(config.weights), _method_name(method), choices(config)["dataset"])
+        )
     if config.pretrained:
         path = Path(str(config.pretrained)).expanduser()
         if not path.exists():
@@ -359,20 +360,34 @@ def evaluate(config: DictConfig) -> float:
     """Evaluate ``checkpoint``, write a run folder. Returns the primary metric of the last split."""
     started = time.time()
     L.seed_everything(config.seed, workers=False, verbose=False)
-    if not config.checkpoint:
-        raise UserError("checkpoint= is missing: give a run folder, a checkpoint file, or checkpoint=shipped")
-    chosen = choices(config)
-    path = weights.resolve(str(config.checkpoint), _method_name(config), chosen["dataset"])
-    stored = weights.method_config(path)
-    method = build_method(_with_own_files(stored, config) if stored else config.method)
+    method, path, report = checkpointed_method(config)
     data = build_data(config)
     tasks = shared_tasks(method, data, config.task)
-    report = weights.load(method, path)
-    folder = run_folder(config, f"eval-{chosen['method']}-{chosen['dataset']}")
+    folder = run_folder(config, f"eval-{_method_name(method)}-{choices(config)['dataset']}")
     _say(f"{folder}: {method.name} from {path}: {len(report.used)} tensors used, {len(report.unused)} without effect")
-    origin: record.Origin = "shipped" if config.checkpoint == "shipped" else "trained here" if stored else "official"
+    ours = weights.method_config(path) is not None
+    origin: record.Origin = "shipped" if config.checkpoint == "shipped" else "trained here" if ours else "official"
     checkpoint = record.Checkpoint(path.name, record.sha256_prefix(path), origin)
     return _evaluate_and_record(config, folder, method, data, tasks, started, checkpoint)
+
+
+def export(config: DictConfig, file: Path, half: bool) -> int:
+    """Write the model of ``checkpoint`` as one safetensors file that ``weights=`` and ``checkpoint=`` take.
+
+    Args:
+        half: store as float16.
+
+    Raises:
+        UserError: if the file has another ending or exists already.
+    """
+    if file.suffix != ".safetensors":
+        raise UserError(f"{file}: a model is written as .safetensors; rename the file")
+    if file.exists():
+        raise UserError(f"{file}: exists already; remove it, or give another name")
+    method, path, _ = checkpointed_method(config)
+    weights.save(method.state_dict(), weights.method_config(path) or method_node(config), file, half)
+    print(f"{file}: {method.name}, {_count(method):,} parameters, {file.stat().st_size / 1e6:.2f} MB")
+    return 0
 
 
 def predict(image: Path, expression: str, config: DictConfig, output: Path | None) -> int:
@@ -383,18 +398,13 @@ def predict(image: Path, expression: str, config: DictConfig, output: Path | Non
     """
     from vgbench import render
 
-    if not config.checkpoint:
-        raise UserError("checkpoint= is missing: give a run folder, a checkpoint file, or checkpoint=shipped")
-    path = weights.resolve(str(config.checkpoint), _method_name(config), choices(config)["dataset"])
-    stored = weights.method_config(path)
-    method = build_method(_with_own_files(stored, config) if stored else config.method)
-    weights.load(method, path)
-    device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
-    method.to(device).eval()
     try:
         pixels = loader.decode_image(image)
     except loader.BadSample as error:
         raise UserError(str(error)) from None
+    method, _, _ = checkpointed_method(config)
+    device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
+    method.to(device).eval()
     batch = loader.collate([method.eval_transform()(loader.plain_sample(pixels, expression))], method.tokenize)
     assert batch is not None
     with torch.set_grad_enabled(method.requires_grad_at_inference):
@@ -420,9 +430,25 @@ def predict(image: Path, expression: str, config: DictConfig, output: Path | Non
     return 0
 
 
-def _method_name(config: DictConfig) -> str:
-    """The registered name of the chosen method: the folder that its class lives in."""
-    return str(config.method._target_).split(".")[-2]
+def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path, LoadReport]:
+    """The method of ``checkpoint`` with its weights; a file of ours brings its own ``method`` node.
+
+    Raises:
+        UserError: if there is no checkpoint, or it does not fit.
+    """
+    if not config.checkpoint:
+        raise UserError("checkpoint= is missing: give a run folder, a checkpoint file, or checkpoint=shipped")
+    chosen = choices(config)
+    path = weights.resolve(str(config.checkpoint), chosen["method"], chosen["dataset"])
+    stored = weights.method_config(path)
+    method = build_method(_with_own_files(stored, config) if stored else config.method)
+    return method, path, weights.load(method, path)
+
+
+def _method_name(method: GroundingMethod) -> str:
+    """The registered name: the folder that the class lives in, or its module."""
+    parts = type(method).__module__.split(".")
+    return parts[2] if parts[:2] == ["vgbench", "methods"] else parts[-1]
 
 
 def _with_own_files(stored: dict[str, Any], config: DictConfig) -> dict[str, Any]:
@@ -505,6 +531,7 @@ def _evaluate_and_record(
 
     splits = list(config.eval.splits or [name for name in data.splits if name not in ("train", "pretrain")])
     control_splits = set(config.eval.control or [])
+    variants = [name for name in config.eval.variants if name.partition("/")[0] in tasks]
     module = GroundingModule(method, config)
     trainer = build_trainer(config, folder, [], inference_mode=not method.requires_grad_at_inference)
     pin = isinstance(trainer.accelerator, L.pytorch.accelerators.CUDAAccelerator)
@@ -524,7 +551,7 @@ def _evaluate_and_record(
         controls: dict[str, dict[str, ScoreReport]] = {}
         for control, expressions in passes:
             place = folder / "predictions" / control.replace(" ", "-") if control else folder / "predictions"
-            evaluation = Evaluation(method, data, split, table, place, tasks, config.eval.variants)
+            evaluation = Evaluation(method, data, split, table, place, tasks, variants)
             module.evaluation = evaluation
             evaluation.start(trainer.global_rank)
             trainer.test(
@@ -565,7 +592,7 @@ def _evaluate_and_record(
         render.curves(folder / "logs" / "metrics.csv", folder / "curves.png")
     node = _identity(config)
     entry = record.Record(
-        method=_method_name(config),
+        method=_method_name(method),
         label=getattr(method, "title", method.name),
         variant=str(getattr(method, "variant", "")),
         config=node,
