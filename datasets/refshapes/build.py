@@ -115,7 +115,7 @@ def target_shapes(split: str) -> tuple[str, ...]:
 
 
 def make_record(options: Options, image_id: int, split: str, index: int) -> tuple[dict[str, Any], bytes]:
-    """Everything about one image as JSON, and the image as a JPEG file. Ids of refs and sentences come later."""
+    """Everything about one image for JSON, and the image as a JPEG file. Ids of refs and sentences come later."""
     scene, rng = make_scene(options, split, index)
     picture = encode_jpeg(paint(scene, rng))
     ann_ids = [image_id * 10 + position for position in range(len(scene.objects))]
@@ -142,7 +142,8 @@ def make_record(options: Options, image_id: int, split: str, index: int) -> tupl
             "height": options.side,
             "license": 1,
         },
-        "annotations": annotations,
+        "categories": {annotation["id"]: annotation["category_id"] for annotation in annotations},
+        "annotations": json.dumps(annotations, separators=(",", ":"))[1:-1],  # text: put together, never parsed
         "scene": {
             "split": split,
             "objects": [
@@ -240,7 +241,7 @@ def _records(folder: Path, options: Options, pool: str, processes: int) -> Itera
                 progress.advance(bar, int(line))
         for share in range(processes):
             part = folder / _part(share)
-            yield from json.loads(part.read_text())
+            yield from map(json.loads, part.read_text().splitlines())
             part.unlink()
     finally:
         for worker in workers:
@@ -265,7 +266,7 @@ def _lines(workers: list[subprocess.Popen[str]]) -> Iterator[str]:
 
 
 def _part(share: int) -> str:
-    return f"part-{share}.json"
+    return f"part-{share}.jsonl"
 
 
 def work() -> None:
@@ -274,15 +275,16 @@ def work() -> None:
     folder = Path(job["folder"])
     share, processes = job["share"]
     options = Options.of(**{**job["options"], "images": dict(job["options"]["images"])})
-    records, told = [], 0
+    records: list[str] = []
+    told = 0
     for image_id, split, index in options.tasks(job["pool"])[share::processes]:
         record, picture = make_record(options, image_id, split, index)
         (folder / IMAGE_FOLDER / record["image"]["file_name"]).write_bytes(picture)
-        records.append(record)
+        records.append(json.dumps(record))
         if len(records) - told == REPORT_EVERY:
             told = len(records)
             print(REPORT_EVERY, flush=True)
-    (folder / _part(share)).write_text(json.dumps(records))
+    (folder / _part(share)).write_text("\n".join(records))
     print(len(records) - told, flush=True)
 
 
@@ -298,14 +300,15 @@ def _write_annotations(folder: Path, options: Options, records: list[dict[str, A
         },
         "licenses": [{"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}],
         "images": [record["image"] for record in records],
-        "annotations": [annotation for record in records for annotation in record["annotations"]],
         "categories": [
             {"id": number, "name": shape, "supercategory": "round" if shape in ROUND else "angular"}
             for number, shape in enumerate(ATTRIBUTES["shape"], 1)
         ],
     }
     _write_json(folder / "scenes.json", {record["image"]["id"]: record["scene"] for record in records})
-    _write_json(folder / "instances.json", instances)
+    head = json.dumps(instances, separators=(",", ":"))[:-1]
+    annotations = ",".join(record["annotations"] for record in records)
+    (folder / "instances.json").write_text(f'{head},"annotations":[{annotations}]}}')
     for flavour in FLAVOURS:
         refs, logic = _number(flavour, records, first_id)
         (folder / flavour).mkdir()
@@ -327,7 +330,6 @@ def _number(
     refs: list[dict[str, Any]] = []
     logic: dict[int, list[Any]] = {}
     for record in records:
-        categories = {annotation["id"]: annotation["category_id"] for annotation in record["annotations"]}
         image = record["image"]
         for ref in record["refs"][flavour]:
             sentences = []
@@ -338,7 +340,7 @@ def _number(
                 sentences.append({"sent_id": sent_id, "sent": sent, "raw": raw, "tokens": sent.split()})
             ref_id = first_id + len(refs)
             ann_ids = ref["ann_ids"] or [-1]
-            category_ids = [categories.get(ann_id, -1) for ann_id in ann_ids]
+            category_ids = [record["categories"].get(str(ann_id), -1) for ann_id in ann_ids]
             refs.append(
                 {
                     "ref_id": ref_id,

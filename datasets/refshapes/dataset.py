@@ -13,15 +13,40 @@ from vgbench.datasets.refer import ReferDataset
 from vgbench.datasets.refer_layout import ReferLayout
 from vgbench.datasets.refshapes.build import IMAGE_FOLDER, IMAGES, POOLS, REFS_FILES, Options, ensure
 
-# Exact counts of what the default options generate: images, refs, expressions.
-PUBLISHED = {
-    "refshapes": {split: Counts(images) for split, images in IMAGES.items()},
-    "refshapes+": {split: Counts(images) for split, images in IMAGES.items()},
-    "refshapesg": {split: Counts(images) for split, images in IMAGES.items()},
-    "grefshapes": {split: Counts(images) for split, images in IMAGES.items()},
-}
-
 __all__ = ["GRefShapes", "RefShapes", "RefShapesG", "RefShapesPlus"]
+
+
+# Exact counts of what the default options generate: images, refs, expressions (pretrain: images).
+PUBLISHED = {
+    "refshapes": {
+        "train": Counts(3_600, 10_771, 28_361),
+        "val": Counts(400, 1_199, 3_185),
+        "testA": Counts(300, 855, 2_238),
+        "testB": Counts(300, 876, 2_326),
+        "pretrain": Counts(IMAGES["pretrain"]),
+    },
+    "refshapes+": {
+        "train": Counts(3_600, 10_245, 27_265),
+        "val": Counts(400, 1_153, 3_082),
+        "testA": Counts(300, 812, 2_187),
+        "testB": Counts(300, 797, 2_124),
+        "pretrain": Counts(IMAGES["pretrain"]),
+    },
+    "refshapesg": {
+        "train": Counts(3_600, 10_717, 20_878),
+        "val": Counts(400, 1_202, 2_351),
+        "testA": Counts(300, 840, 1_643),
+        "testB": Counts(300, 865, 1_698),
+        "pretrain": Counts(IMAGES["pretrain"]),
+    },
+    "grefshapes": {
+        "train": Counts(3_600, 15_860, 35_050),
+        "val": Counts(400, 1_796, 3_976),
+        "testA": Counts(300, 1_270, 2_822),
+        "testB": Counts(300, 1_305, 2_895),
+        "pretrain": Counts(IMAGES["pretrain"]),
+    },
+}
 
 
 def _variants(flavour: str, split_by: str) -> dict[str, tuple[dict[str, Counts], Files]]:
