@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from PIL import Image
+
+from vgbench.errors import UserError
+from vgbench.method import Prediction
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -71,3 +75,37 @@ def test_the_example_method_trains_through_the_runner(pets: Path) -> None:
     # the box of cat and dog is right twice; against the whole image its IoU is 400 / 1200
     assert result.metrics["prec@0.5"].value == pytest.approx(100 * 2 / 3)
     assert (pets / "run" / "predictions" / "test.parquet").exists()
+
+
+def test_the_example_metric_scores_with_intervals(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from centre_hit import CentreHit
+    from pets import Pets
+
+    from vgbench import metrics
+    from vgbench.predictions import Predictions
+    from vgbench.score import evaluate_predictions
+
+    monkeypatch.setitem(metrics.METRICS, "centre_hit", CentreHit)
+    table = Pets(pets, cache_dir=pets / "cache").load("test")
+    boxes = [[[12, 8, 28, 22]], [[28, 5, 32, 25]], [[100, 100, 110, 110]]]  # inside; on the right border; outside
+    answers = [Prediction(torch.tensor(box, dtype=torch.float32), torch.ones(1)) for box in boxes]
+    predictions = Predictions.from_list(table.column("key").tolist(), answers)
+    report = evaluate_predictions(table, predictions, ["centre_hit"], ["centre_hit/strict"])
+    assert report.values["centre_hit/hit"] == pytest.approx(100 * 2 / 3)
+    assert report.values["centre_hit/strict/hit"] == pytest.approx(100 / 3)
+    assert report.scores["centre_hit/hit"].low <= report.scores["centre_hit/hit"].value
+
+
+def test_the_example_row_of_a_published_table(tmp_path: Path) -> None:
+    from importlib.resources import files
+
+    from vgbench.leaderboard import read_published
+
+    text = (files("vgbench.leaderboards") / "published.csv").read_text()
+    row = "Mine,base,ViT-B,single dataset,REC,refcoco,val,prec@0.5,81.5,My paper,arXiv 0000.00000,Table 2,paper,\n"
+    (tmp_path / "published.csv").write_text(text + row)
+    added = read_published(tmp_path / "published.csv")[-1]
+    assert (added.method, added.dataset, added.value) == ("Mine", "refcoco", 81.5)
+    (tmp_path / "published.csv").write_text(text + row.replace("My paper,arXiv 0000.00000", ","))
+    with pytest.raises(UserError, match=r"published\.csv:\d+: a published number needs a source"):
+        read_published(tmp_path / "published.csv")

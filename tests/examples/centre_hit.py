@@ -1,0 +1,38 @@
+"""The smallest metric: is the centre of the first box inside the target? With a variant in which borders do not count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from vgbench.metrics.base import Array, GroundingMetric, Pairs, Ratio, Variant
+
+
+@dataclass(frozen=True)
+class CentreRule:
+    """``strict``: a centre on the border is outside."""
+
+    strict: bool = False
+
+
+class CentreHit(GroundingMetric):
+    """``hit``: percent of expressions."""
+
+    task = "centre_hit"
+    primary = "hit"
+    Rule = CentreRule
+    variants: ClassVar = {"strict": Variant({"strict": True}, "a centre on the border is outside")}
+    columns = ("hit",)
+
+    def measure(self, pairs: Pairs) -> dict[str, Array]:
+        target = pairs.single_target(self.spec)
+        boxes, valid = pairs.padded_boxes(1)
+        middle = (boxes[:, 0, :2] + boxes[:, 0, 2:]) / 2
+        compare = np.greater if self.rule.strict else np.greater_equal
+        inside = compare(middle, target[:, :2]).all(1) & compare(target[:, 2:], middle).all(1)
+        return {"hit": (inside & valid[:, 0]).astype(np.float64)}
+
+    def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
+        return {"hit": Ratio(columns["hit"], np.ones_like(columns["hit"]))}
