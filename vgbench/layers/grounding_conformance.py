@@ -135,6 +135,7 @@ def text_rows(texts: Sequence[str]) -> Tensor:
 
 def run_preprocess(case: Case, method: GroundingMethod) -> dict[str, Tensor]:
     """The evaluation pipeline, the inverse mapping of predictions, and all training samples of a case."""
+    case = Case(case.path)  # transforms run on the CPU, whatever the device
     inputs = case.inputs
     texts = case.text("text_bytes")
     transform = method.eval_transform()
