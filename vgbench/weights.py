@@ -84,10 +84,15 @@ def load(method: GroundingMethod, path: Path) -> LoadReport:
         UserError: if names or shapes do not fit; the message names the first of them and the fix.
     """
     if method_config(path) is None:
-        return method.load_official(method.read_official(path))
+        official = method.read_official(path)
+        try:
+            return method.load_official(official)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
     own = method.state_dict()
     with safe_open(path, framework="pt") as file:
-        state = method.adapt_state({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        own_state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    state = method.adapt_state(own_state)
     wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
     wrong += [name for name in state if name not in own]
     if wrong:
