@@ -112,7 +112,7 @@ def test_batches_of_one_orientation_are_filled_up(table: AnnotationTable) -> Non
     batches = [[unit for unit, _ in batch] for batch in sampler]
     assert len(batches) == len(sampler) == 4 and all(len(batch) == 4 for batch in batches)
     assert all(len({landscape[unit] for unit in batch}) == 1 for batch in batches)
-    assert set(sum(batches, [])) == set(range(12))
+    assert {unit for batch in batches for unit in batch} == set(range(12))
 
 
 def test_epochs_differ_and_a_resumed_epoch_goes_on_where_it_was() -> None:
@@ -137,7 +137,7 @@ def test_processes_share_an_epoch() -> None:
     seeds = [seed for part in parts for batch in part for _, seed in batch]
     assert len(set(seeds)) == len(seeds)
     held = [[unit for batch in EvalBatches(11, 4, rank, 3) for unit, _ in batch] for rank in range(3)]
-    assert sorted(sum(held, [])) == list(range(11))
+    assert sorted(unit for part in held for unit in part) == list(range(11))
 
 
 def test_bad_images_are_named_or_counted(table: AnnotationTable, tmp_path: Path) -> None:

@@ -195,7 +195,10 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: Sequence[Callback
             loggers.append(TensorBoardLogger(folder, name="", version="logs"))
     try:
         return L.Trainer(
-            **OmegaConf.to_container(config.trainer, resolve=True),  # type: ignore[arg-type]
+            **{
+                name: instantiate(value) if OmegaConf.is_config(value) else value
+                for name, value in config.trainer.items()
+            },
             max_epochs=config.recipe.epochs,
             logger=loggers or False,
             log_every_n_steps=config.logger.every_n_steps,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +83,7 @@ class ALVG(GroundingMethod):
         focal_weight, dice_weight: weights of the mask losses.
         jitter: large-scale jitter in training, for data without masks.
         encoder_lr: learning rate of the encoder as a share of the others'.
+        encoder_init: "official", or "scratch" for training without a checkpoint (see BEiT3).
     """
 
     name: ClassVar[str] = "ALVG"
@@ -117,6 +118,7 @@ class ALVG(GroundingMethod):
         dice_weight: float = 6.0,
         jitter: bool = False,
         encoder_lr: float = 0.1,
+        encoder_init: Literal["official", "scratch"] = "official",
     ) -> None:
         super().__init__()
         if jitter and masks:
@@ -146,6 +148,7 @@ class ALVG(GroundingMethod):
             vocab_size,
             max_text_positions,
             drop_path,
+            encoder_init,
         )
         self.grid = self.encoder.grid
         self.image_proj = nn.Linear(encoder_width, width)  # a 1x1 convolution in the official code

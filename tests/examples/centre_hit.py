@@ -1,4 +1,4 @@
-"""The smallest metric: is the centre of the first box inside the target? With a variant in which borders do not count."""
+"""The smallest metric: is the centre of the first box inside the target? Its variant does not count borders."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 from pathlib import Path
 
 import torch
@@ -127,6 +128,8 @@ class BEiT3(nn.Module):
         vocab_size: rows of the word table.
         max_text_positions: rows of the text position table; L may be at most 2 less.
         drop_path: stochastic depth of the last layer, growing linearly from 0.
+        init: "official", which expects a checkpoint to follow; "scratch" for training without one: Xavier linear
+            layers, and words and patches that their position codes (standard deviation 1 officially) do not drown.
     """
 
     def __init__(
@@ -140,6 +143,7 @@ class BEiT3(nn.Module):
         vocab_size: int = 64010,
         max_text_positions: int = 1024,
         drop_path: float = 0.1,
+        init: Literal["official", "scratch"] = "official",
     ) -> None:
         super().__init__()
         if image_size % patch_size:
@@ -157,6 +161,16 @@ class BEiT3(nn.Module):
         self.layers = nn.ModuleList([Layer(width, heads, ffn_width, rate) for rate in rates])
         self.norm = nn.ModuleDict({name: nn.LayerNorm(width, LAYER_NORM_EPS) for name in MODALITIES})
         self._initialise()
+        if init == "scratch":
+            self._initialise_from_scratch()
+
+    def _initialise_from_scratch(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight.flatten(1))
+        nn.init.normal_(self.text_embed.weight, std=1.0)
+        for table in (self.vision_position, self.text_position):
+            nn.init.normal_(table.weight, std=0.2)
 
     def _initialise(self) -> None:
         for module in self.modules():
