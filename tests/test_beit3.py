@@ -234,7 +234,7 @@ def test_truncated_and_empty_checkpoints(tmp_path):
 
 
 def test_descriptions():
-    assert describe_state({"beit3.encoder.layers.0.x": 0}) == "a BEiT-3 pre-training checkpoint"
+    assert describe_state({"beit3.encoder.x": 0}) == "a BEiT-3 pre-training checkpoint (that is for pretrained=)"
     assert describe_state({"head.transformer.img_enhance.text_proj.bias": 0}) == "an ALVG checkpoint"
     assert describe_state({"zzz": 0}) == "an unknown model whose first key is 'zzz'"
     assert describe_state({}) == "an empty state dict"

@@ -140,7 +140,7 @@ _FAMILIES = (
     ("head.input_cls_proj.*", "a SimVG checkpoint"),
     ("vis_enc.beit3.*", "a checkpoint of the SimVG family"),
     ("weight_generator.S", "a VG-LAW checkpoint"),
-    ("beit3.encoder.*", "a BEiT-3 pre-training checkpoint"),
+    ("beit3.encoder.*", "a BEiT-3 pre-training checkpoint (that is for pretrained=)"),
     ("visual_encoder_m.*", "an ALBEF/AMC checkpoint"),
     ("text_encoder.*", "an ALBEF/AMC checkpoint"),
     ("visumodel.*", "a TransVG/ResVG checkpoint"),
