@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,8 @@ class SimVG(GroundingMethod):
             decoder's boxes (balanced by 1 - W and W).
         branches: what :meth:`predict` runs. Without "decoder" the model has no decoder at all: for inference only.
         jitter: large-scale jitter in training, for single-target data.
+        encoder_lr: learning rate of the encoder as a share of the others'.
+        encoder_init: "official", or "scratch" for training without a checkpoint (see BEiT3).
     """
 
     name: ClassVar[str] = "SimVG"
@@ -132,6 +134,8 @@ class SimVG(GroundingMethod):
         distill_weight: float = 1.0,
         branches: Sequence[str] = BRANCHES,
         jitter: bool = False,
+        encoder_lr: float = 0.1,
+        encoder_init: Literal["official", "scratch"] = "official",
     ) -> None:
         super().__init__()
         unknown = [branch for branch in branches if branch not in BRANCHES]
@@ -147,6 +151,7 @@ class SimVG(GroundingMethod):
         self.token_weight = token_weight
         self.distill_weight = distill_weight
         self.jitter = jitter
+        self.encoder_lr = encoder_lr
         self.learns_token = token_weight > 0 or distill_weight > 0
         # A token branch that is not learnt has nothing to say.
         chosen = tuple(branch for branch in BRANCHES if branch in branches)
@@ -163,6 +168,7 @@ class SimVG(GroundingMethod):
             vocab_size,
             max_text_positions,
             drop_path,
+            encoder_init,
         )
         self.text_proj = nn.Linear(encoder_width, width)
         self.cls_proj = nn.Linear(encoder_width, width)
@@ -276,7 +282,10 @@ class SimVG(GroundingMethod):
         named = [(name, parameter) for name, parameter in self.named_parameters() if not name.startswith(idle)]
         encoder = [parameter for name, parameter in named if name.startswith("encoder.")]
         rest = [parameter for name, parameter in named if not name.startswith("encoder.")]
-        return [{"name": "vis_enc", "params": encoder, "lr": lr / 10}, {"name": "rest", "params": rest, "lr": lr}]
+        return [
+            {"name": "vis_enc", "params": encoder, "lr": lr * self.encoder_lr},
+            {"name": "rest", "params": rest, "lr": lr},
+        ]
 
     # inference -------------------------------------------------------------------------------------------------
 
