@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from vgbench.dataset import Counts
 from vgbench.datasets.flat_layouts import MiniGPTLayout, QwenLayout, TransVGLayout, VGLawLayout
 from vgbench.datasets.hub_layout import HubLayout, LmmsLayout
-from vgbench.datasets.layout import Files, LayoutDataset
+from vgbench.datasets.layout import Files, Layout, LayoutDataset
 from vgbench.datasets.mdetr_layout import MDETRLayout
 from vgbench.datasets.refer_layout import ReferLayout
 from vgbench.datasets.seqtr_layout import SeqTRLayout
@@ -48,7 +48,7 @@ class ReferDataset(LayoutDataset):
     """
 
     tasks = ("rec", "res")
-    layouts = (
+    layouts: ClassVar[tuple[type[Layout], ...]] = (
         ReferLayout,
         SeqTRLayout,
         HubLayout,
@@ -59,7 +59,7 @@ class ReferDataset(LayoutDataset):
         MiniGPTLayout,
         QwenLayout,
     )
-    image_folders = COCO_FOLDERS
+    image_folders: ClassVar[tuple[str, ...]] = COCO_FOLDERS
     variants: ClassVar[Variants]
     shared_images: ClassVar[tuple[str, ...]] = ()  # split_by whose splits share images
 

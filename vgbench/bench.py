@@ -148,11 +148,11 @@ def step_times(
             method.predict(batch)
 
     inference = [_timed(predict, device) for _ in range(options.warmup + options.steps)][options.warmup :]
-    seconds = {name: float(np.median(values)) for name, values in parts.items()}
+    medians = {name: float(np.median(values)) for name, values in parts.items()}
     step_seconds = float(np.median(np.sum(list(parts.values()), axis=0)))
     return {
         "step s": step_seconds,
-        **{f"{name} s": value for name, value in seconds.items()},
+        **{f"{name} s": value for name, value in medians.items()},
         "train samples/s": len(batch) / step_seconds,
         "inference samples/s": len(batch) / float(np.median(inference)),
         "peak memory GiB": memory / 2**30,

@@ -95,8 +95,8 @@ class GroundingDataset(Dataset[Sample | str]):
         if sampling == "object":
             groups = table.column("group")
             self._order = np.argsort(groups, kind="stable")
-            starts = np.flatnonzero(np.diff(groups[self._order], prepend=groups[:1] - 1)) if len(table) else []
-            self._bounds = np.append(starts, len(table)).astype(np.int64)
+            starts = np.flatnonzero(np.diff(groups[self._order], prepend=groups[:1] - 1))
+            self._bounds = np.append(starts, len(table))
         else:
             self._order = np.arange(len(table))
             self._bounds = np.arange(len(table) + 1)
@@ -120,7 +120,7 @@ class GroundingDataset(Dataset[Sample | str]):
         generator.manual_seed(seed)
         try:
             rows = self.rows(unit)
-            index = int(rows[torch.randint(len(rows), ()).item()]) if len(rows) > 1 else int(rows[0])
+            index = int(rows[int(torch.randint(len(rows), ()))]) if len(rows) > 1 else int(rows[0])
             return self.transform(self.sample(index))
         except BadSample as error:
             if self.on_bad_sample == "error":

@@ -89,7 +89,7 @@ def shared_tasks(method: GroundingMethod, data: GroundingData, task: str | None)
 
 
 def _identity(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     node = OmegaConf.to_container(plain, resolve=True)
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}

@@ -364,7 +364,7 @@ def register(
         evaluation = Evaluation(source, data, split, table, folder / "predictions", ())
         with PredictionWriter(evaluation.file("main")) as writer:
             writer.write_table(predictions[split])
-        results += split_results(evaluation, "main", report, {}, folder)
+        results += split_results(evaluation, "main", report, {}, folder, leaked=None)
     node = {"dataset": OmegaConf.to_container(config.dataset, resolve=True), "label": label}
     entry = record.Record(
         method=label,

@@ -119,7 +119,7 @@ def make_record(options: Options, image_id: int, split: str, index: int) -> tupl
     scene, rng = make_scene(options, split, index)
     picture = encode_jpeg(paint(scene, rng))
     ann_ids = [image_id * 10 + position for position in range(len(scene.objects))]
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for ann_id, item, box, position in zip(ann_ids, scene.objects, scene.boxes, range(len(ann_ids)), strict=True):
         visible = scene.visible(position)
         annotations.append(
@@ -151,7 +151,7 @@ def make_record(options: Options, image_id: int, split: str, index: int) -> tupl
                     "ann_id": ann_id,
                     **item.attributes,
                     "box": list(box),
-                    "visible": round(annotation["area"] / int(item.solid.sum()), 3),
+                    "visible": round(int(annotation["area"]) / int(item.solid.sum()), 3),  # type: ignore[call-overload],
                 }
                 for ann_id, item, box, annotation in zip(ann_ids, scene.objects, scene.boxes, annotations, strict=True)
             ],

@@ -91,7 +91,8 @@ class RefShapes(ReferDataset):
         super().__init__(data_root, **options)
         self.generator = Options.of(seed, side, images)
         if self.generator != Options.of():
-            self.splits = {split: Counts(count) for split, count in self.generator.images}
+            counts = {split: Counts(count) for split, count in self.generator.images}
+            self.splits = counts  # type: ignore[misc]
         self._layouts: dict[str, Layout] = {}
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,10 @@ from vgbench.methods.amc.transforms import (
 from vgbench.metrics.boxes import iou_inclusive_intersection
 from vgbench.optim import build_optimizer, set_learning_rate
 from vgbench.wordpiece import WordPiece
+
+
+def _replay(recorded: Iterator[int], count: int) -> int:
+    return next(recorded)
 
 
 def run(case: Case) -> dict[str, Tensor]:
@@ -263,7 +268,7 @@ def _preprocess(case: Case) -> dict[str, Tensor]:
         original = (image.shape[-2], image.shape[-1])
         recorded = iter(draws["draw_box"].tolist())
         candidates = clamp_boxes(draws["boxes"], original)
-        chosen = candidates[[choose_box(candidates, lambda _, recorded=recorded: next(recorded))]]
+        chosen = candidates[[choose_box(candidates, partial(_replay, recorded))]]
         jitter = bool(draws["draw_jitter"] < sizes["jitter_p"])
         colour = ColourDraws(
             flip=bool(draws["draw_flip"] < sizes["flip_p"]),

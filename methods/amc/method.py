@@ -224,7 +224,8 @@ class AMC(GroundingMethod):
         """
         masks = batch.masks
         if masks is None:
-            masks = box_masks(batch.boxes.flatten(0, 1), tuple(batch.image.shape[-2:])).unflatten(0, batch.valid.shape)
+            size = (batch.image.shape[-2], batch.image.shape[-1])
+            masks = box_masks(batch.boxes.flatten(0, 1), size).unflatten(0, batch.valid.shape)
         mask = (masks * batch.valid[..., None, None]).amax(1)
         result = self.training_losses(batch.image, batch.text_ids, batch.text_pad, mask)
         return {name: result[name] for name in LOSS_NAMES if name in result}
@@ -339,6 +340,7 @@ class AMC(GroundingMethod):
         G is part of the graph: the AMC terms differentiate through A and G.
         """
         hidden, attention = self.network.text_encoder.fuse(text, pad, image, keep=self.gradcam_layer)
+        assert attention is not None
         logits = self.network.match(hidden)
         (gradient,) = torch.autograd.grad(logits[:, 1].sum(), attention, create_graph=True)
         return hidden, logits, attention, gradient
@@ -371,9 +373,9 @@ class AMC(GroundingMethod):
             fusion, attention = network.text_encoder.fuse(
                 text_embeds, text_pad, image_embeds, index=image_index, keep=self.gradcam_layer, cut=True
             )
+            assert attention is not None
             logits = network.match(fusion)
             (gradient,) = torch.autograd.grad(logits[:, 1].sum(), attention)
-        assert attention is not None
         attention = attention.detach()
         return {
             "gradcam": losses.gradcam(attention, gradient, text_pad, self._grid(images)),

@@ -80,7 +80,7 @@ def _multitask(case: Case) -> dict[str, Tensor]:
     hooks = [
         block.register_forward_hook(lambda module, args, out: first.update(block0_out=out)),
         # the projection is a function; what it returned is what the attention got
-        block.attn.register_forward_hook(lambda module, args, out: first.update(block0_qkv=args[0])),
+        block.get_submodule("attn").register_forward_hook(lambda module, args, out: first.update(block0_qkv=args[0])),
         model.visual_encoder.patch_embed.register_forward_hook(lambda module, args, out: inputs.append(out)),
     ]
     output = method.network(batch)
