@@ -151,7 +151,7 @@ def make_record(options: Options, image_id: int, split: str, index: int) -> tupl
                     "ann_id": ann_id,
                     **item.attributes,
                     "box": list(box),
-                    "visible": round(int(annotation["area"]) / int(item.solid.sum()), 3),  # type: ignore[call-overload],
+                    "visible": round(annotation["area"] / int(item.solid.sum()), 3),
                 }
                 for ann_id, item, box, annotation in zip(ann_ids, scene.objects, scene.boxes, annotations, strict=True)
             ],
