@@ -238,10 +238,10 @@ def run(config: DictConfig) -> float:
     recipe = config.recipe
     chosen = choices(config)
     data = build_data(config)
-    method = build_method(config.method)
-    tasks = shared_tasks(method, data, config.task)
     train_table = data.load(recipe.train_split)
     val_table = data.load(recipe.val_split)
+    method = build_method(config.method)
+    tasks = shared_tasks(method, data, config.task)
     folder = run_folder(config, f"{chosen['method']}-{chosen['dataset']}")
     resume_from = _newest_checkpoint(folder) if config.resume else None
     if resume_from:

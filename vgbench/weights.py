@@ -22,12 +22,14 @@ MODEL_FILE = "model.safetensors"  # in a run folder
 
 
 def resolve(spec: str, method: str | None = None, dataset: str | None = None) -> Path:
-    """The file behind ``weights=`` / ``checkpoint=``: a file, a run folder, or "shipped".
+    """The file behind ``weights=`` / ``checkpoint=``: a file, a run folder, "shipped" (for the dataset at hand) or
+    "shipped:DATASET".
 
     Raises:
         UserError: if there is no such file; for "shipped", the message lists what is shipped.
     """
-    if spec == "shipped":
+    if spec == "shipped" or spec.startswith("shipped:"):
+        dataset = spec.partition(":")[2] or dataset
         folder = Path(str(files("vgbench.methods"))) / str(method) / "weights"
         path = folder / f"{dataset}.safetensors"
         if not path.exists():
