@@ -7,10 +7,8 @@ polygons; ids that the original layout did not have are numbered from 1.
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from vgbench.errors import UserError
+from vgbench.files import atomic
 from vgbench.table import AnnotationTable, Row
 
 __all__ = ["WRITERS", "convert"]
@@ -48,21 +47,13 @@ def convert(tables: Tables, layout: str, folder: Path, name: str, split_by: str 
 
 
 def _write(path: Path, content: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            if isinstance(content, pa.Table):
-                pa.parquet.write_table(content, file)
-            elif path.suffix == ".p":
-                pickle.dump(content, file, protocol=2)  # Python 2 code reads these too
-            else:
-                file.write(json.dumps(content, ensure_ascii=False).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        if isinstance(content, pa.Table):
+            pa.parquet.write_table(content, file)
+        elif path.suffix == ".p":
+            pickle.dump(content, file, protocol=2)  # Python 2 code reads these too
+        else:
+            file.write(json.dumps(content, ensure_ascii=False).encode())
     return path
 
 

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import re
-import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from vgbench.checks import (
     take,
 )
 from vgbench.errors import UserError
+from vgbench.files import atomic
 from vgbench.table import SCHEMA, AnnotationTable
 from vgbench.verification import Counts, Report, SplitReport, check_images, check_shared, check_table, count_split
 
@@ -351,11 +351,8 @@ class GroundingData(ABC):
             if known["state"] == state:
                 return known["sha256"]
         digest = file_sha256(path) if listing is None else folder_sha256(path)
-        with contextlib.suppress(OSError):
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            temporary = memo.with_name(f".{memo.name}.{uuid.uuid4().hex}")
+        with contextlib.suppress(OSError), atomic(memo) as temporary:
             temporary.write_text(json.dumps({"path": str(path), "state": state, "sha256": digest}))
-            temporary.replace(memo)
         return digest
 
     # ---- images

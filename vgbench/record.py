@@ -22,7 +22,6 @@ import subprocess
 import sys
 import types
 import typing
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vgbench.errors import UserError
+from vgbench.files import atomic
 
 SCHEMA_VERSION = 1
 FILE_NAME = "record.json"
@@ -416,16 +416,9 @@ def write(record: Record, folder: Path | str) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Temporary file beside ``path``, fsync, rename: a reader sees the old content or the new, nothing between."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write bytes to ``path`` through :func:`vgbench.files.atomic`."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
 
 
 # What a record says about its origin ----------------------------------------------------------------------------------

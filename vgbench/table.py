@@ -9,8 +9,6 @@ from __future__ import annotations
 import bisect
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +20,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from vgbench.errors import UserError
+from vgbench.files import atomic
 
 SCHEMA = pa.schema(
     [
@@ -152,19 +151,10 @@ class AnnotationTable:
 
     def save(self, path: Path) -> None:
         """Write atomically (temporary file, fsync, rename)."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         info = {**self.info, "hash": self.hash}
         table = self.arrow.replace_schema_metadata({"vgbench": json.dumps(info)})
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            with temporary.open("wb") as file:
-                with pa.ipc.new_file(file, table.schema) as writer:
-                    writer.write_table(table)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic(path) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
+            writer.write_table(table)
 
     @classmethod
     def open(cls, path: Path) -> AnnotationTable:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vgbench.errors import UserError
+from vgbench.files import atomic
 
 __all__ = ["BEiT3Tokenizer", "clean_expression", "train_sentencepiece"]
 
@@ -131,10 +132,8 @@ def train_sentencepiece(lines: Iterable[str], path: Path, vocab_size: int) -> No
         num_threads=1,
         minloglevel=2,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(model.getvalue())
-    temporary.replace(path)
+    with atomic(path) as temporary:
+        temporary.write_bytes(model.getvalue())
 
 
 def embedded_model() -> Path:

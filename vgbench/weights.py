@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vgbench.errors import UserError
+from vgbench.files import atomic
 from vgbench.method import GroundingMethod, LoadReport
 
 MODEL_FILE = "model.safetensors"  # in a run folder
@@ -56,15 +55,8 @@ def save(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path, hal
     for name, value in state.items():
         value = value.detach().cpu()
         tensors[name] = (value.half() if half and value.is_floating_point() else value).contiguous().clone()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={"vgbench": json.dumps({"method": dict(config)})})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def method_config(path: Path) -> dict[str, Any] | None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -26,6 +24,7 @@ from torch import Tensor
 
 from vgbench.checkpoint import SAFE_GLOBALS
 from vgbench.errors import UserError, require_extra
+from vgbench.files import atomic
 from vgbench.table import AnnotationTable
 
 __all__ = ["ClipEncoder", "DiffusionGenerator", "Encoder", "Generator", "load_priors", "make_priors"]
@@ -311,13 +310,5 @@ def _write(path: Path, expressions: Sequence[str], features: Tensor, settings: d
 
 
 def _replace(path: Path, table: pa.Table) -> None:
-    """Write atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with atomic(path) as temporary:
         pq.write_table(table, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
