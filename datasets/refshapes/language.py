@@ -129,29 +129,24 @@ def _covering(scene: Scene, front: int, back: int) -> bool:
 NOUNS = {  # singular, plural
     "circle": [("circle", "circles"), ("disc", "discs"), ("ball", "balls")],
     "ring": [("ring", "rings"), ("donut", "donuts"), ("hoop", "hoops")],
-    "moon": [("moon", "moons"), ("crescent", "crescents")],
     "square": [("square", "squares"), ("box", "boxes"), ("block", "blocks")],
     "triangle": [("triangle", "triangles")],
-    "star": [("star", "stars")],
     "cross": [("cross", "crosses"), ("plus", "pluses")],
     "": [("object", "objects"), ("shape", "shapes"), ("thing", "things")],
 }
 ADJECTIVES = {
     "red": ["red"],
-    "orange": ["orange"],
     "yellow": ["yellow"],
     "green": ["green"],
     "blue": ["blue"],
     "purple": ["purple", "violet"],
-    "pink": ["pink"],
     "white": ["white"],
     "small": ["small", "little", "tiny"],
     "large": ["large", "big", "huge"],
     "plain": ["plain", "solid"],
     "striped": ["striped", "stripy"],
-    "dotted": ["dotted", "spotted"],
 }
-AFTERWARDS = {"striped": ["with stripes", "with lines"], "dotted": ["with dots", "with spots"]}
+AFTERWARDS = {"striped": ["with stripes", "with lines"]}
 MOST_BEFORE = {
     "left": ["left", "far left"],
     "right": ["right", "far right"],

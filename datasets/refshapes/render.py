@@ -14,12 +14,10 @@ from vgbench.datasets.refshapes.scene import Object, Scene, overlap, patch_grid,
 
 PALETTE = {  # hue in degrees, saturation, value
     "red": (356, 0.88, 0.85),
-    "orange": (26, 0.95, 0.97),
     "yellow": (54, 0.88, 0.98),
     "green": (125, 0.75, 0.66),
     "blue": (216, 0.82, 0.88),
     "purple": (274, 0.68, 0.68),
-    "pink": (330, 0.42, 0.99),
     "white": (0, 0.0, 0.98),
 }
 JPEG_QUALITY = 92
@@ -136,14 +134,9 @@ def _shade(canvas: np.ndarray, item: Object, shift: tuple[float, float], blur: f
 
 
 def _pattern(item: Object, unit: float, rng: random.Random) -> np.ndarray:
-    """Stripes or dots, the share of each pixel of the patch that is dark, float32 [P, P]."""
+    """Stripes: the share of each pixel of the patch that is dark, float32 [P, P]."""
     angle = rng.uniform(0, np.pi)
     scale = item.radius / unit  # object frame -> pixels of a 128 pixel image
-    u, v = (axis.astype(np.float32) * np.float32(scale) for axis in patch_grid(item.radius, angle))
-    if item.texture == "striped":
-        u = u * np.float32(1 / rng.uniform(6.5, 8.5)) + np.float32(rng.random())
-        return pixel_means(u - np.floor(u) < 0.45)
-    period = np.float32(rng.uniform(7.0, 8.5))
-    u, v = u / period + np.float32(rng.random()), v / period + np.float32(rng.random())
-    u, v = u - np.floor(u) - np.float32(0.5), v - np.floor(v) - np.float32(0.5)
-    return pixel_means(u * u + v * v < 0.09)
+    u = patch_grid(item.radius, angle)[0].astype(np.float32) * np.float32(scale)
+    u = u * np.float32(1 / rng.uniform(6.5, 8.5)) + np.float32(rng.random())
+    return pixel_means(u - np.floor(u) < 0.45)

@@ -84,7 +84,7 @@ def _run_model(case: Case, method: ALVG) -> dict[str, Tensor]:
 
     position = method.position.expand(len(batch), -1, -1)
     # The boxes-only recipes leave the mask head untrained, but the official code runs it all the same.
-    mask = out.mask if out.mask is not None else method.mask_head(to_map(out.memory + method.position))
+    mask = out.mask if out.mask is not None else method.mask_head(to_map(out.memory + method.position)).sigmoid()
     boxes, scores = detections(out.logits[-1], out.boxes[-1], torch.tensor([size, size]))
     result: dict[str, Any] = {
         "enc_img": out.encoded.image,

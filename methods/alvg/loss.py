@@ -134,19 +134,17 @@ def mask_target(masks: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
     return (resized > 1 - 1e-4).float()
 
 
-def mask_losses(probability: Tensor, target: Tensor, targets: Tensor, alpha: float = 0.25) -> tuple[Tensor, Tensor]:
+def mask_losses(logits: Tensor, target: Tensor, targets: Tensor, alpha: float = 0.25) -> tuple[Tensor, Tensor]:
     """Focal and dice loss of the foreground map, both per target of the batch.
 
-    The map has been through a sigmoid already, and both losses apply another one, as the official code does.
-
     Args:
-        probability: m [B, h, w] in (0, 1).
+        logits: m [B, h, w]; both losses apply a sigmoid. The official code hands over probabilities here.
         target: [B, h, w], 0 or 1.
         targets: scalar, number of targets of the local batch.
         alpha: focal weight of the foreground; the background has 1 - alpha.
     """
     normaliser = mean_over_processes(targets)
-    m, y = probability.flatten(1), target.flatten(1)
+    m, y = logits.flatten(1), target.flatten(1)
     r = m.sigmoid()
     log_loss = F.binary_cross_entropy_with_logits(m, y, reduction="none")
     wrong = r + y - 2 * r * y  # 1 - p_t

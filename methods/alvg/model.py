@@ -46,7 +46,7 @@ class Outputs:
         hidden: [K, B, Q, E].
         logits: [K, B, Q, 2], class 0 = target.
         boxes: [K, B, Q, 4] normalised cxcywh.
-        mask: [B, 8g, 8g] foreground probability, None without masks.
+        mask_logits: [B, 8g, 8g] of the foreground, None without masks.
     """
 
     encoded: EncoderOutput
@@ -58,7 +58,12 @@ class Outputs:
     hidden: Tensor
     logits: Tensor
     boxes: Tensor
-    mask: Tensor | None
+    mask_logits: Tensor | None
+
+    @property
+    def mask(self) -> Tensor | None:
+        """[B, 8g, 8g] foreground probability, None without masks."""
+        return None if self.mask_logits is None else self.mask_logits.sigmoid()
 
 
 class ALVG(GroundingMethod):
@@ -81,6 +86,7 @@ class ALVG(GroundingMethod):
         enhance: with the image enhancement module.
         score_attention_weight, decoder_attention_weight: w_s and w_d.
         focal_weight, dice_weight: weights of the mask losses.
+        mask_loss_on: what the mask losses apply their sigmoid to: "probability" (official: a second sigmoid) or "logits".
         jitter: large-scale jitter in training, for data without masks.
         encoder_lr: learning rate of the encoder as a share of the others'.
         encoder_init: "official", or "scratch" for training without a checkpoint (see BEiT3).
@@ -116,6 +122,7 @@ class ALVG(GroundingMethod):
         decoder_attention_weight: float = 1.0,
         focal_weight: float = 15.0,
         dice_weight: float = 6.0,
+        mask_loss_on: Literal["probability", "logits"] = "probability",
         jitter: bool = False,
         encoder_lr: float = 0.1,
         encoder_init: Literal["official", "scratch"] = "official",
@@ -133,6 +140,7 @@ class ALVG(GroundingMethod):
         self.decoder_attention_weight = decoder_attention_weight
         self.focal_weight = focal_weight
         self.dice_weight = dice_weight
+        self.mask_loss_on = mask_loss_on
         self.jitter = jitter
         self.encoder_lr = encoder_lr
         self.num_queries = num_queries
@@ -201,10 +209,10 @@ class ALVG(GroundingMethod):
         if attention is not None:
             attention = attention.unflatten(-1, (self.grid, self.grid))
         logits, boxes = self.head(hidden)
-        mask = None
+        mask_logits = None
         if self.wants_masks:
-            mask = self.mask_head(keys.transpose(1, 2).unflatten(-1, (self.grid, self.grid)))
-        return Outputs(encoded, pooled, query, memory, score, attention, hidden, logits, boxes, mask)
+            mask_logits = self.mask_head(keys.transpose(1, 2).unflatten(-1, (self.grid, self.grid)))
+        return Outputs(encoded, pooled, query, memory, score, attention, hidden, logits, boxes, mask_logits)
 
     # training --------------------------------------------------------------------------------------------------
 
@@ -235,11 +243,12 @@ class ALVG(GroundingMethod):
         loss_dgt = torch.stack(list(terms.values())).sum()
         zero = loss_dgt.new_zeros(())
         focal = dice = zero
-        if outputs.mask is not None:
+        if outputs.mask_logits is not None:
             if batch.masks is None:
                 raise UserError("method.masks=true, but the dataset has no masks; set method.masks=false")
-            target = loss.mask_target(batch.masks, batch.valid, (outputs.mask.shape[-2], outputs.mask.shape[-1]))
-            focal, dice = loss.mask_losses(outputs.mask, target, batch.valid.sum())
+            scored = outputs.mask_logits if self.mask_loss_on == "logits" else outputs.mask_logits.sigmoid()
+            target = loss.mask_target(batch.masks, batch.valid, (scored.shape[-2], scored.shape[-1]))
+            focal, dice = loss.mask_losses(scored, target, batch.valid.sum())
         focal, dice = self.focal_weight * focal, self.dice_weight * dice
         losses |= {"decoder.loss_mask": focal, "decoder.loss_dice": dice}
         losses |= {"loss_dgt": loss_dgt, "loss_mask": focal + dice}
@@ -283,11 +292,12 @@ class ALVG(GroundingMethod):
             )[:, 0]
         for prediction, heatmap in zip(predictions, heat.float().cpu(), strict=True):
             prediction.heatmap = heatmap
-        if outputs.mask is not None:
-            canvas = (self.foreground(outputs.mask, (self.image_size, self.image_size)) >= 0.5).cpu()
+        mask = outputs.mask
+        if mask is not None:
+            canvas = (self.foreground(mask, (self.image_size, self.image_size)) >= 0.5).cpu()
             for i, (prediction, frame) in enumerate(zip(predictions, batch.geometry, strict=True)):
                 prediction.canvas_mask = encode_mask(canvas[i])
-                prediction.mask = encode_mask(self.foreground(outputs.mask[i : i + 1], frame.size)[0] >= 0.5)
+                prediction.mask = encode_mask(self.foreground(mask[i : i + 1], frame.size)[0] >= 0.5)
         return {"main": predictions}
 
     @staticmethod

@@ -96,8 +96,8 @@ class MaskHead(nn.Module):
         nn.init.kaiming_uniform_(self.refine.weight, a=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """features [B, E, g, g] -> probabilities [B, 8g, 8g], float32."""
+        """features [B, E, g, g] -> logits of the foreground [B, 8g, 8g], float32."""
         x = self.refine_norm(self.refine(features)).relu()
         x = self.norm1(self.up1(x)).relu()
         x = self.norm2(self.up2(x)).relu()
-        return self.up3(x)[:, 0].float().sigmoid()
+        return self.up3(x)[:, 0].float()
