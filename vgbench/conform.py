@@ -12,6 +12,7 @@ the names of ``expected.safetensors``. The comparison is made here, the same for
 from __future__ import annotations
 
 import fnmatch
+import gzip
 import importlib
 import importlib.util
 import json
@@ -24,7 +25,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor
 
 from vgbench.errors import UserError
@@ -65,11 +66,20 @@ class Case:
             raise UserError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
-        file = self.path / f"{name}.safetensors"
-        if not file.exists():
+        return self.read(f"{name}.safetensors")
+
+    def read(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a safetensors file of the case, plain or gzipped (``<name>.gz``).
+
+        Raises:
+            UserError: if there is neither file, or it cannot be read.
+        """
+        file = self.path / name
+        packed = self.path / f"{name}.gz"
+        if not file.exists() and not packed.exists():
             raise UserError(f"{file}: no such file; the case is incomplete")
         try:
-            return load_file(file)
+            return load_file(file) if file.exists() else load(gzip.decompress(packed.read_bytes()))
         except Exception as error:
             raise UserError(f"{file}: not a safetensors file ({error})") from None
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vgbench.conform import Case, CaseResult
@@ -48,7 +47,7 @@ def run(case: Case) -> CaseResult:
 
 def compute(case: Case, wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Values]]:
     """Our values of the wanted entries, task -> entry -> values; entries that nobody knows are left out."""
-    cams = load_file(case.path / "cams.safetensors")
+    cams = case.read("cams.safetensors")
     makers: dict[str, Callable[[str, list[Row]], Values]] = {
         "rec": _rec,
         "res": _res,
