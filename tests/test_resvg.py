@@ -17,6 +17,7 @@ from vgbench.loader import collate
 from vgbench.method import Sample
 from vgbench.methods.resvg import ResVG
 from vgbench.methods.resvg.checkpoint import official_name
+from vgbench.methods.resvg.loss import score_loss
 from vgbench.methods.resvg.method import content_map, original_boxes
 from vgbench.methods.resvg.transforms import EvalTransform, TrainTransform
 from vgbench.weights import load
@@ -434,3 +435,11 @@ def test_bf16_autocast():
         losses = method(data)
     assert losses["total"].dtype == torch.float32 and torch.isfinite(losses["total"])
     losses["total"].backward()
+
+
+def test_score_loss_is_the_cross_entropy_with_the_cells_in_the_box():
+    score = torch.tensor([[[1.0, 3.0], [2.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]]])
+    target = torch.tensor([[0.75, 0.5, 0.4, 1.0], [0.5, 0.5, 0.1, 0.1]])  # right column; between all cells: nothing
+    expected = -(torch.tensor(3 / 8).log() + torch.tensor(2 / 8).log()) / 2
+    torch.testing.assert_close(score_loss(score, target), expected / 2)
+    torch.testing.assert_close(score_loss(7 * score, target), expected / 2)  # the scale of s is free

@@ -1,4 +1,4 @@
-"""The loss of ResVG: every decoder stage regresses the one target box."""
+"""The losses of ResVG: every decoder stage regresses the one target box; the verification score can be taught too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vgbench.layers.boxes import cxcywh_to_xyxy, giou
 
-__all__ = ["stage_losses"]
+__all__ = ["score_loss", "stage_losses"]
 
 
 def stage_losses(boxes: Tensor, target: Tensor, l1_weight: float = 5.0, giou_weight: float = 2.0) -> dict[str, Tensor]:
@@ -29,3 +29,24 @@ def stage_losses(boxes: Tensor, target: Tensor, l1_weight: float = 5.0, giou_wei
     for stage, (distance, gap) in enumerate(zip(torch.unbind(l1[:-1]), torch.unbind(overlap[:-1]), strict=True)):
         losses |= {f"l1_{stage}": distance, f"giou_{stage}": gap}
     return losses
+
+
+def score_loss(score: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy between the verification scores as shares of their sum and the cells inside the target box.
+
+    Not official: the authors start from pretrained parts that already tell objects apart. Without them the score is
+    what ties words to places, and with nothing but a box at the far end of the decoder it takes long to be found.
+
+    Args:
+        score: [B, h, w] verification score s > 0.
+        target: [B, 4] cxcywh relative to the canvas. A box that holds no cell's centre teaches nothing.
+    """
+    height, width = score.shape[-2:]
+    x1, y1, x2, y2 = cxcywh_to_xyxy(target.float()).unbind(-1)
+    x = (torch.arange(width, device=score.device) + 0.5) / width
+    y = (torch.arange(height, device=score.device) + 0.5) / height
+    columns = (x >= x1[:, None]) & (x <= x2[:, None])
+    rows = (y >= y1[:, None]) & (y <= y2[:, None])
+    inside = (rows[:, :, None] & columns[:, None, :]).flatten(1).float()
+    share = score.float().flatten(1).clamp(min=1e-8).log().log_softmax(-1)
+    return -((share * inside).sum(-1) / inside.sum(-1).clamp(min=1)).mean()

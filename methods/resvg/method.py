@@ -14,7 +14,7 @@ from vgbench.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from vgbench.method import Batch, Geometry, GroundingMethod, LoadReport, Prediction
 from vgbench.methods.resvg.checkpoint import load_pretrained, load_whole
-from vgbench.methods.resvg.loss import stage_losses
+from vgbench.methods.resvg.loss import score_loss, stage_losses
 from vgbench.methods.resvg.model import Output, ResVGNetwork
 from vgbench.methods.resvg.transforms import EvalTransform, TrainTransform
 from vgbench.wordpiece import WordPiece
@@ -48,8 +48,9 @@ class ResVG(GroundingMethod):
         freeze_epochs: backbone, ``input_proj``, encoder and BERT do not learn in the first so many epochs.
         pretrained_lr: rate of those parts relative to the base rate.
         l1_weight, giou_weight: loss weights.
+        score_weight: weight of :func:`~.loss.score_loss`; 0, without that loss, is official.
         backbone, bert, width, heads, encoder_layers, encoder_ffn, stages, decoder_ffn, averaged_layers, prior_dim,
-            dropout, max_offset: see :class:`~.model.ResVGNetwork`. ``prior_dim=None`` is VLTVG.
+            dropout, max_offset, position_in_values: see :class:`~.model.ResVGNetwork`. ``prior_dim=None`` is VLTVG.
     """
 
     name = "resvg"
@@ -69,6 +70,7 @@ class ResVG(GroundingMethod):
         pretrained_lr: float = 0.1,
         l1_weight: float = 5.0,
         giou_weight: float = 2.0,
+        score_weight: float = 0.0,
         backbone: Mapping[str, Any] | None = None,
         bert: Mapping[str, Any] | None = None,
         width: int = 256,
@@ -81,13 +83,14 @@ class ResVG(GroundingMethod):
         prior_dim: int | None = 512,
         dropout: float = 0.1,
         max_offset: int = 20,
+        position_in_values: bool = False,
     ) -> None:
         super().__init__()
         self.image_size, self.max_tokens = image_size, max_tokens
         self.use_image_mask, self.whole_words = use_image_mask, whole_words
         self.augmentation = dict(augmentation or {})
         self.freeze_epochs, self.pretrained_lr = freeze_epochs, pretrained_lr
-        self.l1_weight, self.giou_weight = l1_weight, giou_weight
+        self.l1_weight, self.giou_weight, self.score_weight = l1_weight, giou_weight, score_weight
         self._tokenizer = tokenizer
         self.extra_inputs = {} if prior_dim is None else {"prior": (prior_dim,)}  # type: ignore[misc]
         self.ran_without_prior = False
@@ -104,6 +107,7 @@ class ResVG(GroundingMethod):
             prior_dim=prior_dim,
             dropout=dropout,
             max_offset=max_offset,
+            position_in_values=position_in_values,
         )
         # Freezing takes requires_grad away for a while; what never trains must stay apart from that.
         self._trained = frozenset(name for name, value in self.model.named_parameters() if value.requires_grad)
@@ -147,13 +151,17 @@ class ResVG(GroundingMethod):
         return self.model(batch.image, batch.text_ids, batch.text_pad, prior, batch.image_pad, attention)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """``total`` and the terms of every stage (:func:`~.loss.stage_losses`)."""
+        """``total`` and its terms, unweighted (:func:`~.loss.stage_losses`, :func:`~.loss.score_loss`)."""
         return self.losses(self.network(batch), batch)
 
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         height, width = batch.image.shape[-2:]
         target = xyxy_to_cxcywh(batch.boxes[:, 0]) / batch.boxes.new_tensor([width, height, width, height])
-        return stage_losses(output.boxes, target, self.l1_weight, self.giou_weight)
+        losses = stage_losses(output.boxes, target, self.l1_weight, self.giou_weight)
+        if self.score_weight:
+            losses["score"] = score_loss(output.score, target)
+            losses["total"] = losses["total"] + self.score_weight * losses["score"]
+        return losses
 
     def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
         """One box per sample with score 1 (the model has none); the heat map is the verification score."""

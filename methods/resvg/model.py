@@ -276,6 +276,9 @@ class ResVGNetwork(nn.Module):
         prior_dim: length of the prior vector; None: no prior branch (this is VLTVG).
         dropout: attention everywhere, encoder residuals and FFN, prior MLP. The decoder stages' own is 0.
         max_offset: the relative-position tables reach this far; the feature grid must not be larger.
+        position_in_values: add the position code to the encoder's input too, so that M itself says where a cell is.
+            Officially it is in queries and keys alone, and M knows places from what the deep pretrained backbone
+            makes of the zeros around the image; a small one that is trained from scratch does not.
     """
 
     def __init__(
@@ -292,9 +295,11 @@ class ResVGNetwork(nn.Module):
         prior_dim: int | None = 512,
         dropout: float = 0.1,
         max_offset: int = 20,
+        position_in_values: bool = False,
     ) -> None:
         super().__init__()
         self.averaged_layers, self.prior_dim, self.max_offset = averaged_layers, prior_dim, max_offset
+        self.position_in_values = position_in_values
         self.backbone = ResNet(**dict(backbone or {}))
         self.input_proj = nn.Conv2d(self.backbone.out_channels, width, 1)
         self.encoder = DetrEncoder(encoder_layers, width, heads, encoder_ffn, dropout)
@@ -343,6 +348,8 @@ class ResVGNetwork(nn.Module):
         places = valid.cumsum(1).flatten(1), valid.cumsum(2).flatten(1)
 
         tokens = self.input_proj(features).flatten(2).transpose(1, 2)
+        if self.position_in_values:
+            tokens = tokens + position
         memory = self.encoder(tokens, position, pad)
         states = self.bert(text_ids, text_pad)[-self.averaged_layers :]
         words = self.bert_proj(torch.stack(states).mean(0))
