@@ -8,7 +8,8 @@ from pathlib import Path
 from vgbench.registry import datasets, methods
 
 
-def _options(group: str) -> list[str]:
+def options(group: str) -> list[str]:
+    """Names of the files in a configuration group, folders included: ``stage/simvg-stage1-refcoco``."""
     folder = Path(str(files("vgbench.configs"))) / group
     return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
 
@@ -19,7 +20,7 @@ def print_catalog(what: str | None) -> int:
         print("methods (method=...):")
         weights = Path(str(files("vgbench.methods")))
         for name in methods:
-            choices = [option for option in _options("method") if option == name or option.startswith(f"{name}_")]
+            choices = [option for option in options("method") if option == name or option.startswith(f"{name}_")]
             shipped = sorted(file.stem for file in (weights / name / "weights").glob("*.safetensors"))
             note = f"; shipped weights for {', '.join(shipped)}" if shipped else ""
             print(f"  {name:12} {', '.join(choices) or '(no configuration)'}{note}")
@@ -31,7 +32,14 @@ def print_catalog(what: str | None) -> int:
             print(f"  {name:12} {data.title} [{', '.join(data.tasks)}]: {place}")
     if what in (None, "recipes"):
         print("recipes (chosen by method and dataset):")
-        print("  " + ", ".join(_options("recipe")))
+        print("  " + ", ".join(options("recipe")))
+    if what in (None, "flows"):
+        from vgbench import flow
+
+        print("flows of several stages (vgbench run flow=NAME dataset=...):")
+        for name in flow.names():
+            found = flow.read(name)
+            print(f"  {name:24} {', '.join(found.stages)}: {found.about}")
     if what in (None, "metrics"):
         from vgbench.metrics import catalog
 

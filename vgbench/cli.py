@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     for name, help in {
-        "run": "Train a method on a dataset, evaluate it, write a run folder.",
+        "run": "Train a method on a dataset, evaluate it, write a run folder; flow=NAME: a sequence of such runs.",
         "eval": "Evaluate a checkpoint (ours or the authors') and write a run folder.",
         "bench": "Measure training and inference speed, memory and FLOPs.",
     }.items():
@@ -99,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--pictures", type=Path, metavar="DIR", help="with --slices: draw the disagreements")
     command.add_argument("--html", type=Path, metavar="DIR", help="write the leaderboard as one static page")
 
-    command = add("list", "List methods, datasets, recipes and metrics.")
-    command.add_argument("what", nargs="?", choices=["methods", "datasets", "recipes", "metrics"])
+    command = add("list", "List methods, datasets, recipes, flows and metrics.")
+    command.add_argument("what", nargs="?", choices=["methods", "datasets", "recipes", "flows", "metrics"])
 
     command = add("data", "Look after datasets.")
     command.add_argument("action", choices=DATA_ACTIONS)
@@ -143,6 +143,7 @@ def _hydra(name: str, arguments: argparse.Namespace) -> int:
     """Hand over to Hydra, which composes the configuration and calls the command once per sweep point."""
     import hydra
 
+    check_recipe(arguments.overrides)
     argv = expand(arguments.overrides)
     if arguments.cfg:
         argv += ["--cfg", arguments.cfg]
@@ -173,6 +174,32 @@ def _hydra(name: str, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def check_recipe(overrides: Sequence[str]) -> None:
+    """Hydra passes over a missing ``recipe`` in silence, because a pair of method and dataset need not have one.
+
+    Raises:
+        UserError: if a recipe that was asked for does not exist.
+    """
+    from difflib import get_close_matches
+
+    from vgbench.catalog import options
+
+    asked = [name for item in overrides if item.startswith("recipe=") for name in item[len("recipe=") :].split(",")]
+    for name in asked:
+        if name != "null" and name not in (there := options("recipe")):
+            close = get_close_matches(name, there, n=1)
+            hint = f"did you mean {close[0]}?" if close else "vgbench list recipes shows them"
+            raise UserError(f"recipe={name}: there is no such recipe; {hint}")
+
+
+def _flow(arguments: argparse.Namespace) -> int:
+    from vgbench import flow
+
+    if arguments.multirun or arguments.cfg not in (None, "job"):
+        raise UserError("a flow goes with neither -m nor --cfg hydra; call it once per value, or use --cfg job")
+    return flow.run(arguments.overrides, show=arguments.cfg == "job")
+
+
 def split_overrides(overrides: Sequence[str], *own: str) -> tuple[dict[str, str], list[str]]:
     """Separate the command's own ``key=value`` arguments from configuration overrides."""
     mine: dict[str, str] = {}
@@ -187,6 +214,8 @@ def split_overrides(overrides: Sequence[str], *own: str) -> tuple[dict[str, str]
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "run" and any(item.startswith("flow=") for item in arguments.overrides):
+        return _flow(arguments)
     if arguments.command in ("run", "eval", "bench"):
         return _hydra(arguments.command, arguments)
     if arguments.command == "conform":

@@ -450,6 +450,16 @@ PACKAGES = (
 )
 
 
+def resolved(config: Any) -> dict[str, Any]:
+    """A composed configuration as plain values, interpolations filled in and Hydra's own node left out."""
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    node = OmegaConf.to_container(plain, resolve=True)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
     """SHA-256 (16 hex digits) of the resolved config without :data:`NOT_IDENTITY`: equal for two seeds of one thing."""
 

@@ -88,13 +88,6 @@ def shared_tasks(method: GroundingMethod, data: GroundingData, task: str | None)
     return tasks
 
 
-def _identity(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    node = OmegaConf.to_container(plain, resolve=True)
-    assert isinstance(node, dict)
-    return {str(key): value for key, value in node.items()}
-
-
 def process_rank() -> int:
     """Global rank of this process as its launcher (Lightning, torchrun, SLURM) told it, before anything is set up."""
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
@@ -136,7 +129,7 @@ def _own_folder(config: DictConfig, prefix: str) -> Path:
     Raises:
         UserError: if there is nothing to resume.
     """
-    node = _identity(config)
+    node = record.resolved(config)
     base = Path(config.run_dir) if config.run_dir else Path(config.runs) / prefix
     wanted = record.config_hash(node)
     numbered = [base, *sorted(base.parent.glob(f"{base.name}-[0-9]*"), key=lambda path: (len(path.name), path.name))]
@@ -485,10 +478,10 @@ def _join_logs(folder: Path) -> None:
         return
     import pandas as pd
 
-    table = pd.read_csv(folder / "metrics.csv")
-    for path in reversed(earlier):
-        before = pd.read_csv(path)
-        table = pd.concat([before[before["step"] < table["step"].min()], table], ignore_index=True)
+    last = folder / "metrics.csv"  # there is none if all training steps were done before
+    *before, table = [pd.read_csv(path) for path in [*earlier, *([last] if last.exists() else [])]]
+    for part in reversed(before):
+        table = pd.concat([part[part["step"] < table["step"].min()], table], ignore_index=True)
     record.write_atomically(folder / "metrics.csv", table.to_csv(index=False).encode())
     for path in earlier:
         path.unlink()
@@ -593,7 +586,7 @@ def _evaluate_and_record(
         return primary
     if (folder / "logs" / "metrics.csv").exists():
         render.curves(folder / "logs" / "metrics.csv", folder / "curves.png")
-    node = _identity(config)
+    node = record.resolved(config)
     entry = record.Record(
         method=_method_name(method),
         label=getattr(method, "title", method.name),
