@@ -81,6 +81,7 @@ class ALVG(GroundingMethod):
         decoder_layers: K.
         query_layers, query_ffn: depth and ffn width of the text-guided query generation.
         mask_channels: channels after the mask head's first convolution.
+        dropout: of the query generation, the image enhancement and the decoder.
         num_queries: Q.
         masks: learn and predict masks; False: boxes only, and the attention losses are drawn from the boxes.
         enhance: with the image enhancement module.
@@ -115,6 +116,7 @@ class ALVG(GroundingMethod):
         query_layers: int = 2,
         query_ffn: int = 512,
         mask_channels: int = 128,
+        dropout: float = 0.1,
         num_queries: int = 1,
         masks: bool = True,
         enhance: bool = True,
@@ -161,9 +163,9 @@ class ALVG(GroundingMethod):
         self.grid = self.encoder.grid
         self.image_proj = nn.Linear(encoder_width, width)  # a 1x1 convolution in the official code
         self.text_proj = nn.Linear(encoder_width, width)
-        self.query_generator = QueryGenerator(width, heads, query_ffn, query_layers, num_queries)
-        self.enhance = ImageEnhancement(width) if enhance else None
-        self.decoder = ParallelDecoder(decoder_layers, width, heads, ffn)
+        self.query_generator = QueryGenerator(width, heads, query_ffn, query_layers, num_queries, dropout=dropout)
+        self.enhance = ImageEnhancement(width, dropout) if enhance else None
+        self.decoder = ParallelDecoder(decoder_layers, width, heads, ffn, dropout)
         self.head = PredictionHead(width)
         self.mask_head = MaskHead(width, mask_channels)
         for module in (self.enhance, self.decoder):
