@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from vgbench import cli, flow, record, runner
+from vgbench import cli, flow, leaderboard, record, runner
 from vgbench.cli import main
 from vgbench.errors import UserError
 from vgbench.methods.simvg import SimVG
@@ -31,6 +31,7 @@ SMALL = [
     "recipe.batch_size=16",
     "recipe.epochs=1",
     "eval.examples=0",
+    "eval.batch_size=4",
     "eval.bootstrap=0",
     "eval.control=null",
     "logger.tensorboard=false",
@@ -191,6 +192,11 @@ def test_it_goes_on_where_it_was_stopped(data_root: Path, tmp_path: Path, monkey
     one, two = record.read(folder / "stage1"), record.read(folder / "stage2")
     assert {result.prediction_set for result in one.results} == {"decoder"}
     assert {result.prediction_set for result in two.results} == {"decoder", "token"}
+    rows = {row.label for table in leaderboard.tables([one, two]) for row in table.rows}
+    assert {label.partition(" (")[0] for label in rows} == {"SimVG-DB", "SimVG-TB"}
+    assert set(two.cost.set_samples_per_s) == {"decoder", "token"} and not one.cost.set_samples_per_s
+    for name, rate in two.cost.set_samples_per_s.items():
+        assert leaderboard.inference_rate(two, name) == rate > 0
     assert two.notes == [f"started from weights={folder / 'stage1'}"]
     assert sorted(path.name for path in folder.iterdir()) == ["stage1", "stage2"]
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hydra.utils import instantiate
+from safetensors import safe_open
 
-from vgbench import optim, weights
+from vgbench import bench, measure, optim, weights
+from vgbench.cli import main
 from vgbench.conform import Case, compare, run_case
 from vgbench.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy
@@ -176,7 +179,8 @@ def test_both_branches_predict_in_original_pixels():
     with torch.no_grad():
         out = method.network(batch, ("decoder", "token"))
         sets = method.predict(batch)
-        only = method.predict(batch, branches=["token"])
+        with measure.only(method, "token"):
+            only = method.predict(batch)
     assert set(sets) == {"decoder", "token"} == set(method.prediction_sets) and set(only) == {"token"}
     for name, predictions in sets.items():
         network = cxcywh_to_xyxy(getattr(out, name).boxes[-1, 1]) * 64
@@ -224,6 +228,41 @@ def test_the_token_branch_runs_alone(tmp_path):
         alone(batch)
     with pytest.raises(UserError, match=r"method.branches=\['both'\]"):
         SimVG(**TINY, branches=["both"])
+
+
+def test_the_token_branch_is_exported_alone(tmp_path, capsys):
+    whole = SimVG(**TINY).eval()
+    run = tmp_path / "run"
+    run.mkdir()
+    weights.save(whole.state_dict(), {"_target_": "vgbench.methods.simvg.SimVG", **TINY}, run / "model.safetensors")
+    file = tmp_path / "simvg-tb.safetensors"
+    assert main(["export", str(run), str(file), "method.branches=[token]"]) == 0
+    with safe_open(file, framework="pt") as exported:
+        names = set(exported.keys())
+    assert names == set(whole.state_dict()) - {
+        name for name in whole.state_dict() if name.startswith(("decoder.", "decoder_head.", "image_proj."))
+    }
+    node = weights.method_config(file)
+    assert node["branches"] == ["token"] and node["encoder_width"] == TINY["encoder_width"]
+    alone = instantiate(node).eval()
+    weights.load(alone, file)
+    with torch.no_grad():
+        (wanted, _), (found, _) = (method.predict(tiny_batch())["token"] for method in (whole, alone))
+    torch.testing.assert_close(found.boxes, wanted.boxes)
+
+
+def test_each_branch_is_timed_alone():
+    method = SimVG(**TINY).eval()
+    ran = []
+    times = bench.set_times(method, lambda: ran.append(method.prediction_sets), torch.device("cpu"), 1, 2)
+    assert ran == [("decoder",), ("token",)] * 3 and [len(seconds) for seconds in times.values()] == [2, 2]
+    assert method.prediction_sets == ("decoder", "token")
+    speeds = bench.set_speeds(method, {"decoder": [1.0, 2.0, 9.0], "token": [0.5, 1.0, 0.5]}, 4)
+    assert speeds == {
+        "inference samples/s, SimVG-DB": 2.0,
+        "inference samples/s, SimVG-TB": 8.0,
+        "SimVG-TB against SimVG-DB": "+100.0%",
+    }
 
 
 def test_weights_of_another_image_size_are_adapted(tmp_path):

@@ -200,6 +200,19 @@ def _flow(arguments: argparse.Namespace) -> int:
     return flow.run(arguments.overrides, show=arguments.cfg == "job")
 
 
+def _method_of(arguments: argparse.Namespace) -> list[str]:
+    """The overrides of ``vgbench export``, with the method that the checkpoint itself names."""
+    from vgbench import weights
+
+    path = Path(arguments.checkpoint)
+    overrides: list[str] = list(arguments.overrides)
+    if path.exists() and not any(item.startswith("method=") for item in overrides):
+        stored = weights.method_config(weights.resolve(str(path))) or {}
+        name = str(stored.get("_target_", "")).removeprefix("vgbench.methods.").partition(".")[0]
+        return [f"method={name}", *overrides] if name else overrides
+    return overrides
+
+
 def split_overrides(overrides: Sequence[str], *own: str) -> tuple[dict[str, str], list[str]]:
     """Separate the command's own ``key=value`` arguments from configuration overrides."""
     mine: dict[str, str] = {}
@@ -262,7 +275,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from vgbench import runner
 
     if arguments.command == "export":
-        config = compose([*arguments.overrides, f"checkpoint={arguments.checkpoint}"])
+        config = compose([*_method_of(arguments), f"checkpoint={arguments.checkpoint}"])
         return runner.export(config, arguments.file, arguments.half)
     return runner.predict(arguments.image, arguments.expression, compose(arguments.overrides), arguments.output)
 

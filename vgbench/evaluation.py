@@ -44,6 +44,7 @@ class Evaluation:
         self.sets = method.prediction_sets
         self.monitor = monitor
         self.seconds, self.timed, self.skipped = 0.0, 0, 0
+        self.set_rates: dict[str, list[float]] = {}  # samples/s of a set alone, batch by batch
         self._writers: dict[str, PredictionWriter] = {}
 
     @property

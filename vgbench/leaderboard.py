@@ -95,6 +95,7 @@ class Row:
     cells: dict[Column, list[Metric]] = field(default_factory=dict)
     runs: dict[Column, list[tuple[str, int | None]]] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
+    prediction_set: str = "main"
 
 
 @dataclass
@@ -158,9 +159,15 @@ def task_title(task: str, embedded: bool) -> str:
 
 
 def row_label(record: Record, result: Result) -> str:
-    """E.g. "SimVG base, token branch": method, variant, and the prediction set where there are several."""
-    label = " ".join(part for part in (record.label or record.method, record.variant) if part)
-    return label + (f" / {result.prediction_set}" if result.prediction_set != "main" else "")
+    """E.g. "SimVG-TB base" or "AMC / heat_box": the prediction set where there are several, method, variant."""
+    own = record.set_labels.get(result.prediction_set)
+    label = " ".join(part for part in (own or record.label or record.method, record.variant) if part)
+    return label if own or result.prediction_set == "main" else f"{label} / {result.prediction_set}"
+
+
+def inference_rate(record: Record, prediction_set: str) -> float | None:
+    """Samples per second of a prediction set: alone, if that was measured."""
+    return record.cost.set_samples_per_s.get(prediction_set, record.cost.inference_samples_per_s)
 
 
 def provenance(record: Record) -> str:
@@ -212,6 +219,7 @@ def tables(records: Iterable[Record], *, all_metrics: bool = False, seeds: bool 
             row = next((row for row in alike if _fits(row, cells, identity, seeds)), None)
             if row is None:
                 row = Row(row_label(record, result), result.embedded, provenance(record))
+                row.prediction_set = result.prediction_set
                 alike.append(row)
             for column, metric in cells.items():
                 row.cells.setdefault(column, []).append(metric)
@@ -365,7 +373,8 @@ def _cells(table: Table, style: _Style) -> list[list[str]]:
             text = f"{value:.2f}"
             text = style.bold(text) if best.get(column) == round(value, 2) else text
             line.append(text + (style.spread(half, seeds) if half is not None else ""))
-        line += [_millions(row), _rate(row, "train_samples_per_s"), _rate(row, "inference_samples_per_s")]
+        line += [_millions(row), _rate(record.cost.train_samples_per_s for record in row.records)]
+        line.append(_rate(inference_rate(record, row.prediction_set) for record in row.records))
         lines.append([*line, style.text(row.provenance)])
     return lines
 
@@ -378,9 +387,9 @@ def _millions(row: Row) -> str:
     return "" if count is None else f"{count / 1e6:.1f}" if count >= 1e5 else f"{count / 1e6:.3f}"
 
 
-def _rate(row: Row, name: str) -> str:
-    rates = [rate for record in row.records if (rate := getattr(record.cost, name)) is not None]
-    return f"{statistics.median(rates):.3g}" if rates else ""
+def _rate(rates: Iterable[float | None]) -> str:
+    known = [rate for rate in rates if rate is not None]
+    return f"{statistics.median(known):.3g}" if known else ""
 
 
 def _markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: frozenset[int]) -> str:
@@ -557,7 +566,7 @@ def flat(records: Iterable[Record]) -> list[dict[str, Any]]:
                         "parameters": cost.parameters,
                         "flops": cost.flops,
                         "train_samples_per_s": cost.train_samples_per_s,
-                        "inference_samples_per_s": cost.inference_samples_per_s,
+                        "inference_samples_per_s": inference_rate(record, result.prediction_set),
                         "device": hardware.gpu or hardware.cpu,
                         "config_hash": record.config_hash,
                         "commit": code.commit,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +21,17 @@ def peak_memory() -> int:
         return int(torch.cuda.max_memory_allocated())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def only(method: GroundingMethod, *sets: str) -> Iterator[None]:
+    """Meanwhile ``predict`` gives these prediction sets alone, and runs only what they need."""
+    whole = method.prediction_sets
+    method.prediction_sets = sets  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        method.prediction_sets = whole  # type: ignore[misc]
 
 
 def synthetic_sample(method: GroundingMethod, size: tuple[int, int] = (480, 640), seed: int = 0) -> Sample:

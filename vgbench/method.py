@@ -168,7 +168,8 @@ class GroundingMethod(nn.Module, ABC):
 
     name: ClassVar[str]
     tasks: ClassVar[frozenset[str]]  # subset of {"rec", "res", "grec", "gres", "pointing"}
-    prediction_sets: ClassVar[tuple[str, ...]] = ("main",)
+    prediction_sets: ClassVar[tuple[str, ...]] = ("main",)  # what predict() gives; see vgbench.measure.only
+    set_labels: ClassVar[Mapping[str, str]] = {}  # prediction set -> name of its row, where it has one of its own
     requires_grad_at_inference: ClassVar[bool] = False
     extra_inputs: ClassVar[Mapping[str, tuple[int, ...]]] = {}  # name -> shape per expression
     pad_id: int = 1  # token id of padding
@@ -197,8 +198,8 @@ class GroundingMethod(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
-        """Named prediction sets, one list entry per sample. Called in eval mode, without gradients unless
-        :attr:`requires_grad_at_inference`."""
+        """The sets of :attr:`prediction_sets` by name, one list entry per sample. Called in eval mode, without gradients
+        unless :attr:`requires_grad_at_inference`. Parts of the model that none of these sets needs are not run."""
 
     @abstractmethod
     def param_groups(self, lr: float) -> list[dict[str, Any]]:

@@ -64,7 +64,9 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
             key = (number, result.prediction_set)
             if key not in rows:
                 rows[key] = len(lines)
-                lines.append({**_row(record), "label": leaderboard.row_label(record, result), "run_id": number})
+                rate = leaderboard.inference_rate(record, result.prediction_set)
+                own = {"label": leaderboard.row_label(record, result), "run_id": number, "infer_rate": rate}
+                lines.append({**_row(record), **own})
             row = rows[key]
             for column, metric in leaderboard.numbers(result):
                 place = columns.setdefault(column, len(columns))
@@ -132,7 +134,6 @@ def _row(record: Record) -> dict[str, Any]:
         "seed": record.seed,
         "parameters": cost.parameters,
         "train_rate": cost.train_samples_per_s,
-        "infer_rate": cost.inference_samples_per_s,
         "device": hardware.gpu or f"{hardware.cpu}, {hardware.cores} cores",
         "config": record.config_hash,
         "commit": (code.commit or "")[:10] + (" + changes" if code.dirty else ""),

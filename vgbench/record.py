@@ -155,12 +155,16 @@ class Environment:
 
 @dataclass
 class Cost:
-    """What it took. Throughput is in samples (image and expression) per second; FLOPs are of one forward pass."""
+    """What it took. Throughput is in samples (image and expression) per second; FLOPs are of one forward pass.
+
+    ``set_samples_per_s``: inference throughput of each prediction set alone, where there are several.
+    """
 
     wall_s: float | None = None
     peak_memory_bytes: int | None = None
     train_samples_per_s: float | None = None
     inference_samples_per_s: float | None = None
+    set_samples_per_s: dict[str, float] = field(default_factory=dict)
     parameters: int | None = None
     trainable_parameters: int | None = None
     flops: float | None = None
@@ -172,6 +176,7 @@ class Record:
 
     Attributes:
         method: registered name; ``label`` is how tables print it.
+        set_labels: how tables print single prediction sets, e.g. {"token": "SimVG-TB"}.
         variant: size or flavour ("tiny", "base", "large"); empty if there is only one.
         provenance: "measured" by this suite, "external" (predictions made elsewhere, scored here), or "published".
         config, config_hash: as resolved, and :func:`config_hash` of it.
@@ -188,6 +193,7 @@ class Record:
     provenance: Provenance = "measured"
     variant: str = ""
     label: str | None = None
+    set_labels: dict[str, str] = field(default_factory=dict)
     seed: int | None = None
     created: str = ""
     checkpoint: Checkpoint | None = None

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import statistics
 import sys
 import time
 import warnings
@@ -381,7 +382,7 @@ def export(config: DictConfig, file: Path, half: bool) -> int:
     if file.exists():
         raise UserError(f"{file}: exists already; remove it, or give another name")
     method, path, _ = checkpointed_method(config)
-    weights.save(method.state_dict(), weights.method_config(path) or method_node(config), file, half)
+    weights.save(method.state_dict(), checkpoint_node(config, path), file, half)
     print(f"{file}: {method.name}, {_count(method):,} parameters, {file.stat().st_size / 1e6:.2f} MB")
     return 0
 
@@ -427,7 +428,7 @@ def predict(image: Path, expression: str, config: DictConfig, output: Path | Non
 
 
 def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path, LoadReport]:
-    """The method of ``checkpoint`` with its weights; a file of ours brings its own ``method`` node.
+    """The method of ``checkpoint`` (see :func:`checkpoint_node`) with its weights.
 
     Raises:
         UserError: if there is no checkpoint, or it does not fit.
@@ -436,8 +437,7 @@ def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path, Load
         raise UserError("checkpoint= is missing: give a run folder, a checkpoint file, or checkpoint=shipped")
     chosen = choices(config)
     path = weights.resolve(str(config.checkpoint), chosen["method"], chosen["dataset"])
-    stored = weights.method_config(path)
-    method = build_method(_with_own_files(stored, config) if stored else config.method)
+    method = build_method(checkpoint_node(config, path))
     return method, path, weights.load(method, path)
 
 
@@ -447,13 +447,27 @@ def _method_name(method: GroundingMethod) -> str:
     return parts[2] if parts[:2] == ["vgbench", "methods"] else parts[-1]
 
 
-def _with_own_files(stored: dict[str, Any], config: DictConfig) -> dict[str, Any]:
-    """A stored method node; file paths (tokenizer, vocabulary, proposals) given on the command line win."""
-    merged = dict(stored)
-    for key in ("tokenizer", "vocabulary", "proposals"):
-        if config.method.get(key) and config.method._target_ == stored.get("_target_"):
-            merged[key] = config.method[key]
-    return merged
+def checkpoint_node(config: DictConfig, path: Path) -> dict[str, Any]:
+    """The ``method`` node that builds the model in ``path``: the one stored in a file of ours, else ``config.method``.
+
+    Over a stored node go the options of the command line (``method.branches=[token]``) and file paths that the recipe
+    gives (tokenizer, vocabulary, proposals).
+    """
+    stored = weights.method_config(path)
+    given = method_node(config)
+    if stored is None or given["_target_"] != stored.get("_target_"):
+        return stored or given
+    files = {key for key in ("tokenizer", "vocabulary", "proposals") if given.get(key)}
+    return stored | {key: given[key] for key in files | _explicit_options(config)}
+
+
+def _explicit_options(config: DictConfig) -> set[str]:
+    """Options of the method that the command line sets."""
+    from hydra.core.hydra_config import HydraConfig
+
+    node = HydraConfig.get() if HydraConfig.initialized() else config.hydra
+    keys = (item.lstrip("+").partition("=")[0] for item in node.overrides.task)
+    return {key.split(".")[1] for key in keys if key.startswith("method.")}
 
 
 def _newest_checkpoint(folder: Path) -> Path:
@@ -535,6 +549,7 @@ def _evaluate_and_record(
     results: list[record.Result] = []
     primary = math.nan
     seconds, timed = 0.0, 0
+    set_rates: dict[str, list[float]] = {}
     for split in splits:
         table = data.load(split)
         if config.eval.limit:
@@ -559,6 +574,8 @@ def _evaluate_and_record(
             if control:
                 controls[control] = reports
         seconds, timed = seconds + evaluation.seconds, timed + evaluation.timed
+        for name, rates in evaluation.set_rates.items():
+            set_rates.setdefault(name, []).extend(rates)
         if evaluation.skipped:
             notes.append(f"{split}: {evaluation.skipped} images could not be read; their expressions count as wrong")
         if config.eval.shuffle_text:
@@ -574,7 +591,10 @@ def _evaluate_and_record(
         for name, report in reports.items():
             held = {control: scored[name] for control, scored in controls.items()}
             results += split_results(evaluation, name, report, held, folder, leaked)
-            _say(f"\n{method.name}{'' if name == 'main' else f' / {name}'} on {format_report(report)}")
+            _say(
+                f"\n{method.set_labels.get(name) or method.name + ('' if name == 'main' else f' / {name}')} on "
+                f"{format_report(report)}"
+            )
             for control, scored in held.items():
                 _say(f"control, {control}: {scored.primary} {scored.values[scored.primary]:.2f} %")
         primary = flat_metrics(reports, method.prediction_sets)[evaluation.primary]
@@ -590,6 +610,7 @@ def _evaluate_and_record(
     entry = record.Record(
         method=_method_name(method),
         label=getattr(method, "title", method.name),
+        set_labels=dict(method.set_labels),
         variant=str(getattr(method, "variant", "")),
         config=node,
         config_hash=record.config_hash(node),
@@ -604,6 +625,7 @@ def _evaluate_and_record(
             peak_memory_bytes=measure.peak_memory(),
             train_samples_per_s=train_rate,
             inference_samples_per_s=timed / seconds if seconds else None,
+            set_samples_per_s={name: statistics.median(rates) for name, rates in set_rates.items()},
             parameters=_count(method),
             trainable_parameters=sum(parameter.numel() for parameter in method.trainable()),
             flops=measure.forward_flops(method, measure.synthetic_batch(method, 1).to(_device_of(method))),

@@ -423,10 +423,8 @@ class AMC(GroundingMethod):
             candidates = torch.zeros(0, 4)
             if self._proposals is not None and batch.image_ids:
                 candidates = self._proposals.get(batch.image_ids[number], candidates)
-            sources = {"main": candidates}
-            if "heat_box" in sets:
-                sources["heat_box"] = decisions.heat_boxes(full)
-            for name, proposals in sources.items():
+            for name in sets:
+                proposals = decisions.heat_boxes(full) if name == "heat_box" else candidates
                 boxes, scores = decisions.rank(full, proposals)
                 sets[name].append(
                     Prediction(boxes=boxes, scores=scores, point=decisions.peak(full), heatmap=heat[number])

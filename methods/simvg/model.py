@@ -106,6 +106,7 @@ class SimVG(GroundingMethod):
 
     name: ClassVar[str] = "SimVG"
     tasks: ClassVar[frozenset[str]] = frozenset({"rec", "grec"})
+    set_labels: ClassVar[Mapping[str, str]] = {"decoder": "SimVG-DB", "token": "SimVG-TB"}
     wants_masks = False
 
     def __init__(
@@ -289,13 +290,11 @@ class SimVG(GroundingMethod):
 
     # inference -------------------------------------------------------------------------------------------------
 
-    def predict(self, batch: Batch, branches: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
-        """Predictions of the named branches (all of :attr:`prediction_sets` if None)."""
-        names = tuple(branches or self.prediction_sets)
-        outputs = self.network(batch, names)
+    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+        outputs = self.network(batch, self.prediction_sets)
         many = self.num_queries > 1
         sets = {}
-        for name in names:
+        for name in self.prediction_sets:
             branch: Branch = getattr(outputs, name)
             boxes, scores = detections(branch.logits[-1], branch.boxes[-1], outputs.size)
             limit = NO_TARGET_SCORE if many else None
