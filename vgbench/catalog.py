@@ -40,6 +40,12 @@ def print_catalog(what: str | None) -> int:
         for name in flow.names():
             found = flow.read(name)
             print(f"  {name:24} {', '.join(found.stages)}: {found.about}")
+    if what in (None, "papers"):
+        from vgbench.reproduce import available
+
+        print("papers and their tables (vgbench reproduce paper=... table=...):")
+        for paper, names in available().items():
+            print(f"  {paper:12} {', '.join(names)}")
     if what in (None, "metrics"):
         from vgbench.metrics import catalog
 

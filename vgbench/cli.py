@@ -18,6 +18,11 @@ SCORE_OVERRIDES = (
     "scale=pixels|1|1000, boxes=xyxy|xywh, match=key|sent_id|row|sentence, id=FIELD, text=FIELD, sentence=FIELD"
 )
 
+REPRODUCE_OVERRIDES = (
+    "paper=... [table=main] [runs=FOLDER] [checkpoints=FOLDER: the authors' files] [pretrained=FOLDER: start weights] "
+    "and, for each run, data_root=..., method.tokenizer=..., trainer=gpu"
+)
+
 DATA_ACTIONS = ["list", "build", "verify", "convert", "stats", "leakage"]
 
 EXAMPLES = {
@@ -29,6 +34,8 @@ EXAMPLES = {
     "export": "vgbench export runs/alvg-refcoco alvg.safetensors --half",
     "score": "vgbench score predictions.jsonl dataset=refcoco split=val dataset.data_root=data",
     "compare": "vgbench compare runs/ --format latex",
+    "reproduce": "vgbench reproduce paper=simvg table=main data_root=data checkpoints=released "
+    "method.tokenizer=beit3.spm",
     "list": "vgbench list methods",
     "data": "vgbench data verify dataset=refcoco dataset.data_root=data",
     "conform": "vgbench conform tests/conformance/alvg-rec-a",
@@ -95,12 +102,20 @@ def _parser() -> argparse.ArgumentParser:
         choices=["own", "all"],
         help="published numbers beside the measured ones: of the same methods (own) or of every method (all)",
     )
+    command.add_argument("--committed", action="store_true", help="also the results committed with the suite")
     command.add_argument("--slices", action="store_true", help="two runs: their difference by kind of expression")
     command.add_argument("--pictures", type=Path, metavar="DIR", help="with --slices: draw the disagreements")
     command.add_argument("--html", type=Path, metavar="DIR", help="write the leaderboard as one static page")
 
-    command = add("list", "List methods, datasets, recipes, flows and metrics.")
-    command.add_argument("what", nargs="?", choices=["methods", "datasets", "recipes", "flows", "metrics"])
+    command = add("reproduce", "Make a paper's table: published value, ours, interval, verdict; runs what is missing.")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=REPRODUCE_OVERRIDES)
+    command.add_argument("--dry-run", action="store_true", help="print the plan with estimated GPU hours and stop")
+    command.add_argument("--commit-to", type=Path, metavar="DIR", help="copy the records to DIR/PAPER/RUN")
+    command.add_argument("--json", type=Path, help="also write the table as JSON")
+    command.add_argument("--strict", action="store_true", help="exit 1 if a cell differs")
+
+    command = add("list", "List methods, datasets, recipes, flows, papers' tables and metrics.")
+    command.add_argument("what", nargs="?", choices=["methods", "datasets", "recipes", "flows", "papers", "metrics"])
 
     command = add("data", "Look after datasets.")
     command.add_argument("action", choices=DATA_ACTIONS)
@@ -239,7 +254,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from vgbench import leaderboard
 
         return leaderboard.main(
-            arguments.runs or [Path("runs")],
+            arguments.runs or ([] if arguments.committed and not Path("runs").is_dir() else [Path("runs")]),
             arguments.format,
             arguments.output,
             all_metrics=arguments.all_metrics,
@@ -248,6 +263,19 @@ def _run(arguments: argparse.Namespace) -> int:
             slices=arguments.slices,
             pictures=arguments.pictures,
             html=arguments.html,
+            committed=arguments.committed,
+        )
+    if arguments.command == "reproduce":
+        from vgbench import reproduce
+
+        own, overrides = split_overrides(arguments.overrides, *reproduce.OWN_KEYS)
+        return reproduce.main(
+            own,
+            overrides,
+            dry_run=arguments.dry_run,
+            commit_to=arguments.commit_to,
+            json_file=arguments.json,
+            strict=arguments.strict,
         )
     if arguments.command == "list":
         from vgbench.catalog import print_catalog

@@ -143,6 +143,7 @@ class Pair(NamedTuple):
     difference: float | None
     comparable: bool
     notes: tuple[str, ...]
+    breaking: tuple[str, ...] = ()  # those of the notes that make the numbers incomparable
 
     @property
     def row(self) -> str:
@@ -178,10 +179,11 @@ def numbers(result: Result) -> Iterable[tuple[Column, Metric]]:
     """Every metric of a result, controls included, with the column it belongs to."""
     for control, metrics in {"": result.metrics, **result.controls}.items():
         for name, metric in metrics.items():
-            yield _column(result, name, metric.variant, control), metric
+            yield result_column(result, name, metric.variant, control), metric
 
 
-def _column(result: Result, metric: str, variant: str, control: str) -> Column:
+def result_column(result: Result, metric: str, variant: str, control: str = "") -> Column:
+    """The column that a metric of a result stands in."""
     return Column(
         result.embedded,
         result.task,
@@ -392,7 +394,7 @@ def _rate(rates: Iterable[float | None]) -> str:
     return f"{statistics.median(known):.3g}" if known else ""
 
 
-def _markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: frozenset[int]) -> str:
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: frozenset[int]) -> str:
     widths = [max(len(line[place]) for line in (header, *lines)) for place in range(len(header))]
 
     def write(line: Sequence[str]) -> str:
@@ -447,13 +449,13 @@ def _markdown(made: Sequence[Table], pairs: Sequence[Pair]) -> str:
         header = ["Method", *(" ".join(table.heading(column)) for column in table.columns), *_AFTER]
         header, lines = _drop_empty(header, _cells(table, _STYLES["markdown"]))
         left = frozenset({0, len(header) - 1})
-        parts += [f"## {table.title}", _markdown_table(header, lines, left)]
+        parts += [f"## {table.title}", markdown_table(header, lines, left)]
         parts += [" ".join(_legend(table))] if _legend(table) else []
         notes = [*table.notes, *_run_notes(table)]
         parts += ["\n".join(f"- {note}" for note in notes)] if notes else []
     if pairs:
         lines, reasons = _pair_lines(pairs, _STYLES["markdown"])
-        parts += ["## Published and measured", _markdown_table(_PAIR_HEADER, lines, frozenset({0, 1, 4}))]
+        parts += ["## Published and measured", markdown_table(_PAIR_HEADER, lines, frozenset({0, 1, 4}))]
         parts += ["\n".join(f"{mark}: {note}  " for note, mark in reasons.items())] if reasons else []
     return "\n\n".join(parts) + "\n"
 
@@ -681,18 +683,23 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9+]", "", name.lower())
 
 
-def _published_dataset(dataset: str, split_by: str | None) -> str:
-    """The name in published.csv; RefCOCO and RefCOCO+ are split by unc there, RefCOCOg says by whom."""
-    if split_by is None or split_by == "unc":
-        return dataset
-    return f"{dataset}_{split_by}"
+def published_dataset(dataset: str, split_by: str | None) -> str:
+    """The name in published.csv; RefCOCO and RefCOCO+ are split by unc there, ReferIt by berkeley; RefCOCOg says by
+    whom."""
+    usual = "berkeley" if dataset == "referit" else "unc"
+    return dataset if split_by in (None, usual) else f"{dataset}_{split_by}"
 
 
-def _published_metric(row: PublishedRow) -> tuple[str, str]:
+def dataset_of(row: PublishedRow) -> str:
+    """The data set of a published row under one name: VG-LAW calls ReferIt refclef."""
+    return "referit" if row.dataset == "refclef" else row.dataset
+
+
+def published_metric(row: PublishedRow) -> tuple[str, str]:
     return _PUBLISHED_METRICS.get(row.metric, (row.metric, "default"))
 
 
-def _published_task(row: PublishedRow) -> str:
+def published_task(row: PublishedRow) -> str:
     return "phrase" if row.task == "phrase grounding" else row.task.lower()
 
 
@@ -704,7 +711,7 @@ def published_pairs(records: Iterable[Record], published: Sequence[PublishedRow]
     """
     by_cell: dict[tuple[str, ...], list[PublishedRow]] = {}
     for row in published:
-        key = (_plain(row.method), _published_task(row), row.split, _published_metric(row)[0])
+        key = (_plain(row.method), published_task(row), row.split, published_metric(row)[0])
         by_cell.setdefault(key, []).append(row)
     pairs = []
     for record in records:
@@ -715,7 +722,7 @@ def published_pairs(records: Iterable[Record], published: Sequence[PublishedRow]
                 continue
             rivals = sets - {result.prediction_set}
             for name, metric in result.metrics.items():
-                column = _column(result, name, metric.variant, "")
+                column = result_column(result, name, metric.variant)
                 candidates = [
                     row
                     for ours in names
@@ -723,20 +730,22 @@ def published_pairs(records: Iterable[Record], published: Sequence[PublishedRow]
                     if (record.published_variant is None or row.variant == record.published_variant)
                     and not any(rival in row.variant.lower() for rival in rivals)
                 ]
-                name_there = _published_dataset(result.dataset, result.split_by)
-                exact = [row for row in candidates if row.dataset == name_there]
-                near = [row for row in candidates if row.dataset.split("_")[0] == result.dataset]
-                pairs += [_pair(record, result, column, metric, row) for row in exact or near]
+                name_there = published_dataset(result.dataset, result.split_by)
+                exact = [row for row in candidates if dataset_of(row) == name_there]
+                near = [row for row in candidates if dataset_of(row).split("_")[0] == result.dataset]
+                pairs += [pair_of(record, result, column, metric, row) for row in exact or near]
     return pairs
 
 
-def _pair(record: Record, result: Result, column: Column, metric: Metric, row: PublishedRow) -> Pair:
-    """The notes: first what makes the two numbers incomparable, then what one should know."""
+def pair_of(record: Record, result: Result, column: Column, metric: Metric, row: PublishedRow) -> Pair:
+    """A measured number beside a published one.
+
+    The notes: first what makes the two numbers incomparable, then what one should know."""
     breaking, other = [], []
-    published_variant = _published_metric(row)[1]
+    published_variant = published_metric(row)[1]
     if metric.variant != published_variant:
         breaking.append(f"metric variant: measured {metric.variant}, published {published_variant}")
-    if row.dataset != _published_dataset(result.dataset, result.split_by):
+    if dataset_of(row) != published_dataset(result.dataset, result.split_by):
         breaking.append(f"split author: measured {result.split_by}, published {row.dataset}")
     size = _SIZES.get(record.variant.lower())
     sizes = set(re.findall(r"(?:ViT|BEiT-?3)-(?:Det-)?([TSBLH])\b", f"{row.variant} {row.backbone}"))
@@ -758,7 +767,7 @@ def _pair(record: Record, result: Result, column: Column, metric: Metric, row: P
         other.append(f"published number quoted by {row.quoted_by}")
     difference = None if metric.value is None else metric.value - row.value
     notes = (*breaking, *other)
-    return Pair(record, result, column, metric, row, difference, not breaking, notes)
+    return Pair(record, result, column, metric, row, difference, not breaking, notes, tuple(breaking))
 
 
 def _add_published(table: Table, published: Sequence[PublishedRow]) -> None:
@@ -767,11 +776,11 @@ def _add_published(table: Table, published: Sequence[PublishedRow]) -> None:
     for column in table.columns:
         if column.embedded or column.control:
             continue
-        name = _published_dataset(column.dataset, column.split_by)
+        name = published_dataset(column.dataset, column.split_by)
         for row in published:
-            if (row.dataset, row.split, _published_task(row)) != (name, column.split, column.task):
+            if (dataset_of(row), row.split, published_task(row)) != (name, column.split, column.task):
                 continue
-            if _published_metric(row) != (column.metric, column.variant):
+            if published_metric(row) != (column.metric, column.variant):
                 continue
             key = (row.method, row.variant, row.backbone, row.training_data, row.source_id, row.quoted_by)
             label = ", ".join(part for part in (row.method, row.variant, row.backbone) if part)
@@ -794,6 +803,7 @@ def main(
     slices: bool = False,
     pictures: Path | None = None,
     html: Path | None = None,
+    committed: bool = False,
 ) -> int:
     """``vgbench compare``: find the records below ``paths``, print the leaderboard or write it to ``output``.
 
@@ -802,11 +812,18 @@ def main(
         slices: two runs only: their difference by kind of expression, tested, and where they disagree most.
         pictures: with ``slices``, folder for pictures of the disagreements.
         html: write the page into this folder instead of printing tables.
+        committed: also the committed results of the suite (``leaderboards/results``).
 
     Raises:
         UserError: if there is no record, a record is bad, or ``slices`` finds other than two runs.
     """
-    records = find(paths)
+    places = [*paths]
+    if committed:
+        results = Path(str(files("vgbench.leaderboards") / "results"))
+        if not results.is_dir():
+            raise UserError("--committed: this version of the suite has no committed results")
+        places.append(results)
+    records = find(places)
     if html is not None:
         from vgbench.page import write_page
 

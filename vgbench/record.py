@@ -347,7 +347,7 @@ def find(paths: Iterable[Path | str]) -> list[Record]:
     """
     files: dict[Path, None] = {}
     for path in map(Path, paths):
-        found = [path] if path.is_file() else sorted(_walk(path)) if path.is_dir() else None
+        found = [path] if path.is_file() else sorted(walk(path)) if path.is_dir() else None
         if found is None:
             raise UserError(f"{path}: no such file or folder")
         if not found:
@@ -356,7 +356,7 @@ def find(paths: Iterable[Path | str]) -> list[Record]:
     return [read(file) for file in files]
 
 
-def _walk(folder: Path) -> Iterable[Path]:
+def walk(folder: Path) -> Iterable[Path]:
     """Record files below ``folder``. A run folder is not searched further: its checkpoints and pictures are many."""
     below = []
     for entry in os.scandir(folder):
@@ -366,7 +366,7 @@ def _walk(folder: Path) -> Iterable[Path]:
         if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
             below.append(entry.path)
     for path in below:
-        yield from _walk(Path(path))
+        yield from walk(Path(path))
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:

@@ -1,0 +1,291 @@
+"""Papers' tables: where published values come from, which records count, verdicts, the plan, committed results."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from vgbench import record as records
+from vgbench import reproduce
+from vgbench.cli import compose, main
+from vgbench.errors import UserError
+from vgbench.leaderboard import PublishedRow, read_published
+from vgbench.record import Checkpoint, Code, Environment, Hardware, Metric, Record, Result
+from vgbench.reproduce import Cell, Job, Plan, Step, judge, parse_plan, plan_steps, read_plan
+
+PUBLISHED = [
+    PublishedRow(
+        *("Mine", "", "R50", "single dataset", "REC", name, split, "prec@0.5", value),
+        *("a paper", "doi:1", "Table 1", "paper", ""),
+    )
+    for name, split, value in [("refcoco", "val", 80.0), ("refcoco", "testA", 82.0), ("refcocog_google", "val", 70.0)]
+]
+NODE = {
+    "title": "Mine",
+    "rows": [
+        {
+            "label": "Mine",
+            "run": ["method=vglaw", "method.mode=rec"],
+            "published": {"method": "Mine"},
+            "jobs": {"refcoco": {"checkpoint": "mine-refcoco", "pretrained": "start.pth"}},
+        }
+    ],
+}
+
+
+def the_plan() -> Plan:
+    return parse_plan("mine", "main", NODE, "mine-main.yaml", PUBLISHED)
+
+
+def measured(job: Job, *, value: float = 80.4, split: str = "val", **changes) -> Record:
+    """A record as ``vgbench eval`` of the job would write it; ``changes`` are overrides of its configuration."""
+    config = records.resolved(compose([*job.overrides, "method.tokenizer=elsewhere.txt"]))
+    for key, item in changes.items():
+        config["eval"][key] = item
+    return Record(
+        method="vglaw",
+        config=config,
+        config_hash="c",
+        environment=Environment("3", "Linux", {}, Code(), Hardware("a CPU", 2)),
+        results=[
+            Result(
+                "refcoco",
+                split,
+                "rec",
+                "d",
+                10834,
+                1500,
+                {"prec@0.5": Metric(value, 10834, value - 0.5, value + 0.5)},
+                split_by="unc",
+                leaked_images=0,
+            )
+        ],
+        checkpoint=Checkpoint("mine-refcoco.pth", "0" * 16, "official"),
+    )
+
+
+def test_every_table_of_the_package_names_existing_published_rows() -> None:
+    there = reproduce.available()
+    assert set(there) == {"alvg", "amc", "refshapes", "resvg", "simvg", "vglaw"}
+    values = {row.value for row in read_published()}
+    for paper, tables in there.items():
+        for table in tables:
+            plan = read_plan(paper, table)
+            assert plan.cells and plan.jobs, (paper, table)
+            assert len({job.name for job in plan.jobs}) == len(plan.jobs)
+            for cell in plan.cells:
+                assert cell.published is None or cell.published.value in values
+    # the published values themselves are nowhere but in published.csv
+    for file in Path(str(files("vgbench.configs") / "paper")).glob("*.yaml"):
+        assert not re.search(r"\b\d\d\.\d{1,2}\b", file.read_text()), file
+
+
+def test_tables_of_the_five_papers_hold_their_published_rows() -> None:
+    """Every published number of the five methods is a cell of some table, and no cell is made up."""
+    cells = [cell for paper in ("alvg", "simvg", "resvg", "vglaw", "amc")
+             for table in reproduce.available()[paper] for cell in read_plan(paper, table).cells]  # fmt: skip
+    rows = [row for row in read_published() if row.method in ("ALVG", "SimVG", "ResVG", "VG-LAW", "AMC")]
+    assert sorted(cell.published for cell in cells if cell.published) == sorted(rows)
+
+
+def test_every_job_composes_and_names_a_known_speed() -> None:
+    import yaml
+
+    speeds = yaml.safe_load((files("vgbench.configs") / "speed.yaml").read_text())["forward_gflops"]
+    for job in {job for paper in ("simvg", "refshapes") for job in read_plan(paper).jobs}:
+        config = compose(job.overrides)
+        assert config.hydra.runtime.choices.method in speeds
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"published": {"method": "Nobody"}}, "published.csv has no row"),
+        ({"published": {"methode": "Mine"}}, "unknown key 'methode'"),
+        ({"value": 80.0}, "unknown key 'value'"),
+    ],
+)
+def test_a_bad_table_is_refused(change: dict, message: str) -> None:
+    node = {**NODE, "rows": [{**NODE["rows"][0], **change}]}
+    with pytest.raises(UserError, match=message):
+        parse_plan("mine", "main", node, "mine-main.yaml", PUBLISHED)
+
+
+def test_one_run_fills_the_cells_of_several_splits() -> None:
+    plan = the_plan()
+    (job,) = plan.jobs
+    assert plan.splits(job) == ["val", "testA"]
+    assert [cell.job for cell in plan.cells] == [job, job, None]  # no run is known for the third
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [(80.4, "reproduced"), (80.504, "reproduced"), (80.56, "differs"), (79.4, "differs"), (79.46, "reproduced")],
+)
+def test_reproduced_means_the_published_value_is_in_our_interval(value: float, verdict: str) -> None:
+    """Interval ours ± 0.5, published 80.0 with one decimal: ± 0.05 more. 80.504 - 0.5 - 0.05 <= 80.0 <= ..."""
+    plan = the_plan()
+    (job,) = plan.jobs
+    line = judge(plan, plan.cells[0], Step(job, "have", record=measured(job, value=value)))
+    assert line.verdict == verdict and line.difference == pytest.approx(value - 80.0)
+
+
+def test_what_makes_numbers_incomparable_is_no_verdict() -> None:
+    plan = the_plan()
+    (job,) = plan.jobs
+    leaked = measured(job)
+    leaked.results[0].leaked_images = 7
+    line = judge(plan, plan.cells[0], Step(job, "have", record=leaked))
+    assert line.verdict == "not comparable: leaked data: 7 images of the split were trained on"
+    assert judge(plan, plan.cells[1], Step(job, "have", record=leaked)).verdict.startswith("not run")
+    assert judge(plan, plan.cells[2], None).verdict == "not run: no run is known to make this cell"
+
+
+def write_both_splits(job: Job, folder: Path, **changes) -> Path:
+    made = measured(job, **changes)
+    made.results += measured(job, split="testA").results
+    records.write(made, folder)
+    return folder
+
+
+def test_existing_records_are_found_and_others_say_why_they_do_not_count(tmp_path: Path) -> None:
+    plan = the_plan()
+    (job,) = plan.jobs
+    write_both_splits(job, tmp_path / "part", limit=100)
+    (step,) = plan_steps(plan, [], tmp_path, None, None)
+    assert step.action == "missing" and "part does not count: only a part was evaluated" in step.why
+    write_both_splits(job, tmp_path / "whole")
+    (step,) = plan_steps(plan, [], tmp_path, None, None)
+    assert step.action == "have" and step.record is not None and step.record.name == "whole"
+    # another model of the same method does not
+    other = Job(job.name, ("method=vglaw", "dataset=refcoco"), job.checkpoint)
+    against = reproduce.reason_against(step.record, other, compose(other.overrides), None)
+    assert against == 'method.mode: "rec" instead of "multitask"'
+    # nor does another file of the authors
+    (tmp_path / "mine-refcoco.pth").write_bytes(b"new")
+    why = reproduce.reason_against(step.record, job, compose(job.overrides), tmp_path / "mine-refcoco.pth")
+    assert why == "evaluates another file (mine-refcoco.pth)"
+
+
+def test_a_training_counts_only_with_the_recipe(tmp_path: Path) -> None:
+    (job,) = the_plan().jobs
+    made = measured(job)
+    made.checkpoint = Checkpoint("model.safetensors", "0" * 16, "trained here")
+    config = compose(job.overrides)
+    assert reproduce.reason_against(made, job, config, None) is None
+    made.config["recipe"]["seed"] = 5
+    assert reproduce.reason_against(made, job, config, None) is None
+    made.config["recipe"]["epochs"] = 2
+    assert reproduce.reason_against(made, job, config, None) == "recipe.epochs: 2 instead of 20"
+
+
+def test_missing_inputs_are_named(tmp_path: Path) -> None:
+    plan = the_plan()
+    (step,) = plan_steps(plan, [], tmp_path, None, None)
+    assert step.action == "missing"
+    for word in ("checkpoints=FOLDER", "data_root", "method.tokenizer=FILE", "pretrained=FOLDER"):
+        assert word in step.why
+    assert step.hours[1] == pytest.approx(20 * 120_624 * 3 * 161.1e9 / 60e12 / 3600)  # epochs x expressions x FLOPs
+
+
+def test_dry_run_says_that_hours_are_estimates(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["reproduce", "paper=amc", f"runs={tmp_path}", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "estimates, not measurements" in out and "assumed" in out and "best_flickr" in out
+
+
+def test_runs_what_is_missing_judges_writes_json_and_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The evaluation itself is replaced: what is tested is that it is asked for, and what becomes of its record."""
+    from vgbench import runner
+    from vgbench.datasets.refcoco import RefCOCO
+
+    asked = []
+
+    def evaluate(config) -> float:
+        asked.append(config)
+        (job,) = the_plan().jobs
+        write_both_splits(job, Path(config.run_dir), value=80.4)
+        monkeypatch.setenv("VGBENCH_RUN_FOLDER", config.run_dir)
+        return 80.4
+
+    monkeypatch.setattr(runner, "evaluate", evaluate)
+    monkeypatch.setattr(RefCOCO, "sources", lambda self, split: [])
+    monkeypatch.setattr(reproduce, "read_plan", lambda paper, table: the_plan())
+    (tmp_path / "files" / "mine-refcoco").mkdir(parents=True)
+    file = tmp_path / "files" / "mine-refcoco" / "det_best.pth"
+    file.write_bytes(b"weights")
+    own = {"paper": "mine", "runs": str(tmp_path / "runs"), "checkpoints": str(tmp_path / "files")}
+    code = reproduce.main(
+        own, ["method.tokenizer=v.txt"], commit_to=tmp_path / "kept", json_file=tmp_path / "t.json", strict=True
+    )
+    assert code == 1  # testA: 80.4 against 82.0
+    (config,) = asked
+    assert config.checkpoint == str(file) and list(config.eval.splits) == ["val", "testA"]
+    cells = json.loads((tmp_path / "t.json").read_text())["cells"]
+    assert [cell["verdict"] for cell in cells] == [
+        "reproduced",
+        "differs",
+        "not run: no run is known to make this cell",
+    ]
+    assert [cell["reference"] for cell in cells] == [80.0, 82.0, 70.0]
+    assert "3 cells: 1 reproduced, 1 differ" in capsys.readouterr().out
+    (kept,) = records.find([tmp_path / "kept"])
+    assert kept.folder == tmp_path / "kept" / "mine" / "vglaw-refcoco-mine-refcoco"
+    assert str(tmp_path) not in (kept.folder / "record.json").read_text()
+
+
+def test_the_embedded_table_is_judged_by_the_committed_result(tmp_path: Path) -> None:
+    job = Job("alvg-refshapes-shipped", ("method=alvg", "dataset=refshapes"), "shipped")
+    cell = Cell("ALVG", job, "refshapes", "val", "rec", "prec@0.5", "default", "main")
+    plan = Plan("refshapes", "main", "small", [cell], tolerance=0.2)
+
+    def run(value: float, sha: str = "a" * 16, data: str = "d") -> Record:
+        made = measured(job, value=value)
+        made.results[0].dataset, made.results[0].embedded, made.results[0].data_hash = "refshapes", True, data
+        made.checkpoint = Checkpoint("refshapes.safetensors", sha, "shipped")
+        made.folder = tmp_path / "fresh"
+        return made
+
+    records.write(run(75.0), tmp_path / job.name)
+    verdicts = [
+        judge(plan, cell, Step(job, "have", record=fresh), tmp_path).verdict
+        for fresh in (run(75.15), run(75.25), run(75.0, sha="b" * 16), run(75.0, data="other"))
+    ]
+    assert verdicts == [
+        "reproduced",
+        "differs",
+        "measured; the committed result is of other weights",
+        "measured; the committed result is on other data",
+    ]
+
+
+def test_unknown_tables_and_folders_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, word in [
+        ([], "paper=simvg"),
+        (["paper=nobody"], "there is no such table"),
+        (["paper=amc", "checkpoints=/nowhere"], "checkpoints=/nowhere: no such folder"),
+    ]:
+        assert main(["reproduce", *arguments]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert word in line
+
+
+@pytest.mark.slow
+def test_committed_small_scale_results_are_what_a_fresh_evaluation_gives(tmp_path: Path) -> None:
+    """One evaluation of every shipped model on the CPU, against leaderboards/results."""
+    committed = Path(str(files("vgbench.leaderboards") / "results" / "refshapes"))
+    if not committed.is_dir():
+        pytest.skip("no committed results yet")
+    assert main(["reproduce", "paper=refshapes", f"runs={tmp_path}", "--json", str(tmp_path / "table.json")]) == 0
+    cells = json.loads((tmp_path / "table.json").read_text())["cells"]
+    assert {folder.name for folder in committed.iterdir()} == {
+        cell["run"] for cell in cells if cell["value"] is not None
+    }
+    wrong = [cell for cell in cells if cell["value"] is not None and cell["verdict"] != "reproduced"]
+    assert not wrong
