@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
+from vgbench.method import GroundingMethod
 from vgbench.methods.alvg import ALVG
 from vgbench.methods.simvg import SimVG
 
@@ -21,6 +23,13 @@ RECIPES = Path(__file__).parents[1] / "configs" / "recipe"
 def composed(*overrides: str):
     with initialize_config_module("vgbench.configs", version_base=None):
         return compose("run", overrides=list(overrides), return_hydra_config=False)
+
+
+def constructor_options(cls: type) -> dict[str, Any]:
+    """Options and defaults of a method's constructor, those of its base classes included."""
+    own = (vars(base)["__init__"] for base in cls.__mro__[: cls.__mro__.index(GroundingMethod)])
+    parameters = [parameter for init in own for parameter in inspect.signature(init).parameters.values()]
+    return {p.name: p.default for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD}
 
 
 def facts(config) -> tuple:
@@ -99,8 +108,7 @@ def test_recipe(method, dataset, recipe, wanted, options):
     config = composed(f"method={method}", f"dataset={dataset}", *([] if own else [f"recipe={recipe}"]))
     assert facts(config) == wanted
     assert {name: config.method[name] for name in options} == options
-    accepted = set(inspect.signature(get_class(config.method._target_).__init__).parameters)
-    assert set(config.method) - {"_target_"} <= accepted
+    assert set(config.method) - {"_target_"} <= set(constructor_options(get_class(config.method._target_)))
     common = OmegaConf.to_container(config.recipe)
     assert common["clip_norm"] == 0.15 and common["seed"] == 6666 and common["sampling"] == "object"
     assert common["group_by_orientation"] is True
@@ -126,8 +134,7 @@ def test_the_defaults_of_the_configuration_are_those_of_the_classes():
     for name, cls in (("alvg", ALVG), ("simvg", SimVG)):
         with initialize_config_module("vgbench.configs", version_base=None):
             node = compose(f"method/{name}").method
-        for option, parameter in inspect.signature(cls.__init__).parameters.items():
-            if option != "self":
-                value = node[option]
-                value = tuple(value) if OmegaConf.is_list(value) else value
-                assert value == parameter.default, (name, option)
+        for option, default in constructor_options(cls).items():
+            value = node[option]
+            value = tuple(value) if OmegaConf.is_list(value) else value
+            assert value == default, (name, option)

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from vgbench.checkpoint import export_mapped
 from vgbench.conform import Case
-from vgbench.layers.grounding_conformance import batch_from_inputs, matched_pairs, run_preprocess, run_steps
+from vgbench.layers.grounding_conformance import (
+    batch_from_inputs,
+    matched_pairs,
+    method_options,
+    run_preprocess,
+    run_steps,
+)
 from vgbench.layers.heads import detections
 from vgbench.layers.position import truncated_sine_position_1d
 from vgbench.methods.alvg import loss
@@ -19,26 +25,10 @@ from vgbench.methods.alvg.model import ALVG
 
 def build(spec: Mapping[str, Any]) -> ALVG:
     """The model of a case.yaml."""
-    encoder, head, losses = spec["model"]["encoder"], spec["model"]["head"], spec["loss"]
+    head, losses = spec["model"]["head"], spec["loss"]
     return ALVG(
-        image_size=encoder["image_size"],
-        patch_size=encoder["patch_size"],
-        max_tokens=head["max_token"],
-        encoder_width=encoder["embed_dim"],
-        encoder_layers=encoder["layers"],
-        encoder_heads=encoder["heads"],
-        encoder_ffn=encoder["ffn_dim"],
-        vocab_size=encoder["vocab_size"],
-        max_text_positions=encoder["max_text_positions"],
-        drop_path=encoder["drop_path_rate"],
-        width=head["embed_dim"],
-        heads=head["num_heads"],
-        ffn=head["decoder_ffn_dim"],
-        decoder_layers=head["num_decoder_layers"],
-        query_layers=head["num_query_generator_layers"],
-        query_ffn=head["query_generator_ffn_dim"],
+        **method_options(spec),
         mask_channels=head["mask_channels"],
-        num_queries=head["num_queries"],
         masks=losses["supervision"] == "masks",
         enhance=head["img_enhance"],
         score_attention_weight=losses["score_attn_loss_weight"],

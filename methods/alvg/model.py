@@ -6,28 +6,24 @@ side, N = g * g, D encoder width, E head width, Q queries (1: one target per exp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgbench.checkpoint import load_mapped, read_checkpoint
+from vgbench.checkpoint import KeyEntry
 from vgbench.errors import UserError
-from vgbench.layers.beit3 import BEiT3, EncoderOutput, adapt_own_size, adapt_size, load_beit3
-from vgbench.layers.criterion import SetCriterion, Targets, name_layers
+from vgbench.layers.beit3 import EncoderOutput
+from vgbench.layers.beit3_method import BEiT3Method
+from vgbench.layers.criterion import Targets, name_layers
 from vgbench.layers.heads import NO_TARGET_SCORE, PredictionHead, detections, encode_mask, ranked_predictions
-from vgbench.layers.position import sine_position_2d
 from vgbench.layers.transformer import QueryGenerator
-from vgbench.method import Batch, GroundingMethod, LoadReport, Prediction, Transform
+from vgbench.method import Batch, Prediction
 from vgbench.methods.alvg import loss
 from vgbench.methods.alvg.checkpoint import UNUSED, official_keys
 from vgbench.methods.alvg.network import ImageEnhancement, MaskHead, ParallelDecoder
-from vgbench.text import BEiT3Tokenizer
-from vgbench.transforms import LargeScaleJitter, stretched
 
 __all__ = ["ALVG", "Outputs"]
 
@@ -66,31 +62,19 @@ class Outputs:
         return None if self.mask_logits is None else self.mask_logits.sigmoid()
 
 
-class ALVG(GroundingMethod):
+class ALVG(BEiT3Method):
     """ALVG for single-target (``num_queries=1``) and multi-target expressions.
 
+    Besides the options of :class:`vgbench.layers.beit3_method.BEiT3Method`:
+
     Args:
-        tokenizer: path of the SentencePiece model (officially ``beit3.spm``).
-        image_size, patch_size: S and P in pixels; the input is stretched to S x S.
-        max_tokens: L, bos and eos included.
-        encoder_width, encoder_layers, encoder_heads, encoder_ffn: BEiT-3 base 768, 12, 12, 3072; large 1024, 24,
-            16, 4096.
-        vocab_size, max_text_positions: rows of the encoder's word and text position tables.
-        drop_path: stochastic depth of the last encoder layer.
-        width, heads, ffn: E, attention heads and ffn width of the decoder.
-        decoder_layers: K.
-        query_layers, query_ffn: depth and ffn width of the text-guided query generation.
         mask_channels: channels after the mask head's first convolution.
-        dropout: of the query generation, the image enhancement and the decoder.
-        num_queries: Q.
         masks: learn and predict masks; False: boxes only, and the attention losses are drawn from the boxes.
         enhance: with the image enhancement module.
         score_attention_weight, decoder_attention_weight: w_s and w_d.
         focal_weight, dice_weight: weights of the mask losses.
-        mask_loss_on: what the mask losses apply their sigmoid to: "probability" (official: a second sigmoid) or "logits".
-        jitter: large-scale jitter in training, for data without masks.
-        encoder_lr: learning rate of the encoder as a share of the others'.
-        encoder_init: "official", or "scratch" for training without a checkpoint (see BEiT3).
+        mask_loss_on: what the mask losses apply their sigmoid to: "probability" (official: a second sigmoid) or
+            "logits".
     """
 
     name: ClassVar[str] = "ALVG"
@@ -98,26 +82,8 @@ class ALVG(GroundingMethod):
 
     def __init__(
         self,
-        tokenizer: str | Path | None = None,
-        image_size: int = 640,
-        patch_size: int = 32,
-        max_tokens: int = 20,
-        encoder_width: int = 768,
-        encoder_layers: int = 12,
-        encoder_heads: int = 12,
-        encoder_ffn: int = 3072,
-        vocab_size: int = 64010,
-        max_text_positions: int = 1024,
-        drop_path: float = 0.1,
-        width: int = 256,
-        heads: int = 8,
-        ffn: int = 2048,
-        decoder_layers: int = 3,
-        query_layers: int = 2,
-        query_ffn: int = 512,
+        *,
         mask_channels: int = 128,
-        dropout: float = 0.1,
-        num_queries: int = 1,
         masks: bool = True,
         enhance: bool = True,
         score_attention_weight: float = 40.0,
@@ -125,73 +91,32 @@ class ALVG(GroundingMethod):
         focal_weight: float = 15.0,
         dice_weight: float = 6.0,
         mask_loss_on: Literal["probability", "logits"] = "probability",
-        jitter: bool = False,
-        encoder_lr: float = 0.1,
-        encoder_init: Literal["official", "scratch"] = "official",
+        **shared: Any,
     ) -> None:
-        super().__init__()
-        if jitter and masks:
+        super().__init__(**shared)
+        if self.jitter and masks:
             raise UserError("method.jitter=true crops boxes only; set method.masks=false with it")
-        self.tokenizer_path = tokenizer
-        self._tokenizer: BEiT3Tokenizer | None = None
-        self.image_size = image_size
-        self.max_tokens = max_tokens
-        self.vocab_size = vocab_size
         self.wants_masks = masks
         self.score_attention_weight = score_attention_weight
         self.decoder_attention_weight = decoder_attention_weight
         self.focal_weight = focal_weight
         self.dice_weight = dice_weight
         self.mask_loss_on = mask_loss_on
-        self.jitter = jitter
-        self.encoder_lr = encoder_lr
-        self.num_queries = num_queries
-        self.criterion = SetCriterion()
 
-        self.encoder = BEiT3(
-            encoder_width,
-            encoder_layers,
-            encoder_heads,
-            encoder_ffn,
-            image_size,
-            patch_size,
-            vocab_size,
-            max_text_positions,
-            drop_path,
-            encoder_init,
+        into, width, dropout = self.encoder_width, self.width, self.dropout
+        self.image_proj = nn.Linear(into, width)  # a 1x1 convolution in the official code
+        self.text_proj = nn.Linear(into, width)
+        self.query_generator = QueryGenerator(
+            width, self.heads, self.query_ffn, self.query_layers, self.num_queries, dropout=dropout
         )
-        self.grid = self.encoder.grid
-        self.image_proj = nn.Linear(encoder_width, width)  # a 1x1 convolution in the official code
-        self.text_proj = nn.Linear(encoder_width, width)
-        self.query_generator = QueryGenerator(width, heads, query_ffn, query_layers, num_queries, dropout=dropout)
         self.enhance = ImageEnhancement(width, dropout) if enhance else None
-        self.decoder = ParallelDecoder(decoder_layers, width, heads, ffn, dropout)
+        self.decoder = ParallelDecoder(self.decoder_layers, width, self.heads, self.ffn, dropout)
         self.head = PredictionHead(width)
         self.mask_head = MaskHead(width, mask_channels)
         for module in (self.enhance, self.decoder):
             for parameter in module.parameters() if module is not None else ():
                 if parameter.ndim > 1:
                     nn.init.xavier_uniform_(parameter)
-        position = sine_position_2d(torch.zeros(1, self.grid, self.grid, dtype=torch.bool), width)
-        self.position: Tensor
-        self.register_buffer("position", position.flatten(2).transpose(1, 2), persistent=False)  # [1, N, E]
-
-    # inputs ----------------------------------------------------------------------------------------------------
-
-    def train_transform(self) -> Transform:
-        return stretched(self.image_size, LargeScaleJitter(self.image_size) if self.jitter else None)
-
-    def eval_transform(self) -> Transform:
-        return stretched(self.image_size)
-
-    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        if self._tokenizer is None:
-            self._tokenizer = BEiT3Tokenizer.from_option(self.tokenizer_path, self.max_tokens, self.vocab_size)
-        return self._tokenizer(texts)
-
-    @property
-    def text_shape(self) -> tuple[int, int]:
-        return self.max_tokens, self.vocab_size
 
     # network ---------------------------------------------------------------------------------------------------
 
@@ -267,15 +192,8 @@ class ALVG(GroundingMethod):
             total = total + on_score + on_decoder
         return losses | {"total": total}
 
-    def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        idle = () if self.wants_masks else tuple(f"mask_head.{name}" for name, _ in self.mask_head.named_parameters())
-        named = [(name, parameter) for name, parameter in self.named_parameters() if name not in idle]
-        encoder = [parameter for name, parameter in named if name.startswith("encoder.")]
-        rest = [parameter for name, parameter in named if not name.startswith("encoder.")]
-        return [
-            {"name": "vis_enc", "params": encoder, "lr": lr * self.encoder_lr},
-            {"name": "rest", "params": rest, "lr": lr},
-        ]
+    def idle(self) -> tuple[str, ...]:
+        return () if self.wants_masks else ("mask_head.",)
 
     # inference -------------------------------------------------------------------------------------------------
 
@@ -309,17 +227,9 @@ class ALVG(GroundingMethod):
 
     # checkpoints -----------------------------------------------------------------------------------------------
 
-    def official_keys(self) -> list[Any]:
-        """Table of names, ours and the authors'."""
+    def official_keys(self) -> list[KeyEntry]:
         depths = (len(self.encoder.layers), len(self.query_generator.layers), len(self.decoder.layers))
         return official_keys(*depths, enhance=self.enhance is not None)
 
-    def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
-        state, adapted = adapt_size(state, self.encoder, "vis_enc.beit3.")
-        return load_mapped(self, state, self.official_keys(), "an official ALVG checkpoint", UNUSED, adapted)
-
-    def load_pretrained(self, path: Path) -> LoadReport:
-        return load_beit3(self.encoder, read_checkpoint(path, ema=False), path)
-
-    def adapt_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return adapt_own_size(state, self.encoder)
+    def unread_keys(self) -> tuple[str, ...]:
+        return UNUSED

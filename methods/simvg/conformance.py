@@ -10,7 +10,13 @@ from torch import Tensor
 
 from vgbench.checkpoint import export_mapped
 from vgbench.conform import Case, ModeNotOffered
-from vgbench.layers.grounding_conformance import batch_from_inputs, matched_pairs, run_preprocess, run_steps
+from vgbench.layers.grounding_conformance import (
+    batch_from_inputs,
+    matched_pairs,
+    method_options,
+    run_preprocess,
+    run_steps,
+)
 from vgbench.layers.heads import detections
 from vgbench.layers.position import truncated_sine_position_1d
 from vgbench.methods.simvg.loss import distillation_targets
@@ -19,29 +25,12 @@ from vgbench.methods.simvg.model import BRANCHES, SimVG, Targets
 
 def build(spec: Mapping[str, Any]) -> SimVG:
     """The model of a case.yaml."""
-    encoder, head = spec["model"]["encoder"], spec["model"]["head"]
     weights = spec["loss"]["branch_loss_weight"]
     balanced = weights.get("balanced_distill", {})
-    if set(weights) - {"decoder", "balanced_distill"} or head["num_token_mlp_layers"] != 1:
+    if set(weights) - {"decoder", "balanced_distill"} or spec["model"]["head"]["num_token_mlp_layers"] != 1:
         raise ModeNotOffered("loss keys and token MLP depths that no shipped configuration uses")
     return SimVG(
-        image_size=encoder["image_size"],
-        patch_size=encoder["patch_size"],
-        max_tokens=head["max_token"],
-        encoder_width=encoder["embed_dim"],
-        encoder_layers=encoder["layers"],
-        encoder_heads=encoder["heads"],
-        encoder_ffn=encoder["ffn_dim"],
-        vocab_size=encoder["vocab_size"],
-        max_text_positions=encoder["max_text_positions"],
-        drop_path=encoder["drop_path_rate"],
-        width=head["embed_dim"],
-        heads=head["num_heads"],
-        ffn=head["decoder_ffn_dim"],
-        decoder_layers=head["num_decoder_layers"],
-        query_layers=head["num_query_generator_layers"],
-        query_ffn=head["query_generator_ffn_dim"],
-        num_queries=head["num_queries"],
+        **method_options(spec),
         decoder_weight=weights.get("decoder", 0.0),
         token_weight=balanced.get("token", 0.0),
         distill_weight=balanced.get("distill", 0.0),

@@ -19,6 +19,34 @@ from vgbench.method import Batch, Geometry, GroundingMethod, Sample
 from vgbench.transforms import LargeScaleJitter
 
 
+def method_options(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of :class:`vgbench.layers.beit3_method.BEiT3Method` in a case.yaml."""
+    encoder, head = spec["model"]["encoder"], spec["model"]["head"]
+    of_encoder = {
+        "image_size": "image_size",
+        "patch_size": "patch_size",
+        "encoder_width": "embed_dim",
+        "encoder_layers": "layers",
+        "encoder_heads": "heads",
+        "encoder_ffn": "ffn_dim",
+        "vocab_size": "vocab_size",
+        "max_text_positions": "max_text_positions",
+        "drop_path": "drop_path_rate",
+    }
+    of_head = {
+        "max_tokens": "max_token",
+        "width": "embed_dim",
+        "heads": "num_heads",
+        "ffn": "decoder_ffn_dim",
+        "decoder_layers": "num_decoder_layers",
+        "query_layers": "num_query_generator_layers",
+        "query_ffn": "query_generator_ffn_dim",
+        "num_queries": "num_queries",
+    }
+    options = {ours: encoder[theirs] for ours, theirs in of_encoder.items()}
+    return options | {ours: head[theirs] for ours, theirs in of_head.items()}
+
+
 def batch_from_inputs(inputs: Mapping[str, Tensor], prefix: str = "") -> Batch:
     """The network input of a case; targets listed by sample become padded rows."""
     image = inputs[f"{prefix}image"]
