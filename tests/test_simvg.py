@@ -12,12 +12,14 @@ from hydra.utils import instantiate
 from safetensors import safe_open
 
 from vgbench import bench, measure, optim, weights
+from vgbench.checkpoint import export_mapped
 from vgbench.cli import main
 from vgbench.conform import Case, compare, run_case
 from vgbench.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy
 from vgbench.layers.criterion import Targets
 from vgbench.method import Batch, Geometry
+from vgbench.methods.alvg import ALVG
 from vgbench.methods.simvg import SimVG, conformance
 from vgbench.methods.simvg.loss import distillation_targets
 
@@ -273,6 +275,30 @@ def test_weights_of_another_image_size_are_adapted(tmp_path):
     assert torch.equal(large.encoder.vision_position.weight[:3], small.encoder.vision_position.weight[:3])
     with torch.no_grad():
         assert len(large.eval().predict(replace(tiny_batch(), image=torch.randn(2, 3, 96, 96)))["decoder"]) == 2
+
+
+def test_official_weights_of_another_image_size_are_adapted():
+    """The official loader stops where pre-training was at 512 and fine-tuning is at 640 pixels."""
+    small, large = SimVG(**TINY), SimVG(**{**TINY, "image_size": 96})
+    official = export_mapped(small.state_dict(), small.official_keys())
+    report = large.load_official(official)
+    (name,) = report.adapted
+    assert name == "vis_enc.beit3.encoder.embed_positions.A.weight" and not report.unused
+    table = small.encoder.vision_position.weight[3:].detach().T.reshape(1, -1, 4, 4)
+    wanted = torch.nn.functional.interpolate(table, (6, 6), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(large.encoder.vision_position.weight[3:].T.reshape(1, -1, 6, 6), wanted)
+
+
+def test_the_encoder_of_another_method_fits(tmp_path):
+    sizes = {name: value for name, value in TINY.items() if name != "image_size"}
+    alvg, simvg = ALVG(**TINY, mask_channels=8), SimVG(**sizes, image_size=96)
+    weights.save(alvg.state_dict(), {}, tmp_path / "model.safetensors", half=True)
+    before = simvg.text_proj.weight.clone()
+    report = simvg.load_pretrained(tmp_path / "model.safetensors")
+    assert report.adapted == ("encoder.vision_position.weight",)
+    assert all(name.startswith("encoder.") for name in report.used) and "head.class_embed.weight" in report.unused
+    torch.testing.assert_close(simvg.encoder.text_embed.weight, alvg.encoder.text_embed.weight, atol=1e-3, rtol=1e-3)
+    assert torch.equal(simvg.text_proj.weight, before)
 
 
 def test_the_pooling_that_was_meant_is_an_option():

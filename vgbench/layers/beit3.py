@@ -315,34 +315,42 @@ def adapt_size(
     return adapted, tuple(changed)
 
 
+OWN_SIZED = ("vision_position.weight", "patch_embed.weight")  # our names of the tensors that depend on sizes
+
+
 def adapt_own_size(state: Mapping[str, Tensor], encoder: BEiT3, prefix: str = "encoder.") -> dict[str, Tensor]:
     """:func:`adapt_size` for a state dict with our names."""
-    return adapt_size(state, encoder, prefix, "vision_position.weight", "patch_embed.weight")[0]
+    return adapt_size(state, encoder, prefix, *OWN_SIZED)[0]
 
 
 def load_beit3(encoder: BEiT3, state: Mapping[str, Tensor], source: Path | None = None) -> LoadReport:
-    """Load a published encoder checkpoint, resized where needed (:func:`adapt_size`).
+    """Load an encoder, resized where needed (:func:`adapt_size`).
 
-    The encoder's keys may stand under ``beit3.`` (the authors' files), ``vis_enc.beit3.`` (inside SimVG and ALVG
-    checkpoints) or bare. Keys elsewhere (pre-training heads) are reported as unused.
+    Published encoders have their keys under ``beit3.`` (the authors' files), ``vis_enc.beit3.`` (inside SimVG and ALVG
+    checkpoints) or bare; a model that was trained here has its own names under ``encoder.``. Keys elsewhere
+    (pre-training heads, the rest of a model) are reported as unused.
 
     Args:
         encoder: where the tensors go.
-        state: official names.
+        state: what is in the file.
         source: the file, for messages.
 
     Raises:
         UserError: if an encoder key is missing, unknown or of a shape that cannot be adapted.
     """
-    prefix = next((p for p in ("beit3.", "vis_enc.beit3.", "") if f"{p}text_embed.weight" in state), "beit3.")
-    state, adapted = adapt_size(state, encoder, prefix)
+    if "encoder.text_embed.weight" in state:
+        prefix, what, ignored = "encoder.", "a model with a BEiT-3 encoder", ()
+        state, adapted = adapt_size(state, encoder, prefix, *OWN_SIZED)
+        entries = [KeyEntry(name, (prefix + name,)) for name in encoder.state_dict()]
+    else:
+        prefix = next((p for p in ("beit3.", "vis_enc.beit3.", "") if f"{p}text_embed.weight" in state), "beit3.")
+        what, ignored = "a BEiT-3 pre-training checkpoint", (prefix + MASK_TOKEN,)
+        state, adapted = adapt_size(state, encoder, prefix)
+        entries = beit3_keys(len(encoder.layers), official=prefix)
     inside = {name: value for name, value in state.items() if name.startswith(prefix)}
     outside = tuple(name for name in state if name not in inside)
-    entries = beit3_keys(len(encoder.layers), official=prefix)
     try:
-        report = load_mapped(
-            encoder, inside or state, entries, "a BEiT-3 pre-training checkpoint", (prefix + MASK_TOKEN,), adapted
-        )
+        report = load_mapped(encoder, inside or state, entries, what, ignored, adapted)
     except UserError as error:
         raise UserError(f"{source}: {error}" if source else str(error)) from None
     return LoadReport(report.used, (*report.unused, *outside), report.adapted)
