@@ -10,8 +10,12 @@ from vgbench.registry import datasets, methods
 
 def options(group: str) -> list[str]:
     """Names of the files in a configuration group, folders included: ``stage/simvg-stage1-refcoco``."""
-    folder = Path(str(files("vgbench.configs"))) / group
-    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
+    from vgbench.plugins import config_folders
+
+    folders = [place / group for place in (Path(str(files("vgbench.configs"))), *config_folders())]
+    return sorted(
+        str(file.relative_to(folder).with_suffix("")) for folder in folders for file in folder.rglob("*.yaml")
+    )
 
 
 def print_catalog(what: str | None) -> int:
@@ -23,7 +27,7 @@ def print_catalog(what: str | None) -> int:
             choices = [option for option in options("method") if option == name or option.startswith(f"{name}_")]
             shipped = sorted(file.stem for file in (weights / name / "weights").glob("*.safetensors"))
             note = f"; shipped weights for {', '.join(shipped)}" if shipped else ""
-            print(f"  {name:12} {', '.join(choices) or '(no configuration)'}{note}")
+            print(f"  {name:12} {', '.join(choices) or '(its defaults)'}{note}")
     if what in (None, "datasets"):
         print("datasets (dataset=...):")
         for name in datasets:

@@ -23,6 +23,8 @@ REPRODUCE_OVERRIDES = (
     "and, for each run, data_root=..., method.tokenizer=..., trainer=gpu"
 )
 
+PLUGIN = "take methods, datasets and metrics from a file or package that is not installed (may be repeated)"
+
 DATA_ACTIONS = ["list", "build", "verify", "convert", "stats", "leakage"]
 
 EXAMPLES = {
@@ -37,6 +39,7 @@ EXAMPLES = {
     "reproduce": "vgbench reproduce paper=simvg table=main data_root=data checkpoints=released "
     "method.tokenizer=beit3.spm",
     "list": "vgbench list methods",
+    "new": "vgbench new method mymethod",
     "data": "vgbench data verify dataset=refcoco dataset.data_root=data",
     "conform": "vgbench conform tests/conformance/alvg-rec-a",
 }
@@ -57,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
             name, help=help, description=f"{help} {more}", epilog=f"example: {EXAMPLES[name]}"
         )
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        if name not in ("compare", "new"):  # these read records and templates only
+            command.add_argument("--plugin", action="append", default=[], metavar="FILE.py|PACKAGE", help=PLUGIN)
         return command
 
     for name, help in {
@@ -117,6 +122,11 @@ def _parser() -> argparse.ArgumentParser:
     command = add("list", "List methods, datasets, recipes, flows, papers' tables and metrics.")
     command.add_argument("what", nargs="?", choices=["methods", "datasets", "recipes", "flows", "papers", "metrics"])
 
+    command = add("new", "Write a working package for a new method or dataset.")
+    command.add_argument("kind", choices=["method", "dataset"])
+    command.add_argument("name", help="lower case; what is typed for method= or dataset=")
+    command.add_argument("folder", nargs="?", type=Path, help="folder to make (default: vgbench-NAME)")
+
     command = add("data", "Look after datasets.")
     command.add_argument("action", choices=DATA_ACTIONS)
     command.add_argument(
@@ -144,8 +154,10 @@ def compose(overrides: Sequence[str]) -> Any:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
 
+    from vgbench.plugins import prepare
+
     with initialize_config_module("vgbench.configs", version_base="1.3"):
-        return hydra_compose("run", overrides=expand(overrides), return_hydra_config=True)
+        return hydra_compose("run", overrides=prepare(expand(overrides)), return_hydra_config=True)
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
@@ -158,8 +170,10 @@ def _hydra(name: str, arguments: argparse.Namespace) -> int:
     """Hand over to Hydra, which composes the configuration and calls the command once per sweep point."""
     import hydra
 
+    from vgbench.plugins import prepare
+
+    argv = prepare(expand(arguments.overrides))
     check_recipe(arguments.overrides)
-    argv = expand(arguments.overrides)
     if arguments.cfg:
         argv += ["--cfg", arguments.cfg]
     if arguments.multirun:
@@ -242,6 +256,10 @@ def split_overrides(overrides: Sequence[str], *own: str) -> tuple[dict[str, str]
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    for spec in getattr(arguments, "plugin", ()):
+        from vgbench import plugins
+
+        plugins.load(spec)
     if arguments.command == "run" and any(item.startswith("flow=") for item in arguments.overrides):
         return _flow(arguments)
     if arguments.command in ("run", "eval", "bench"):
@@ -277,6 +295,10 @@ def _run(arguments: argparse.Namespace) -> int:
             json_file=arguments.json,
             strict=arguments.strict,
         )
+    if arguments.command == "new":
+        from vgbench import skeleton
+
+        return skeleton.main(arguments.kind, arguments.name, arguments.folder)
     if arguments.command == "list":
         from vgbench.catalog import print_catalog
 
@@ -316,6 +338,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 2 and one line for what the user can mend; tracebacks only for our own bugs."""
     parser = _parser()
     arguments, unknown = parser.parse_known_args(argv)
+    if hasattr(arguments, "overrides"):  # argparse gives up on key=value behind an option
+        arguments.overrides += [item for item in unknown if "=" in item and not item.startswith("-")]
+        unknown = [item for item in unknown if "=" not in item or item.startswith("-")]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.version:

@@ -1,4 +1,4 @@
-"""Discovery of methods and datasets through entry points, so that an installed package can add its own."""
+"""Discovery of methods, datasets and metrics through entry points, so that an installed package can add its own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,27 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._points(), *self._added}))
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._added or name in self._points()
+
+    def added(self) -> list[str]:
+        """Names registered in this process."""
+        return sorted(self._added)
+
+    def is_own(self, name: str) -> bool:
+        """Whether the class is one of the suite's."""
+        return name not in self._added and self._points()[name].value.startswith("vgbench.")
+
+    def name_of(self, cls: type) -> str | None:
+        """The name that a class is registered under, or None."""
+        for name, value in self._added.items():
+            if value is cls:
+                return name
+        for name, point in self._points().items():
+            if point.attr == cls.__name__ and f"{cls.__module__}.".startswith(f"{point.module}."):
+                return name
+        return None
+
     def add(self, name: str, value: Any) -> None:
         """Register a class of this process (a plugin file, a test)."""
         self._added[name] = value
@@ -46,3 +67,4 @@ class Registry:
 
 methods = Registry("vgbench.methods", "method")
 datasets = Registry("vgbench.datasets", "dataset")
+metrics = Registry("vgbench.metrics", "metric")

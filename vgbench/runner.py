@@ -30,6 +30,7 @@ from vgbench.dataset import GroundingData
 from vgbench.errors import UserError
 from vgbench.evaluation import Evaluation, flat_metrics, split_results
 from vgbench.method import GroundingMethod, LoadReport
+from vgbench.registry import methods
 from vgbench.score import ScoreReport, format_report
 from vgbench.statistics import leakage
 from vgbench.table import AnnotationTable
@@ -442,9 +443,8 @@ def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path, Load
 
 
 def _method_name(method: GroundingMethod) -> str:
-    """The registered name: the folder that the class lives in, or its module."""
-    parts = type(method).__module__.split(".")
-    return parts[2] if parts[:2] == ["vgbench", "methods"] else parts[-1]
+    """The registered name; of an unregistered class, its module."""
+    return methods.name_of(type(method)) or type(method).__module__.rpartition(".")[2]
 
 
 def checkpoint_node(config: DictConfig, path: Path) -> dict[str, Any]:

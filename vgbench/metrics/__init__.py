@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vgbench import registry
 from vgbench.errors import UserError
 from vgbench.metrics.base import GroundingMetric, Outcomes, Pairs, Ratio
 from vgbench.metrics.grec import GREC
@@ -11,7 +12,17 @@ from vgbench.metrics.rec import REC
 from vgbench.metrics.recall import Recall
 from vgbench.metrics.res import RES
 
-__all__ = ["METRICS", "GroundingMetric", "Outcomes", "Pairs", "Ratio", "catalog", "make_metric", "primary_metric"]
+__all__ = [
+    "METRICS",
+    "GroundingMetric",
+    "Outcomes",
+    "Pairs",
+    "Ratio",
+    "available",
+    "catalog",
+    "make_metric",
+    "primary_metric",
+]
 
 METRICS: dict[str, type[GroundingMetric]] = {metric.task: metric for metric in (REC, GREC, Pointing, RES, GRES, Recall)}
 
@@ -23,22 +34,29 @@ def make_metric(spec: str) -> GroundingMetric:
         UserError: for an unknown task or variant.
     """
     task, _, variant = spec.partition("/")
-    if task not in METRICS:
-        raise UserError(f"{spec}: no task {task!r}; there are: {', '.join(METRICS)}")
-    return METRICS[task](variant)
+    known = available()
+    if task not in known:
+        raise UserError(f"{spec}: no task {task!r}; there are: {', '.join(known)}")
+    return known[task](variant)
+
+
+def available() -> dict[str, type[GroundingMetric]]:
+    """Task -> metric: ours first, then those of plugins (entry-point group ``vgbench.metrics``, ``--plugin``)."""
+    return {**METRICS, **{name: registry.metrics.load(name) for name in registry.metrics if name not in METRICS}}
 
 
 def primary_metric(tasks: tuple[str, ...] | list[str]) -> str:
     """Full name (``task/metric``) of the metric that selects checkpoints, e.g. ``rec/prec@0.5``.
 
-    Of several tasks the first in the order of :data:`METRICS` counts: boxes before masks.
+    Of several tasks the first in the order of :func:`available` counts: boxes before masks.
     """
-    for task, metric in METRICS.items():
+    known = available()
+    for task, metric in known.items():
         if task in tasks:
             return f"{task}/{metric.primary}"
-    raise UserError(f"no known task among {', '.join(tasks) or 'none'}; there are: {', '.join(METRICS)}")
+    raise UserError(f"no known task among {', '.join(tasks) or 'none'}; there are: {', '.join(known)}")
 
 
 def catalog() -> dict[str, dict[str, str]]:
     """Task -> named variants -> what differs from the default, one line each."""
-    return {task: {name: item.note for name, item in metric.variants.items()} for task, metric in METRICS.items()}
+    return {task: {name: item.note for name, item in metric.variants.items()} for task, metric in available().items()}
