@@ -14,7 +14,7 @@ from pycocotools import mask as rle
 from torchvision.transforms import v2
 
 from vgbench.errors import UserError
-from vgbench.loader import EvalBatches, GroundingDataset, TrainBatches, TrainLoader, collate, shuffled_expressions
+from vgbench.loader import EvalBatches, GroundingDataset, TrainBatches, TrainLoader, collate, shuffled
 from vgbench.table import AnnotationTable
 from vgbench.transforms import ClipBoxes, Normalize, Resize, resize_masks, swap_left_right
 
@@ -166,12 +166,18 @@ def test_grey_and_cmyk_images_become_rgb(table: AnnotationTable, tmp_path: Path)
         assert isinstance(sample, dict) and sample["image"].shape == (3, 32, 32)
 
 
-def test_shuffled_expressions_move_every_row(table: AnnotationTable) -> None:
-    shuffled = shuffled_expressions(table, seed=4)
-    own = table.arrow.column("expression").to_pylist()
-    assert sorted(shuffled) == sorted(own)
-    assert all(new != old for new, old in zip(shuffled, own, strict=True))  # all six texts differ
-    assert shuffled == shuffled_expressions(table, seed=4)
+def test_shuffled_expressions_move_every_row(table: AnnotationTable, tmp_path: Path) -> None:
+    said = shuffled(table, seed=4)
+    assert sorted(said.tolist()) == list(range(len(table)))
+    assert all(new != old for old, new in enumerate(said))
+    assert said.tolist() == shuffled(table, seed=4).tolist()
+
+    Image.new("RGB", (40, 20)).save(tmp_path / "0.png")
+    side = {"prior": {row.key: torch.full((2,), float(number)) for number, row in enumerate(table)}}
+    dataset = GroundingDataset(table, lambda name: tmp_path / "0.png", TRANSFORM, said=said, side=side)
+    sample = dataset.sample(2)
+    assert sample["key"] == table.row(2).key and sample["text"] == table.row(int(said[2])).expression
+    assert sample["extra"]["prior"].tolist() == [said[2]] * 2, "what goes with the words moves with them"
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class GroundingDataset(Dataset[Sample | str]):
         sampling: "object": one unit per ``group`` of the table, one of its expressions drawn each time (official
             recipes of the SeqTR family); "expression": one unit per row.
         masks: decode the masks too.
-        expressions: replaces the table's expressions, row by row (control experiments).
+        said: for each row, the row whose expression (and side inputs) it gets instead of its own (control experiments).
         side: per-expression inputs, name -> (key -> tensor).
         on_bad_sample: "error" raises a :class:`UserError`; "skip" returns the reason, which the collation counts.
     """
@@ -81,7 +81,7 @@ class GroundingDataset(Dataset[Sample | str]):
         *,
         sampling: Literal["object", "expression"] = "expression",
         masks: bool = True,
-        expressions: Sequence[str] | None = None,
+        said: Sequence[int] | np.ndarray | None = None,
         side: Mapping[str, Mapping[str, Tensor]] | None = None,
         on_bad_sample: Literal["error", "skip"] = "error",
     ) -> None:
@@ -89,7 +89,7 @@ class GroundingDataset(Dataset[Sample | str]):
         self.image_path = image_path
         self.transform = transform
         self.masks = masks and table.has_masks
-        self.expressions = expressions
+        self.said = said
         self.side = dict(side or {})
         self.on_bad_sample = on_bad_sample
         if sampling == "object":
@@ -140,17 +140,18 @@ class GroundingDataset(Dataset[Sample | str]):
                 f"the annotation says {row.width}x{row.height}"
             )
         boxes = torch.from_numpy(np.ascontiguousarray(row.boxes)).float()
+        said = row if self.said is None else self.table.row(int(self.said[index]))
         sample: Sample = {
             "image": tv_tensors.Image(image),
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),  # type: ignore[call-overload]
-            "text": self.expressions[index] if self.expressions is not None else row.expression,
+            "text": said.expression,
             "key": row.key,
             "image_id": row.image_id,
         }
         if self.masks:
             sample["masks"] = tv_tensors.Mask(_decode_masks(row))
         if self.side:
-            sample["extra"] = {name: values[row.key] for name, values in self.side.items()}
+            sample["extra"] = {name: values[said.key] for name, values in self.side.items()}
         return sample
 
 
@@ -351,14 +352,13 @@ def eval_loader(
     return DataLoader(dataset, batch_sampler=sampler, **_loader_options(workers, method, pin_memory))
 
 
-def shuffled_expressions(table: AnnotationTable, seed: int = 0) -> list[str]:
-    """The table's expressions dealt out to other rows: a control that a model which reads the text must fail.
+def shuffled(table: AnnotationTable, seed: int = 0) -> np.ndarray:
+    """For each row another one, whose expression it gets: a control that a model which reads the text must fail.
 
-    A random cyclic shift of a random order: no row keeps its own expression's place (texts may still coincide).
+    A random cyclic shift of a random order: no row keeps its own expression (texts may still coincide).
     """
     random = np.random.default_rng(seed)
     order = random.permutation(len(table))
     source = np.empty(len(table), dtype=np.int64)
     source[order] = np.roll(order, 1)
-    texts = table.arrow.column("expression").to_pylist()
-    return [texts[index] for index in source]
+    return source

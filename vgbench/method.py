@@ -11,11 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
+
+if TYPE_CHECKING:
+    from vgbench.table import AnnotationTable
 
 __all__ = ["Batch", "Geometry", "GroundingMethod", "LoadReport", "Prediction", "Sample", "Transform"]
 
@@ -231,6 +234,18 @@ class GroundingMethod(nn.Module, ABC):
     def adapt_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """A state dict of ours from another configuration, fitted to this one where the method can (image size)."""
         return state
+
+    def side_inputs(self, table: AnnotationTable) -> Mapping[str, Mapping[str, Tensor]]:
+        """What comes with each expression from elsewhere: name in :attr:`extra_inputs` -> key of ``table`` -> tensor.
+
+        Asked once for every table that the method is trained or evaluated on; names that are left out are missing in
+        :attr:`Batch.extra`. Raises UserError if a file that the method was told to read does not fit the table.
+        """
+        return {}
+
+    def notes(self) -> Sequence[str]:
+        """What a reader of the record has to know about how this method ran, one sentence each."""
+        return ()
 
     def on_step(self, epoch: int, step: int, steps_per_epoch: int) -> None:
         """Called before each training step (``epoch`` and ``step`` from 0), for freezing schedules and ramps."""

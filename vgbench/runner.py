@@ -29,6 +29,7 @@ from vgbench import loader, record, weights
 from vgbench.dataset import GroundingData
 from vgbench.errors import UserError
 from vgbench.evaluation import Evaluation, flat_metrics, split_results
+from vgbench.extra import Extra, joined
 from vgbench.method import GroundingMethod, LoadReport
 from vgbench.registry import methods
 from vgbench.score import ScoreReport, format_report
@@ -172,6 +173,30 @@ def start_weights(config: DictConfig, method: GroundingMethod) -> LoadReport | N
     return None
 
 
+def evaluation_splits(config: DictConfig, data: GroundingData) -> list[str]:
+    """The splits that a run is scored on."""
+    return list(config.eval.splits or [name for name in data.splits if name not in ("train", "pretrain")])
+
+
+def _extra_train(config: DictConfig) -> list[Extra]:
+    """The folders of ``recipe.extra_train``."""
+    given = config.recipe.get("extra_train") or []
+    return [Extra.open(Path(str(folder)).expanduser()) for folder in ([given] if isinstance(given, str) else given)]
+
+
+def _training_data(
+    table: AnnotationTable, dataset: str, split: str, split_by: str | None = None
+) -> record.TrainingData:
+    return record.TrainingData(
+        dataset=dataset,
+        split=split,
+        split_by=split_by,
+        data_hash=table.hash,
+        expressions=len(table),
+        excluded_images=int(table.info.get("excluded_images", 0)),
+    )
+
+
 def workers(config: DictConfig) -> int:
     """Loader processes."""
     if config.workers == "auto":
@@ -234,9 +259,18 @@ def run(config: DictConfig) -> float:
     chosen = choices(config)
     data = build_data(config)
     train_table = data.load(recipe.train_split)
+    trained_on = [_training_data(train_table, data.name, recipe.train_split, getattr(data, "split_by", None))]
+    train_image = data.image_path
+    if extras := _extra_train(config):
+        trained_on += [_training_data(part.table, str(part.table.info["dataset"]), "train") for part in extras]
+        train_table, train_image = joined(train_table, train_image, extras)
     val_table = data.load(recipe.val_split)
     method = build_method(config.method)
     tasks = shared_tasks(method, data, config.task)
+    train_side = method.side_inputs(train_table)
+    if train_side:  # what is missing for an evaluation is better known before the training than after
+        for split in evaluation_splits(config, data):
+            method.side_inputs(data.load(split))
     folder = run_folder(config, f"{chosen['method']}-{chosen['dataset']}")
     resume_from = _newest_checkpoint(folder) if config.resume else None
     if resume_from:
@@ -283,10 +317,11 @@ def run(config: DictConfig) -> float:
     )
     dataset = loader.GroundingDataset(
         train_table,
-        data.image_path,
+        train_image,
         method.train_transform(),
         sampling=recipe.sampling,
         masks=method.wants_masks,
+        side=train_side,
         on_bad_sample=data.on_bad_sample,
     )
     batches = loader.TrainBatches(
@@ -312,16 +347,7 @@ def run(config: DictConfig) -> float:
         best.save(trainer, module)
     trainer.strategy.barrier("model written")
     training = record.Training(
-        data=[
-            record.TrainingData(
-                dataset=data.name,
-                split=recipe.train_split,
-                split_by=getattr(data, "split_by", None),
-                data_hash=train_table.hash,
-                expressions=len(train_table),
-                excluded_images=int(train_table.info.get("excluded_images", 0)),
-            )
-        ],
+        data=trained_on,
         epochs=float(trainer.current_epoch),
         steps=trainer.global_step,
         batch=recipe.batch_size * recipe.accumulate * trainer.world_size,
@@ -508,14 +534,15 @@ def _eval_loader(
     data: GroundingData,
     table: AnnotationTable,
     pin: bool,
-    expressions: Sequence[str] | None = None,
+    said: Sequence[int] | None = None,
 ) -> torch.utils.data.DataLoader:
     dataset = loader.GroundingDataset(
         table,
         data.image_path,
         method.eval_transform(),
         masks=False,
-        expressions=expressions,
+        said=said,
+        side=method.side_inputs(table),
         on_bad_sample=data.on_bad_sample,
     )
     return loader.eval_loader(
@@ -539,7 +566,7 @@ def _evaluate_and_record(
     """Score every split, write predictions, pictures and the record."""
     from vgbench import measure, render
 
-    splits = list(config.eval.splits or [name for name in data.splits if name not in ("train", "pretrain")])
+    splits = evaluation_splits(config, data)
     control_splits = set(config.eval.control or [])
     variants = [name for name in config.eval.variants if name.partition("/")[0] in tasks]
     module = GroundingModule(method, config)
@@ -555,19 +582,19 @@ def _evaluate_and_record(
         if config.eval.limit:
             table = table.take(range(min(config.eval.limit, len(table))))
             notes.append(f"{split}: only the first {len(table)} expressions (eval.limit)")
-        passes: list[tuple[str, list[str] | None]] = []
+        passes: list[tuple[str, Sequence[int] | None]] = []
         if split in control_splits:
-            passes.append(("shuffled text", loader.shuffled_expressions(table, config.seed)))
-        passes.append(("", loader.shuffled_expressions(table, config.seed) if config.eval.shuffle_text else None))
+            passes.append(("shuffled text", loader.shuffled(table, config.seed).tolist()))
+        passes.append(("", loader.shuffled(table, config.seed).tolist() if config.eval.shuffle_text else None))
         controls: dict[str, dict[str, ScoreReport]] = {}
-        for control, expressions in passes:
+        for control, said in passes:
             place = folder / "predictions" / control.replace(" ", "-") if control else folder / "predictions"
             evaluation = Evaluation(method, data, split, table, place, tasks, variants)
             module.evaluation = evaluation
             evaluation.start(trainer.global_rank)
             trainer.test(
                 module,
-                _eval_loader(config, trainer, method, data, table, pin, expressions),
+                _eval_loader(config, trainer, method, data, table, pin, said),
                 verbose=False,
             )
             reports = evaluation.finish(trainer, config.eval.bootstrap)
@@ -619,7 +646,7 @@ def _evaluate_and_record(
         seed=config.seed,
         checkpoint=checkpoint,
         training=training,
-        notes=notes,
+        notes=[*notes, *method.notes()],
         cost=record.Cost(
             wall_s=time.time() - started,
             peak_memory_bytes=measure.peak_memory(),

@@ -169,7 +169,8 @@ def leakage(
 ) -> Leakage:
     """How many images of ``evaluation`` are in ``train`` (see :func:`image_keys` for ``coco_of_vg``)."""
     training, evaluated = image_keys(train, coco_of_vg), np.unique(image_keys(evaluation, coco_of_vg))
-    shared = np.intersect1d(np.unique(training), evaluated)
+    painted = np.array(train.info.get("painted_from", []), dtype=str)  # whose pixels synthetic images are made of
+    shared = np.intersect1d(np.concatenate([training, painted]), evaluated)
     return Leakage(len(shared), len(evaluated), int(np.isin(training, shared).sum()))
 
 
