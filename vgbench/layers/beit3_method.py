@@ -40,6 +40,7 @@ class BEiT3Method(GroundingMethod):
         decoder_layers: K.
         query_layers, query_ffn: depth and ffn width of the text-guided query generation.
         num_queries: Q; 1 for expressions with exactly one target.
+        class_weight, no_object_weight: of the classification term, and of "no object" in it (see SetCriterion).
         dropout: of everything behind the encoder.
         jitter: large-scale jitter in training, for boxes of single targets.
         encoder_lr: learning rate of the encoder as a share of the others'.
@@ -66,6 +67,8 @@ class BEiT3Method(GroundingMethod):
         query_layers: int = 2,
         query_ffn: int = 512,
         num_queries: int = 1,
+        class_weight: float = 1.0,
+        no_object_weight: float = 0.1,
         dropout: float = 0.1,
         jitter: bool = False,
         encoder_lr: float = 0.1,
@@ -83,7 +86,7 @@ class BEiT3Method(GroundingMethod):
         self.num_queries = num_queries
         self.jitter = jitter
         self.encoder_lr = encoder_lr
-        self.criterion = SetCriterion()
+        self.criterion = SetCriterion(class_weight=class_weight, no_object_weight=no_object_weight)
         self.encoder = BEiT3(
             encoder_width,
             encoder_layers,
