@@ -325,10 +325,10 @@ def test_prior_switch():
     data, without = batch_for(method), batch_for(method, prior=0)
     with torch.no_grad():
         first = method.network(data).boxes
-        assert not method.ran_without_prior
         off = method.network(without).boxes
-        assert method.ran_without_prior
     assert not torch.allclose(first, off)
+    assert "switched off" in method.notes()[0] and not tiny(priors="priors.parquet").notes()
+    assert "VLTVG" in tiny(prior_dim=None).notes()[0]
     data.extra["prior"] = data.extra["prior"][:, None]
     with pytest.raises(ValueError, match="prior"):
         method.network(data)

@@ -9,6 +9,7 @@ from PIL import Image as PILImage
 from pycocotools import mask as rle
 
 from vgbench.errors import UserError
+from vgbench.extra import Extra, joined
 from vgbench.methods.resvg.augmentation import (
     CopyPaste,
     LayoutToImage,
@@ -16,10 +17,10 @@ from vgbench.methods.resvg.augmentation import (
     categories_in,
     denotes,
     instances_of,
-    joined,
     plural,
     pseudo_queries,
 )
+from vgbench.statistics import leakage
 from vgbench.table import AnnotationTable
 
 COLOURS = {"cup": (200, 30, 30), "plate": (30, 30, 200)}
@@ -149,8 +150,11 @@ def test_augmented_table(data, tmp_path):
     other = augment(painter, tmp_path / "other", 3, seed=2)
     assert [row.boxes.tolist() for row in other] != [row.boxes.tolist() for row in again]
 
-    both, where = joined(table, image_path, tmp_path / "aug")
-    assert len(both) == len(table) + len(made) and both.hash != table.hash
+    extra = Extra.open(tmp_path / "aug")
+    assert extra.table.hash == made.hash and set(made.info["painted_from"]) <= {f"coco:{number}" for number in range(6)}
+    both, where = joined(table, image_path, [extra, Extra.open(tmp_path / "other")])
+    assert len(both) == len(table) + len(made) + len(other) and both.hash != table.hash
+    assert leakage(both, table.take([0, 4])).images == 2
     for row in both:
         with PILImage.open(where(row.image)) as image:
             assert image.size == (row.width, row.height)
@@ -160,8 +164,12 @@ def test_augmented_table(data, tmp_path):
             assert row.expression.split() == [row.expression.split()[0], row.categories[0]]
     with pytest.raises(UserError, match=r"annotations\.arrow: exists"):
         augment(painter, tmp_path / "aug", 1)
-    with pytest.raises(UserError, match="holds no augmentation"):
-        joined(table, image_path, tmp_path / "nothing")
+    with pytest.raises(UserError, match="holds no annotations"):
+        Extra.open(tmp_path / "nothing")
+    with pytest.raises(UserError, match="share expressions"):
+        joined(table, image_path, [extra, extra])
+    with pytest.raises(UserError, match="counts=1-3"):
+        augment(painter, tmp_path / "one", 1, counts=(1, 3))
 
 
 def test_needs_masks(data):

@@ -12,9 +12,9 @@ OFFICIAL = ("refcoco", "refcoco+", "refcocog", "referit", "flickr30k")
 EMBEDDED = ("refshapes", "refshapes+", "refshapesg")
 
 
-def config(dataset: str):
+def config(dataset: str, *overrides: str):
     with initialize_config_module("vgbench.configs", version_base="1.3"):
-        return compose("run", overrides=["method=resvg", f"dataset={dataset}"])
+        return compose("run", overrides=["method=resvg", f"dataset={dataset}", *overrides])
 
 
 @pytest.mark.parametrize("dataset", OFFICIAL)
@@ -52,3 +52,23 @@ def test_small_preset_trains(dataset):
     assert all(value.grad is not None for group in method.param_groups(1.0) for value in group["params"])
     ids, pad = method.tokenize(["the red ball on the far left"])
     assert ids.max() < method.text_shape[1] and not pad[0, :8].any() and pad[0, 9:].all()
+
+
+def test_pretraining_and_ablation():
+    """The shipped weights are those of the preset; the four runs of the ablation differ and are named apart."""
+    pretrain = config("refshapes", "recipe=stage/resvg-pretrain-refshapes")
+    assert pretrain.recipe.train_split == "pretrain" and pretrain.weights is None and pretrain.method.priors is None
+    names = set()
+    for priors in ("null", "sketch"):
+        for extra in ("null", "resvg-scenes"):
+            run = config(
+                "refshapes",
+                "recipe=stage/resvg-ablation-refshapes",
+                f"method.priors={priors}",
+                f"recipe.extra_train={extra}",
+            )
+            assert run.weights == "shipped" and run.recipe.train_split == "train"
+            names.add(run.run_dir)
+    assert len(names) == 4
+    small, ours = instantiate(pretrain.method), instantiate(run.method)
+    assert {k: v.shape for k, v in small.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}

@@ -8,7 +8,14 @@ import torch
 from PIL import Image as PILImage
 
 from vgbench.errors import UserError
-from vgbench.methods.resvg.priors import ClipEncoder, DiffusionGenerator, load_priors, make_priors, prompt_seed
+from vgbench.methods.resvg.priors import (
+    ClipEncoder,
+    DiffusionGenerator,
+    find_priors,
+    load_priors,
+    make_priors,
+    prompt_seed,
+)
 from vgbench.methods.resvg.sketch import SketchGenerator, ThumbnailEncoder, described
 from vgbench.table import AnnotationTable
 
@@ -91,6 +98,13 @@ def test_other_settings_are_refused(tmp_path):
         make_priors(["b"], file, Painter(), Mean(), seed=1)
     with pytest.raises(UserError, match=r"1 of 2 expressions.*'b'"):
         load_priors(file, table(["A", "b"]))
+    make_priors(["b"], tmp_path / "other.parquet", Painter(), Mean(), seed=1)
+    with pytest.raises(UserError, match=r"other\.parquet: made with .* use files made alike"):
+        find_priors([file, tmp_path / "other.parquet"], table(["A", "b"]))
+    with pytest.raises(UserError, match="knows the words of RefShapes only, not of coco"):
+        find_priors("sketch", table(["a"]))
+    with pytest.raises(UserError, match=r"nowhere\.parquet: no such file"):
+        find_priors("nowhere.parquet", table(["a"]))
     file.write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"priors\.parquet: not a file of priors"):
         load_priors(file, table(["a"]))
@@ -115,6 +129,16 @@ def test_official_features(tmp_path):
         load_priors(tmp_path / "testA_fea.pth", table(["x"]), tmp_path / "flickr_test.pth")
     with pytest.raises(UserError, match="no record for 1 of 1"):
         load_priors(tmp_path / "test_fea.pth", table(["x"]), tmp_path / "flickr_test.pth")
+    official = table(["The red ball", "left cup"])
+    official.info["split"] = "testA"
+    found = find_priors(tmp_path, official)
+    assert torch.equal(found["k0"], features[1].float()) and torch.equal(found["k1"], features[0].float())
+    official.info["split"] = "train"
+    with pytest.raises(UserError, match=r"no train_fea\.pth with one index"):
+        find_priors(str(tmp_path), official)
+    torch.save(features, tmp_path / "new_train_fea.pth")
+    torch.save(records, tmp_path / "unc_new_train.pth")
+    assert torch.equal(find_priors(str(tmp_path), official)["k0"], features[1].float())
     with pytest.raises(UserError, match="index file"):
         load_priors(tmp_path / "test_fea.pth", table(["x"]))
 
@@ -214,7 +238,10 @@ def test_diffusers_is_an_extra(monkeypatch, tmp_path):
     ("text", "expected"),
     [
         ("Small red ball", {"size": "small", "colour": "red", "shape": "circle"}),
-        ("the violet star with dots left of the big ring", {"colour": "purple", "shape": "star", "texture": "dotted"}),
+        (
+            "the violet cross with stripes left of the big ring",
+            {"colour": "purple", "shape": "cross", "texture": "striped"},
+        ),
         ("left blue object", {"colour": "blue"}),
         ("something else", {}),
     ],
@@ -225,7 +252,7 @@ def test_what_is_sketched(text, expected):
 
 def test_sketches_show_what_is_said(tmp_path):
     file = tmp_path / "priors.parquet"
-    texts = ["red circle", "big red ball on the left", "white circle", "striped green star"]
+    texts = ["red circle", "big red ball on the left", "white circle", "striped green square"]
     make_priors(texts, file, SketchGenerator(), ThumbnailEncoder(), batch_size=3)
     priors = load_priors(file, table(texts))
     middle = {key: value.view(4, 4, 3)[1:3, 1:3].mean((0, 1)) for key, value in priors.items()}

@@ -429,7 +429,13 @@ def predict(image: Path, expression: str, config: DictConfig, output: Path | Non
     method, _, _ = checkpointed_method(config)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
     method.to(device).eval()
-    batch = loader.collate([method.eval_transform()(loader.plain_sample(pixels, expression))], method.tokenize)
+    sample = loader.plain_sample(pixels, expression)
+    try:
+        if side := method.side_inputs(_lone_table(image, pixels, expression)):
+            sample["extra"] = {name: values[""] for name, values in side.items()}
+    except UserError as error:
+        print(f"note: grounded without {', '.join(method.extra_inputs)} ({error})", file=sys.stderr)
+    batch = loader.collate([method.eval_transform()(sample)], method.tokenize)
     assert batch is not None
     with torch.set_grad_enabled(method.requires_grad_at_inference):
         sets = {name: found[0] for name, found in method.predict(batch.to(device)).items()}
@@ -452,6 +458,15 @@ def predict(image: Path, expression: str, config: DictConfig, output: Path | Non
         }
         print(json.dumps(answer))
     return 0
+
+
+def _lone_table(image: Path, pixels: torch.Tensor, expression: str) -> AnnotationTable:
+    """One expression without a target, under the key ""."""
+    lists: dict[str, list[Any]] = {name: [] for name in ("boxes", "masks", "polygons", "ann_ids", "categories")}
+    place = {"image": image.name, "image_id": 0, "width": pixels.shape[-1], "height": pixels.shape[-2]}
+    identity = {"key": "", "ref_id": None, "sent_id": None, "group": 0, "source": "predict", "split": "predict"}
+    info = {"dataset": "predict", "split": "predict", "task": "rec", "sources": {}}
+    return AnnotationTable.from_rows([{**place, **identity, **lists, "expression": expression}], info)
 
 
 def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path, LoadReport]:

@@ -24,6 +24,8 @@ from pycocotools import mask as rle
 
 from vgbench.dataset import read_json
 from vgbench.errors import UserError, require_extra
+from vgbench.extra import IMAGES, TABLE, Extra
+from vgbench.loader import BadSample, decode_image
 from vgbench.table import AnnotationTable
 
 __all__ = [
@@ -36,12 +38,11 @@ __all__ = [
     "categories_in",
     "denotes",
     "instances_of",
-    "joined",
     "pseudo_queries",
 ]
 
-PREFIX = "resvg-aug/"  # of image names and keys, so that both kinds of samples can stand in one table
-TABLE = "annotations.arrow"
+SOURCE = "resvg-augmentation"  # of the rows; also the folder of the images, so that no name is a dataset's
+SEEDS_APART = 1_000_000  # more scenes than one folder holds: numbers of folders with different seeds do not meet
 RELATIONS = ("left", "middle", "right", "top", "bottom")
 EXTENT = 0.1  # of the image: centres must spread at least so far for a relation along that axis (specification)
 MARGIN = 0.04  # of the image: every comparison that a query rests on must be at least this clear (ours)
@@ -49,10 +50,11 @@ MARGIN = 0.04  # of the image: every comparison that a query rests on must be at
 
 @dataclass(frozen=True)
 class Instance:
-    """A segmented object of a training image. ``mask`` is a COCO RLE, ``box`` xyxy pixels."""
+    """A segmented object of a training image. ``mask`` is a COCO RLE, ``box`` xyxy pixels, ``source`` the table's."""
 
     image: str
     image_id: int
+    source: str
     category: str
     box: tuple[float, float, float, float]
     mask: Mapping[str, Any]
@@ -66,12 +68,14 @@ class Scene:
         image: uint8 RGB [h, w, 3].
         boxes: float64 [n, 4] xyxy of the visible parts of all instances of ``category`` in it.
         masks: bool [n, h, w], or None when the painter knows boxes only.
+        painted_from: the images whose pixels are in it, as :func:`vgbench.statistics.image_keys` names them.
     """
 
     image: np.ndarray
     category: str
     boxes: np.ndarray
     masks: np.ndarray | None = None
+    painted_from: tuple[str, ...] = ()
 
 
 class Painter(Protocol):
@@ -92,7 +96,7 @@ def instances_of(table: AnnotationTable) -> list[Instance]:
     for row in table:
         if len(row.masks) == len(row.categories) == len(row.boxes):
             for mask, category, box in zip(row.masks, row.categories, row.boxes, strict=True):
-                instance = Instance(row.image, row.image_id, category, tuple(map(float, box)), mask)  # type: ignore[arg-type]
+                instance = Instance(row.image, row.image_id, row.source, category, tuple(map(float, box)), mask)  # type: ignore[arg-type]
                 found.setdefault((row.image_id, mask["counts"]), instance)
     if not found:
         raise UserError("the augmentation needs masks and categories, this dataset has none; use one that is on COCO")
@@ -111,7 +115,7 @@ def categories_in(instances_file: Path) -> dict[int, set[str]]:
         present: dict[int, set[str]] = defaultdict(set)
         for annotation in content["annotations"]:
             present[annotation["image_id"]].add(names[annotation["category_id"]])
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{instances_file}: not an instances file of COCO ({error!r})") from None
     return dict(present)
 
@@ -148,10 +152,10 @@ class CopyPaste:
     def __post_init__(self) -> None:
         self._by_category: dict[str, list[Instance]] = defaultdict(list)
         self._categories: dict[int, set[str]] = defaultdict(set)
-        self._images: dict[int, str] = {}
+        self._images: dict[int, tuple[str, str]] = {}
         for instance in self.instances:
             self._categories[instance.image_id].add(instance.category)
-            self._images[instance.image_id] = instance.image
+            self._images[instance.image_id] = instance.image, instance.source
             if rle.area(_encoded(instance.mask)) >= self.min_pixels:
                 self._by_category[instance.category].append(instance)
         for image_id, names in self.present.items():
@@ -166,12 +170,16 @@ class CopyPaste:
         background = rng.choice(self._backgrounds)
         if category in self._categories[background]:
             return None
-        canvas = _read(self.image_path(self._images[background]))
+        name, source = self._images[background]
+        canvas = _read(self.image_path(name))
+        painted_from = {f"{source}:{background}"}
         height, width = canvas.shape[:2]
         owner = np.full((height, width), -1, dtype=np.int16)
         placed: list[tuple[float, float, float, float]] = []
         for number in range(count):
-            patch, mask = self._cut(rng.choice(self._by_category[category]))
+            instance = rng.choice(self._by_category[category])
+            painted_from.add(f"{instance.source}:{instance.image_id}")
+            patch, mask = self._cut(instance)
             share = rng.uniform(*self.area)
             scale = (share * height * width / (mask.shape[0] * mask.shape[1])) ** 0.5
             size = (max(2, round(mask.shape[1] * scale)), max(2, round(mask.shape[0] * scale)))
@@ -191,13 +199,18 @@ class CopyPaste:
         masks = np.stack([owner == number for number in range(count)])
         if masks.sum((1, 2)).min() < self.min_pixels:
             return None
-        return Scene(canvas, category, np.array([_box_of(mask) for mask in masks]), masks)
+        return Scene(canvas, category, np.array([_box_of(mask) for mask in masks]), masks, tuple(painted_from))
 
     def _cut(self, instance: Instance) -> tuple[np.ndarray, np.ndarray]:
         """The instance's pixels [h, w, 3] and mask [h, w] within the box of its mask."""
         mask = rle.decode(_encoded(instance.mask)).astype(bool)
         left, top, right, bottom = (int(value) for value in _box_of(mask))
         image = _read(self.image_path(instance.image))
+        if image.shape[:2] != mask.shape:
+            raise UserError(
+                f"{self.image_path(instance.image)}: image is {image.shape[1]}x{image.shape[0]}, its mask "
+                f"{mask.shape[1]}x{mask.shape[0]}; see `vgbench data verify`"
+            )
         return image[top:bottom, left:right], mask[top:bottom, left:right]
 
     def _place(
@@ -410,7 +423,10 @@ def augment(
     """
     if (folder / TABLE).exists():
         raise UserError(f"{folder / TABLE}: exists; give another folder for the augmentation, or delete this one")
+    if not 2 <= counts[0] <= counts[1]:
+        raise UserError(f"counts={counts[0]}-{counts[1]}: a relation needs at least two instances, e.g. counts=2-5")
     rows: list[dict[str, Any]] = []
+    painted_from: set[str] = set()
     for number in range(scenes):
         rng = random.Random(f"{seed}:{number}")
         for _ in range(tries):
@@ -425,25 +441,25 @@ def augment(
             raise UserError(
                 f"{painter.name}: no scene with an unambiguous query in {tries} attempts; widen area or max_overlap"
             )
-        name = f"{PREFIX}{number:06d}.jpg"
-        file = folder / "images" / name
+        name = f"{SOURCE}/{seed}-{number:06d}.jpg"
+        file = folder / IMAGES / name
         file.parent.mkdir(parents=True, exist_ok=True)
         PILImage.fromarray(scene.image).save(file, quality=95)
-        rows += _rows(scene, queries, number, name)
+        rows += _rows(scene, queries, seed * SEEDS_APART + number, name)
+        painted_from.update(scene.painted_from)
         progress(number + 1, scenes)
     info = {
-        "dataset": "resvg-augmentation",
+        "dataset": SOURCE,
         "split": "train",
         "task": "rec",
         "sources": {},
-        "image_root": str(folder / "images"),
+        "image_root": None,
         "painter": painter.name,
         "seed": seed,
         "scenes": scenes,
+        "painted_from": sorted(painted_from),
     }
-    table = AnnotationTable.from_rows(rows, info)
-    table.save(folder / TABLE)
-    return table
+    return Extra.write(folder, AnnotationTable.from_rows(rows, info)).table
 
 
 def _rows(scene: Scene, queries: Sequence[tuple[int, str]], number: int, name: str) -> Iterable[dict[str, Any]]:
@@ -453,7 +469,7 @@ def _rows(scene: Scene, queries: Sequence[tuple[int, str]], number: int, name: s
         if scene.masks is not None:
             masks = [rle.encode(np.asfortranarray(scene.masks[index].astype(np.uint8)))["counts"].decode()]
         yield {
-            "key": f"{PREFIX}{number:06d}/{text}",
+            "key": f"{name.removesuffix('.jpg')}/{text}",
             "image_id": -1 - number,  # no image of a dataset has a negative number
             "image": name,
             "width": width,
@@ -467,32 +483,9 @@ def _rows(scene: Scene, queries: Sequence[tuple[int, str]], number: int, name: s
             "ref_id": None,
             "sent_id": None,
             "group": -1 - (number * 64 + index),
-            "source": "resvg-augmentation",
+            "source": SOURCE,
             "split": "train",
         }
-
-
-def joined(
-    table: AnnotationTable, image_path: Callable[[str], Path], folder: Path
-) -> tuple[AnnotationTable, Callable[[str], Path]]:
-    """Training data with the scenes of ``folder`` behind it: the table of both, and where its images are.
-
-    Raises:
-        UserError: if the folder holds no augmentation.
-    """
-    import pyarrow as pa
-
-    if not (folder / TABLE).exists():
-        raise UserError(f"{folder}: holds no augmentation ({TABLE}); make it with `vgbench data augment`")
-    extra = AnnotationTable.open(folder / TABLE)
-    both = AnnotationTable(
-        pa.concat_tables([table.arrow, extra.arrow]), {**table.info, "augmentation": {**extra.info, "hash": extra.hash}}
-    )
-
-    def path(name: str) -> Path:
-        return folder / "images" / name if name.startswith(PREFIX) else image_path(name)
-
-    return both, path
 
 
 # pixels
@@ -504,8 +497,10 @@ def _encoded(mask: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> np.ndarray:
-    with PILImage.open(path) as image:
-        return np.array(image.convert("RGB"))
+    try:
+        return decode_image(path).permute(1, 2, 0).numpy().copy()
+    except BadSample as error:
+        raise UserError(f"{error}; set image_root=FOLDER, or see `vgbench data verify`") from None
 
 
 def _box_of(mask: np.ndarray) -> tuple[float, float, float, float]:

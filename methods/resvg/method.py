@@ -16,7 +16,9 @@ from vgbench.method import Batch, Geometry, GroundingMethod, LoadReport, Predict
 from vgbench.methods.resvg.checkpoint import load_pretrained, load_whole
 from vgbench.methods.resvg.loss import score_loss, stage_losses
 from vgbench.methods.resvg.model import Output, ResVGNetwork
+from vgbench.methods.resvg.priors import find_priors
 from vgbench.methods.resvg.transforms import EvalTransform, TrainTransform
+from vgbench.table import AnnotationTable
 from vgbench.wordpiece import WordPiece
 
 __all__ = ["ResVG"]
@@ -35,9 +37,11 @@ class ResVG(GroundingMethod):
     """ResVG: one box for one expression.
 
     The semantic prior is the extra input "prior", one vector per expression (see :mod:`.priors`). A batch without it
-    runs with a zero prior, and :attr:`ran_without_prior` tells afterwards that there was one.
+    runs with a zero prior (the branch's biases stay active, as in the official network).
 
     Args:
+        priors: where the priors come from (:func:`~.priors.find_priors`): a file of ``vgbench data priors`` or several,
+            a folder of the authors, or "sketch"; None: the prior is switched off, and the record says so.
         image_size: side of the square canvas in pixels, a multiple of 32 up to ``32 * max_offset``.
         max_tokens: text length T, [CLS] and [SEP] included.
         tokenizer: BERT's ``vocab.txt`` or a folder with it, or a ready tokenizer.
@@ -60,6 +64,7 @@ class ResVG(GroundingMethod):
 
     def __init__(
         self,
+        priors: str | Path | Sequence[str | Path] | None = None,
         image_size: int = 640,
         max_tokens: int = 40,
         tokenizer: str | Path | WordPiece | None = None,
@@ -93,7 +98,7 @@ class ResVG(GroundingMethod):
         self.l1_weight, self.giou_weight, self.score_weight = l1_weight, giou_weight, score_weight
         self._tokenizer = tokenizer
         self.extra_inputs = {} if prior_dim is None else {"prior": (prior_dim,)}  # type: ignore[misc]
-        self.ran_without_prior = False
+        self.priors = priors
         self.model = ResVGNetwork(
             backbone=backbone,
             bert=bert,
@@ -131,6 +136,26 @@ class ResVG(GroundingMethod):
             )
         return self._tokenizer(texts, self.max_tokens)
 
+    def side_inputs(self, table: AnnotationTable) -> Mapping[str, Mapping[str, Tensor]]:
+        """The prior of every expression, if there are priors."""
+        if self.priors is None or self.model.prior_dim is None or not len(table):
+            return {}
+        priors = find_priors(self.priors, table)
+        length = len(next(iter(priors.values())))
+        if length != self.model.prior_dim:
+            raise UserError(
+                f"method.priors={self.priors}: {length} numbers per expression, the model takes "
+                f"{self.model.prior_dim}; set method.prior_dim={length}, or make them with another encoder"
+            )
+        return {"prior": priors}
+
+    def notes(self) -> Sequence[str]:
+        if self.model.prior_dim is None:
+            return ("no prior branch (method.prior_dim=null): this is VLTVG",)
+        if self.priors is None:
+            return ("the semantic prior was switched off (method.priors=null): its branch got zeros",)
+        return ()
+
     @property
     def text_shape(self) -> tuple[int, int]:
         return self.max_tokens, self.model.bert.vocab_size
@@ -144,9 +169,7 @@ class ResVG(GroundingMethod):
             ValueError: if the prior is not [B, prior_dim].
         """
         prior = batch.extra.get("prior") if self.model.prior_dim is not None else None
-        if prior is None:
-            self.ran_without_prior |= self.model.prior_dim is not None
-        elif prior.shape != (len(batch), self.model.prior_dim):
+        if prior is not None and prior.shape != (len(batch), self.model.prior_dim):
             raise ValueError(f"prior is {list(prior.shape)}, expected {[len(batch), self.model.prior_dim]}")
         return self.model(batch.image, batch.text_ids, batch.text_pad, prior, batch.image_pad, attention)
 

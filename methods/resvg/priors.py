@@ -27,7 +27,7 @@ from vgbench.errors import UserError, require_extra
 from vgbench.files import atomic
 from vgbench.table import AnnotationTable
 
-__all__ = ["ClipEncoder", "DiffusionGenerator", "Encoder", "Generator", "load_priors", "make_priors"]
+__all__ = ["ClipEncoder", "DiffusionGenerator", "Encoder", "Generator", "find_priors", "load_priors", "make_priors"]
 
 EXTRA = "priors"
 
@@ -154,6 +154,7 @@ def make_priors(
     batch_size: int = 8,
     seed: int = 0,
     save_every: int = 64,
+    shard: tuple[int, int] = (0, 1),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Make the features of all expressions that ``file`` does not have yet.
@@ -166,6 +167,7 @@ def make_priors(
         file: the Parquet file to make or to complete.
         batch_size: images at a time.
         seed: mixed into the seed of every image.
+        shard: (i, n): only every n-th distinct expression from the i-th on, for n processes with a file each.
         progress: called with (done, total) after each batch.
 
     Returns:
@@ -184,7 +186,7 @@ def make_priors(
         if found != settings:
             raise UserError(f"{path}: made with {found}, not with {settings}; give another file, or delete this one")
         done.update(dict.fromkeys(table.column("expression").to_pylist()))
-    wanted = dict.fromkeys(prompt(text) for text in expressions)
+    wanted = list(dict.fromkeys(prompt(text) for text in expressions))[shard[0] :: shard[1]]
     missing = [text for text in wanted if text not in done]
     number, finished = len(sources), len(wanted) - len(missing)
     for chunk in _chunks(missing, batch_size * save_every):
@@ -208,29 +210,70 @@ def make_priors(
     return len(missing)
 
 
-def load_priors(file: Path, table: AnnotationTable, index: Path | None = None) -> dict[str, Tensor]:
+def find_priors(source: str | Path | Sequence[str | Path], table: AnnotationTable) -> dict[str, Tensor]:
+    """The priors that the option ``method.priors`` stands for, as :func:`load_priors` gives them.
+
+    Args:
+        source: a Parquet file of :func:`make_priors` or a list of them; a folder as the authors lay it out, with
+            ``<split>_fea.pth`` and ``<dataset>_<split>.pth`` (for the training split also ``new_train``); or "sketch":
+            sketches of what the words say, painted as they are needed (RefShapes only).
+
+    Raises:
+        UserError: if there is no such file, or it does not fit.
+    """
+    if source == "sketch":
+        from vgbench.methods.resvg.sketch import sketch_priors
+
+        return sketch_priors(table)
+    given = [source] if isinstance(source, (str, Path)) else list(source)
+    paths = [Path(item).expanduser() for item in given]
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"method.priors={path}: no such file; make it with `vgbench data priors out={path}`")
+    if len(paths) > 1 or paths[0].is_file():
+        return load_priors(paths, table)
+    split = str(table.info.get("split"))
+    for name in [split, "new_train"] if split == "train" else [split]:
+        features, found = paths[0] / f"{name}_fea.pth", sorted(paths[0].glob(f"*_{name}.pth"))
+        if name == "train":
+            found = [path for path in found if not path.stem.endswith("_new_train")]
+        if features.is_file() and len(found) == 1:
+            return load_priors(features, table, found[0])
+    raise UserError(
+        f"{paths[0]}: no {split}_fea.pth with one <dataset>_{split}.pth beside it; give the authors' folder"
+    )
+
+
+def load_priors(file: Path | Sequence[Path], table: AnnotationTable, index: Path | None = None) -> dict[str, Tensor]:
     """The prior of every expression of ``table``, by its key; each a float32 vector.
 
     Args:
-        file: a Parquet file of :func:`make_priors`, or the authors' ``<split>_fea.pth``.
+        file: a Parquet file of :func:`make_priors` (or several that were made alike), or the authors'
+            ``<split>_fea.pth``.
         table: the expressions.
         index: for the authors' features: their index file ``<dataset>_<split>.pth``, whose records the rows belong to.
 
     Raises:
         UserError: if the file is damaged or lacks expressions of the table.
     """
-    if file.suffix == ".pth":
-        return _official_priors(file, table, index)
-    stored = _open(file)
+    files = [file] if isinstance(file, Path) else list(file)
+    if files[0].suffix == ".pth":
+        return _official_priors(files[0], table, index)
+    parts = [_open(path) for path in files]
+    settings = [_settings(part, path) for part, path in zip(parts, files, strict=True)]
+    for path, found in zip(files, settings, strict=True):
+        if found != settings[0]:
+            raise UserError(f"{path}: made with {found}, but {files[0].name} with {settings[0]}; use files made alike")
+    stored = pa.concat_tables([part.replace_schema_metadata() for part in parts])
     features = stored.column("prior").combine_chunks()
-    matrix = torch.from_numpy(np.array(features.values)).view(len(features), -1)
+    matrix = torch.from_numpy(np.array(features.flatten())).view(len(features), -1)
     rows = {text: row for row, text in enumerate(stored.column("expression").to_pylist())}
     expressions = [prompt(text) for text in table.arrow.column("expression").to_pylist()]
     missing = [text for text in expressions if text not in rows]
     if missing:
         raise UserError(
-            f"{file}: has no prior for {len(missing)} of {len(expressions)} expressions, the first is {missing[0]!r}; "
-            "run `vgbench data priors` on this dataset with the same file, it adds what is missing"
+            f"{', '.join(map(str, files))}: no prior for {len(missing)} of {len(expressions)} expressions, the first "
+            f"is {missing[0]!r}; run `vgbench data priors` on this dataset with the same file, it adds what is missing"
         )
     keys = table.arrow.column("key").to_pylist()
     return {key: matrix[rows[text]] for key, text in zip(keys, expressions, strict=True)}

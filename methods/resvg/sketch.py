@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,8 +18,11 @@ from torch import Tensor
 from vgbench.datasets.refshapes.language import ADJECTIVES, AFTERWARDS, NOUNS
 from vgbench.datasets.refshapes.render import paint
 from vgbench.datasets.refshapes.scene import ATTRIBUTES, Object, Scene
+from vgbench.errors import UserError
+from vgbench.methods.resvg.priors import prompt, prompt_seed
+from vgbench.table import AnnotationTable
 
-__all__ = ["SketchGenerator", "ThumbnailEncoder", "described"]
+__all__ = ["SketchGenerator", "ThumbnailEncoder", "described", "sketch_priors"]
 
 _NOUN = {word: shape for shape, pairs in NOUNS.items() for pair in pairs for word in pair}
 _VALUE = {word: value for value, words in ADJECTIVES.items() for word in words}
@@ -77,3 +81,25 @@ class ThumbnailEncoder:
     def __call__(self, images: Sequence[PILImage.Image]) -> Tensor:
         small = [image.resize((self.grid, self.grid), PILImage.Resampling.BOX) for image in images]
         return torch.stack([torch.from_numpy(np.asarray(image).reshape(-1) / 127.5 - 1).float() for image in small])
+
+
+@cache
+def _sketched(text: str, side: int, grid: int) -> Tensor:
+    return ThumbnailEncoder(grid)(SketchGenerator(side)([text], [prompt_seed(text)]))[0]
+
+
+def sketch_priors(table: AnnotationTable, side: int = 64, grid: int = 4) -> dict[str, Tensor]:
+    """The prior of every expression of ``table``, by its key, painted now: what a file of sketches would hold.
+
+    Raises:
+        UserError: if the table is not of RefShapes or made from it; no word of other datasets is known here.
+    """
+    known = {"refshapes", "resvg-augmentation", "predict"}  # "predict": one expression of the user's
+    strange = set(table.arrow.column("source").unique().to_pylist()) - known
+    if strange:
+        raise UserError(
+            f"method.priors=sketch knows the words of RefShapes only, not of {', '.join(sorted(strange))}; "
+            "make priors with `vgbench data priors generator=FOLDER encoder=FOLDER`"
+        )
+    keys, texts = (table.arrow.column(name).to_pylist() for name in ("key", "expression"))
+    return {key: _sketched(prompt(text), side, grid) for key, text in zip(keys, texts, strict=True)}
