@@ -25,7 +25,7 @@ REPRODUCE_OVERRIDES = (
 
 PLUGIN = "take methods, datasets and metrics from a file or package that is not installed (may be repeated)"
 
-DATA_ACTIONS = ["list", "build", "verify", "convert", "stats", "leakage"]
+DATA_ACTIONS = ["list", "build", "verify", "convert", "stats", "leakage", "browse", "priors", "augment"]
 
 EXAMPLES = {
     "run": "vgbench run method=alvg dataset=refcoco dataset.data_root=data method.tokenizer=beit3.spm "
@@ -133,7 +133,9 @@ def _parser() -> argparse.ArgumentParser:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="dataset=... data_root=... [split=a,b]; convert: layout=... out=FOLDER; leakage: train=... eval=...",
+        help="dataset=... data_root=... [split=a,b]; convert: layout=... out=FOLDER; leakage: train=... eval=...; "
+        "browse: out=FOLDER [limit=60] [extra_train=FOLDER]; priors: generator=... encoder=... [out=FILE]; "
+        "augment: out=FOLDER [amount=1000]",
     )
     command.add_argument("--decode", action="store_true", help="verify: decode every image, not only its header")
     command.add_argument("--strict", action="store_true", help="verify: exit 1 on any difference")

@@ -3,7 +3,8 @@
 list: which there are; build: read (or generate) splits into the cache; verify: counts against the published ones,
 missing and unreadable images, boxes, masks; convert: write another layout (``layout=mdetr out=FOLDER``); stats: words,
 boxes and targets per split (``out=FILE.png`` draws them); leakage: training images of A that are evaluation images of B
-(``train=A eval=B``).
+(``train=A eval=B``); browse: a page with images, boxes, masks and expressions (``out=FOLDER``); priors, augment: side
+inputs and training scenes of ResVG (methods/resvg/README.md).
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool) -> i
         from vgbench.catalog import print_catalog
 
         return print_catalog("datasets")
-    own, rest = split_overrides(overrides, "split", "layout", "out", "train", "eval")
+    if action in ("priors", "augment"):
+        from vgbench.methods.resvg import commands
+
+        return commands.main(action, overrides)
+    own, rest = split_overrides(overrides, "split", "layout", "out", "train", "eval", "limit", "extra_train")
+    if action == "browse":
+        return _browse(own, rest)
     if action == "leakage":
         return _leakage(own, rest)
     if not any(item.startswith("dataset=") for item in rest):
@@ -49,6 +56,28 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool) -> i
     split_by = str(getattr(data, "split_by", "unc"))
     for path in convert(tables, own["layout"], Path(own["out"]).expanduser(), data.name, split_by):
         print(path)
+    return 0
+
+
+def _browse(own: dict[str, str], rest: Sequence[str]) -> int:
+    from vgbench.browse import browse
+    from vgbench.extra import Extra
+
+    if "out" not in own:
+        raise UserError("data browse: out= is missing, a folder for the page, e.g. out=sheet")
+    limit = own.get("limit", "60")
+    if not limit.isdecimal() or int(limit) < 1:
+        raise UserError(f"limit={limit}: how many images to show, a whole number from 1 on")
+    if "extra_train" in own:
+        extra = Extra.open(Path(own["extra_train"]).expanduser())
+        shown = [(str(extra.folder), extra.table, extra.image_path)]
+    else:
+        if not any(item.startswith("dataset=") for item in rest):
+            raise UserError("data browse: say which: dataset=NAME (vgbench list datasets), or extra_train=FOLDER")
+        data: GroundingData = instantiate(compose(rest).dataset)
+        names = data.parse_splits(own.get("split", next(name for name in data.splits if name != "train")))
+        shown = [(f"{data.title} {name}", data.load(name), data.image_path) for name in names]
+    print(browse(shown, Path(own["out"]).expanduser(), int(limit)))
     return 0
 
 

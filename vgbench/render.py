@@ -206,13 +206,13 @@ def _entry(row: Row, sets: Mapping[str, Prediction], image: str) -> dict[str, An
         "height": row.height,
         "truth": {
             "boxes": np.round(row.boxes, 1).tolist(),
-            "outlines": [line for rle in row.masks for line in _outlines(coco_mask.decode(rle))],
+            "outlines": [line for rle in row.masks for line in outlines(coco_mask.decode(rle))],
         },
         "predictions": {
             name: {
                 "boxes": np.round(_shown_boxes(one), 1).tolist(),
                 "scores": [round(value, 3) for value in one.scores.tolist()[: len(_shown_boxes(one))]],
-                "outlines": [] if one.mask is None else _outlines(coco_mask.decode(one.mask)),
+                "outlines": [] if one.mask is None else outlines(coco_mask.decode(one.mask)),
                 "no_target": one.no_target,
                 "point": one.point,
                 "heatmap": None if one.heatmap is None else _heat_png(one.heatmap),
@@ -290,7 +290,7 @@ def _overlay(
     pen = ImageDraw.Draw(out)
     if truth is not None:
         for rle in truth.masks:
-            for line in _outlines(_resized(coco_mask.decode(rle), picture.size)):
+            for line in outlines(_resized(coco_mask.decode(rle), picture.size)):
                 points = [(line[i], line[i + 1]) for i in range(0, len(line), 2)]
                 pen.line([*points, points[0]], fill=_PAPER, width=4)
                 pen.line([*points, points[0]], fill=TRUTH, width=2)
@@ -329,7 +329,7 @@ def _resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
 
 
-def _outlines(mask: np.ndarray) -> list[list[int]]:
+def outlines(mask: np.ndarray) -> list[list[int]]:
     """Closed outlines of a binary mask, [x, y, x, y, ...] each; thinned to what a reader can see."""
     found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     thinned = (cv2.approxPolyDP(line, max(mask.shape) / 500, closed=True) for line in found)
