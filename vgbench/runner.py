@@ -484,8 +484,9 @@ def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path, Load
 
 
 def _method_name(method: GroundingMethod) -> str:
-    """The registered name; of an unregistered class, its module."""
-    return methods.name_of(type(method)) or type(method).__module__.rpartition(".")[2]
+    """The registered name; of a class that is not registered, the folder that it lives in, or its module."""
+    parts = type(method).__module__.split(".")
+    return methods.name_of(type(method)) or (parts[2] if parts[:2] == ["vgbench", "methods"] else parts[-1])
 
 
 def checkpoint_node(config: DictConfig, path: Path) -> dict[str, Any]:
