@@ -36,7 +36,7 @@ from vgbench.datasets.refshapes.render import encode_jpeg, paint, segmentation
 from vgbench.datasets.refshapes.scene import ANGULAR, ATTRIBUTES, ROUND, Scene, sample_scene
 from vgbench.errors import UserError
 
-VERSION = 5  # of the generator: any change of what it makes is a new version
+VERSION = 6  # of the generator: any change of what it makes is a new version
 POOLS = {"base": ("train", "val", "testA", "testB"), "pretrain": ("pretrain",)}
 IMAGES = {"train": 3600, "val": 400, "testA": 300, "testB": 300, "pretrain": 12_000}  # per split
 REFS_FILES = {

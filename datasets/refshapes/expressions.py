@@ -23,7 +23,7 @@ from vgbench.datasets.refshapes.language import (
 from vgbench.datasets.refshapes.scene import ATTRIBUTES, Scene
 
 FLAVOURS = ("refshapes", "refshapes+", "refshapesg", "grefshapes")
-MENTIONED = {"shape": 0.8, "colour": 0.6, "texture": 0.35, "size": 0.3}  # how readily an attribute is mentioned
+MENTIONED = {"shape": 0.6, "colour": 0.85, "texture": 0.35, "size": 0.15}  # how readily an attribute is mentioned
 SUBSETS = [names for count in range(5) for names in itertools.combinations(MENTIONED, count)]
 TRIES = 25
 

@@ -187,7 +187,7 @@ def _attributes(
         return {name: draw(name) for name in ATTRIBUTES}
     copy = dict(rng.choice(known))
     if fate < 0.95:
-        name = rng.choices(tuple(ATTRIBUTES), (3, 3, 2, 2))[0]
+        name = rng.choices(tuple(ATTRIBUTES), (2, 4, 1, 2))[0]
         old = copy[name]
         while copy[name] == old:
             copy[name] = draw(name)
