@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgbench.layers.transformer import DecoderParts
+
 __all__ = ["ImageEnhancement", "MaskHead", "ParallelDecoder"]
 
 
@@ -32,19 +34,8 @@ class ImageEnhancement(nn.Module):
         return score[..., None] * v, score
 
 
-class ParallelLayer(nn.Module):
+class ParallelLayer(DecoderParts):
     """One decoder layer; its target is zero and its cross-attention residual contains the query position."""
-
-    def __init__(self, width: int, heads: int, ffn_width: int, dropout: float) -> None:
-        super().__init__()
-        self.self_attn = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
-        self.cross_attn = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
-        self.linear1 = nn.Linear(width, ffn_width)
-        self.linear2 = nn.Linear(ffn_width, width)
-        self.norm_self = nn.LayerNorm(width)
-        self.norm_cross = nn.LayerNorm(width)
-        self.norm_ffn = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, query: Tensor, keys: Tensor, memory: Tensor, maps: bool) -> tuple[Tensor, Tensor | None]:
         zero = torch.zeros_like(query)

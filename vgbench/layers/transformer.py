@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vgbench.checkpoint import KeyEntry
 from vgbench.layers.position import truncated_sine_position_1d
 
-__all__ = ["MLP", "DecoderLayer", "QueryGenerator", "TextPooling", "pool_text"]
+__all__ = ["MLP", "DecoderLayer", "DecoderParts", "QueryGenerator", "TextPooling", "pool_text"]
 
 TextPooling = Literal["official", "valid"]
 
@@ -30,11 +30,8 @@ class MLP(nn.Module):
         return x
 
 
-class DecoderLayer(nn.Module):
-    """Post-norm Transformer decoder layer (DETR; detrex's implementation).
-
-    ``t = LN(t + SelfAttn(t + qp, t + qp, t)); t = LN(t + CrossAttn(t + qp, m + mp, m)); t = LN(t + FFN(t))``.
-    """
+class DecoderParts(nn.Module):
+    """The modules of a Transformer decoder layer; how they are connected is up to the subclass."""
 
     def __init__(self, width: int, heads: int, ffn_width: int, dropout: float = 0.1) -> None:
         super().__init__()
@@ -46,6 +43,13 @@ class DecoderLayer(nn.Module):
         self.norm_cross = nn.LayerNorm(width)
         self.norm_ffn = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
+
+
+class DecoderLayer(DecoderParts):
+    """Post-norm Transformer decoder layer (DETR; detrex's implementation).
+
+    ``t = LN(t + SelfAttn(t + qp, t + qp, t)); t = LN(t + CrossAttn(t + qp, m + mp, m)); t = LN(t + FFN(t))``.
+    """
 
     def forward(
         self, t: Tensor, query_position: Tensor, keys: Tensor, values: Tensor, key_pad: Tensor | None = None
