@@ -183,16 +183,14 @@ def set_times(
 
 
 def set_speeds(method: GroundingMethod, times: dict[str, list[float]], batch: int) -> dict[str, float | str]:
-    """Rows of the table: samples/s of each set alone, and how much faster than the slowest set it is, turn by turn."""
-    speeds: dict[str, float | str] = {}
+    """Rows of the table: samples/s of each set alone, and how much faster than the first set, turn by turn."""
     labels = {name: method.set_labels.get(name, f"{method.name} / {name}") for name in times}
-    for name, seconds in times.items():
-        speeds[f"inference samples/s, {labels[name]}"] = batch / float(np.median(seconds))
-    slowest = max(times, key=lambda name: float(np.median(times[name])), default="")
-    for name in times:
-        if name != slowest:
-            gain = float(np.median(np.divide(times[slowest], times[name]))) - 1
-            speeds[f"{labels[name]} against {labels[slowest]}"] = f"{gain:+.1%}"
+    speeds: dict[str, float | str] = {
+        f"inference samples/s, {labels[name]}": batch / float(np.median(seconds)) for name, seconds in times.items()
+    }
+    for first, name in ((next(iter(times)), name) for name in list(times)[1:]):
+        gain = float(np.median(np.divide(times[first], times[name]))) - 1
+        speeds[f"{labels[name]} against {labels[first]}"] = f"{gain:+.1%}"
     return speeds
 
 

@@ -339,7 +339,8 @@ def load_beit3(encoder: BEiT3, state: Mapping[str, Tensor], source: Path | None 
         UserError: if an encoder key is missing, unknown or of a shape that cannot be adapted.
     """
     if "encoder.text_embed.weight" in state:
-        prefix, what, ignored = "encoder.", "a model with a BEiT-3 encoder", ()
+        prefix, what = "encoder.", "a model with a BEiT-3 encoder"
+        ignored: tuple[str, ...] = ()
         state, adapted = adapt_size(state, encoder, prefix, *OWN_SIZED)
         entries = [KeyEntry(name, (prefix + name,)) for name in encoder.state_dict()]
     else:
