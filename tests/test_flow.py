@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from vgbench import cli, flow, leaderboard, record, runner
 from vgbench.cli import main
@@ -39,7 +41,7 @@ SMALL = [
     "workers=0",
     "checkpoint_every=1",
 ]
-TWO = ["flow=simvg-twostage", *SMALL]
+TWO = ["flow=simvg-twostage", *SMALL, "stage1:recipe.ema=0.999"]
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +201,9 @@ def test_it_goes_on_where_it_was_stopped(data_root: Path, tmp_path: Path, monkey
         assert leaderboard.inference_rate(two, name) == rate > 0
     assert two.notes == [f"started from weights={folder / 'stage1'}"]
     assert sorted(path.name for path in folder.iterdir()) == ["stage1", "stage2"]
+    averaged, raw = (load_file(folder / "stage1" / name) for name in ("model.safetensors", "model.raw.safetensors"))
+    assert averaged.keys() == raw.keys()
+    assert not torch.equal(averaged["decoder_head.class_embed.weight"], raw["decoder_head.class_embed.weight"])
 
     with pytest.raises(
         UserError, match=r"stage2: made with another configuration \(recipe.lr is 0.0006 there, 0.1 now"

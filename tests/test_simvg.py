@@ -11,9 +11,9 @@ import yaml
 from hydra.utils import instantiate
 from safetensors import safe_open
 
-from vgbench import bench, measure, optim, weights
+from vgbench import bench, measure, optim, runner, weights
 from vgbench.checkpoint import export_mapped
-from vgbench.cli import main
+from vgbench.cli import compose, main
 from vgbench.conform import Case, compare, run_case
 from vgbench.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy
@@ -287,6 +287,24 @@ def test_official_weights_of_another_image_size_are_adapted():
     table = small.encoder.vision_position.weight[3:].detach().T.reshape(1, -1, 4, 4)
     wanted = torch.nn.functional.interpolate(table, (6, 6), mode="bicubic", align_corners=False)
     torch.testing.assert_close(large.encoder.vision_position.weight[3:].T.reshape(1, -1, 6, 6), wanted)
+
+
+def test_a_next_stage_starts_from_the_raw_weights(tmp_path):
+    """Evaluation takes the moving average, training the weights without it: of a run and of an official file."""
+    raw, average = SimVG(**TINY), SimVG(**TINY)
+    run = tmp_path / "stage1"
+    weights.save(raw.state_dict(), {}, run / "model.raw.safetensors")
+    weights.save(average.state_dict(), {}, run / "model.safetensors")
+    official = {"state_dict": raw, "ema_state_dict": average}
+    keys = raw.official_keys()
+    torch.save({name: export_mapped(m.state_dict(), keys) for name, m in official.items()}, tmp_path / "det_best.pth")
+    for spec in (run, tmp_path / "det_best.pth", run / "model.safetensors"):
+        method = SimVG(**TINY)
+        runner.start_weights(compose([f"weights={spec}", "method=simvg", "dataset=refcoco"]), method)
+        wanted = average if spec.name == "model.safetensors" else raw
+        assert torch.equal(method.text_proj.weight, wanted.text_proj.weight), spec
+        weights.load(method, weights.resolve(str(spec)))
+        assert torch.equal(method.text_proj.weight, average.text_proj.weight), spec
 
 
 def test_the_encoder_of_another_method_fits(tmp_path):

@@ -217,15 +217,17 @@ class GroundingMethod(nn.Module, ABC):
             UserError: if a key is missing, has the wrong shape, or is neither used nor known to be without effect.
         """
 
-    def read_official(self, path: Path) -> dict[str, Tensor]:
+    def read_official(self, path: Path, ema: bool = True) -> dict[str, Tensor]:
         """The state dict in a checkpoint file of the authors, for :meth:`load_official`.
+
+        ``ema``: the moving average, if the file has one besides the raw weights.
 
         Raises:
             UserError: if the file is no such checkpoint.
         """
         from vgbench.checkpoint import read_checkpoint
 
-        return read_checkpoint(path)
+        return read_checkpoint(path, ema)
 
     def load_pretrained(self, path: Path) -> LoadReport:
         """Start training from the encoder (backbone, language model) checkpoint that the official recipe names."""

@@ -160,11 +160,14 @@ def _own_folder(config: DictConfig, prefix: str) -> Path:
 
 
 def start_weights(config: DictConfig, method: GroundingMethod) -> LoadReport | None:
-    """Load ``weights`` (a whole model) or ``pretrained`` (parts), if given."""
+    """Load ``weights`` (a whole model) or ``pretrained`` (parts), if given.
+
+    Of a run folder or an official file with a moving average the raw weights are taken, as the authors' trainings do;
+    the average of a run is the file ``model.safetensors`` in its folder.
+    """
     if config.weights:
-        return weights.load(
-            method, weights.resolve(str(config.weights), _method_name(method), choices(config)["dataset"])
-        )
+        spec, dataset = str(config.weights), choices(config)["dataset"]
+        return weights.load(method, weights.resolve(spec, _method_name(method), dataset, raw=True), raw=True)
     if config.pretrained:
         path = Path(str(config.pretrained)).expanduser()
         if not path.exists():

@@ -185,13 +185,14 @@ class KeepBestModel(Callback):
             self.save(trainer, pl_module)
 
     def save(self, trainer: L.Trainer, pl_module: GroundingModule) -> None:
-        """Write the model as it is now (the average, if there is one); to be called on every process."""
-        if self.average:
-            state = self.average.averaged_state(pl_module.method)
-        else:  # the strategy gathers what it may have sharded
-            whole = trainer.strategy.lightning_module_state_dict()
-            state = {name.removeprefix("method."): value for name, value in whole.items()}
+        """Write the model as it is now (the average, if there is one, and the raw weights beside it); to be called on
+        every process."""
+        whole = trainer.strategy.lightning_module_state_dict()  # the strategy gathers what it may have sharded
+        raw = {name.removeprefix("method."): value for name, value in whole.items()}
+        if trainer.is_global_zero and self.average:
+            weights.save(raw, self.method_config, self.path.with_name(weights.RAW_FILE))  # for a next stage
         if trainer.is_global_zero:
+            state = self.average.averaged_state(pl_module.method) if self.average else raw
             weights.save(state, self.method_config, self.path)
 
     def state_dict(self) -> dict[str, Any]:

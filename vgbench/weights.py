@@ -18,11 +18,12 @@ from vgbench.files import atomic
 from vgbench.method import GroundingMethod, LoadReport
 
 MODEL_FILE = "model.safetensors"  # in a run folder
+RAW_FILE = "model.raw.safetensors"  # beside it, of a training with a moving average: the weights without it
 
 
-def resolve(spec: str, method: str | None = None, dataset: str | None = None) -> Path:
+def resolve(spec: str, method: str | None = None, dataset: str | None = None, raw: bool = False) -> Path:
     """The file behind ``weights=`` / ``checkpoint=``: a file, a run folder, "shipped" (for the dataset at hand) or
-    "shipped:DATASET".
+    "shipped:DATASET". Of a run folder with a moving average ``raw`` takes the weights without it.
 
     Raises:
         UserError: if there is no such file; for "shipped", the message lists what is shipped.
@@ -37,7 +38,7 @@ def resolve(spec: str, method: str | None = None, dataset: str | None = None) ->
         return path
     path = Path(spec).expanduser()
     if path.is_dir():
-        path = path / MODEL_FILE
+        path = path / (RAW_FILE if raw and (path / RAW_FILE).exists() else MODEL_FILE)
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a run folder that finished, a checkpoint file, or 'shipped'")
     return path
@@ -71,14 +72,16 @@ def method_config(path: Path) -> dict[str, Any] | None:
     return json.loads(stored)["method"] if stored else None
 
 
-def load(method: GroundingMethod, path: Path) -> LoadReport:
+def load(method: GroundingMethod, path: Path, raw: bool = False) -> LoadReport:
     """Load ``path`` into ``method``: our own file by our names, anything else through ``load_official``.
+
+    An official file may hold a moving average besides its weights; ``raw`` takes the weights without it.
 
     Raises:
         UserError: if names or shapes do not fit; the message names the first of them and the fix.
     """
     if method_config(path) is None:
-        official = method.read_official(path)
+        official = method.read_official(path, ema=not raw)
         try:
             return method.load_official(official)
         except UserError as error:

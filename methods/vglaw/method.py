@@ -261,11 +261,11 @@ class VGLAW(GroundingMethod):
         """Our parameter names and the authors' (see :func:`checkpoint.official_entries`)."""
         return checkpoint.official_entries(self.model, len(self.model.visual_encoder.blocks))
 
-    def read_official(self, path: Path) -> dict[str, Tensor]:
+    def read_official(self, path: Path, ema: bool = True) -> dict[str, Tensor]:
         """The state dict of an authors' file: a MindSpore ``.ckpt``, or its content as ``.safetensors``."""
         if path.is_file() and path.suffix == ".ckpt" and checkpoint.looks_like_mindspore(path):
             return checkpoint.read_mindspore(path)
-        return read_checkpoint(path)
+        return read_checkpoint(path, ema)
 
     def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
         unused = checkpoint.UNUSED if self.wants_masks else (*checkpoint.UNUSED, checkpoint.MASK_HEAD)
