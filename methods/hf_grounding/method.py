@@ -1,0 +1,178 @@
+"""Open-vocabulary detectors of transformers as grounding methods: the expression is the only thing to look for.
+
+Preprocessing, tokenisation and the meaning of scores and boxes are those of the model's own processor; nothing is
+trained here. The ranked boxes of an expression are the detector's boxes by their score for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision import tv_tensors
+
+from vgbench.errors import UserError
+from vgbench.layers.boxes import cxcywh_to_xyxy
+from vgbench.method import Batch, Geometry, GroundingMethod, LoadReport, Prediction, Sample, Transform
+
+#: Model type -> how it reads text: "caption" (a text whose phrases are looked for), "query" (one text per class).
+FAMILIES = {"grounding-dino": "caption", "mm-grounding-dino": "caption", "owlvit": "query", "owlv2": "query"}
+
+
+class _Transform:
+    """The model's image processor on one image, then padding to ``canvas`` so that images stack.
+
+    Args:
+        processor: image processor of transformers.
+        canvas: side that processed images are padded to, right and below; None: they all have one size.
+        square: the processor pads the image to a square before it resizes it (OWLv2).
+    """
+
+    def __init__(self, processor: Any, canvas: int | None, square: bool) -> None:
+        self.processor, self.canvas, self.square = processor, canvas, square
+
+    def __call__(self, sample: Sample) -> Sample:
+        image = sample["image"].as_subclass(Tensor)
+        height, width = image.shape[-2:]
+        pixels = self.processor(images=image, return_tensors="pt")["pixel_values"][0]
+        new_height, new_width = pixels.shape[-2:]
+        scale = (new_width / width, new_height / height)
+        if self.square:
+            scale = (new_width / max(height, width),) * 2
+        pad = torch.zeros(new_height, new_width, dtype=torch.bool)
+        if self.canvas is not None:
+            rest = (0, self.canvas - new_width, 0, self.canvas - new_height)
+            pixels, pad = F.pad(pixels, rest), F.pad(pad, rest, value=True)
+        geometry = Geometry(scale, (0.0, 0.0), (height, width), (pixels.shape[-2], pixels.shape[-1]))
+        boxes = geometry.to_network(sample["boxes"].as_subclass(Tensor))
+        changed: Sample = {**sample, "image": tv_tensors.Image(pixels), "geometry": geometry}  # type: ignore[typeddict-item]
+        changed["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=geometry.canvas)  # type: ignore[call-overload]
+        if self.canvas is not None:
+            changed["pad"] = pad
+        return changed
+
+
+class HFGrounding(GroundingMethod):
+    """Grounding DINO, MM-Grounding-DINO, OWL-ViT or OWLv2.
+
+    Args:
+        model: local folder with config.json, the weights (model.safetensors) and the processor's files. Nothing is
+            ever downloaded.
+        top: boxes that are kept per expression, best first.
+        max_tokens: of an expression; a longer one is cut. The "query" models have a length of their own.
+
+    Raises:
+        UserError: if the folder is missing or incomplete, or holds a model of another kind.
+    """
+
+    name: ClassVar[str] = "HF grounding"
+    tasks: ClassVar[frozenset[str]] = frozenset({"rec", "grec"})
+    wants_masks = False
+    pad_id = 0
+
+    def __init__(self, model: str | None = None, top: int = 100, max_tokens: int = 64) -> None:
+        super().__init__()
+        from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
+
+        if model is None:
+            raise UserError("method.model=FOLDER is missing: a local folder with a grounding model of transformers")
+        folder = Path(model).expanduser()
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder}: no config.json; method.model= must be a folder that save_pretrained() wrote")
+        try:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            self.family = FAMILIES.get(config.model_type)
+            if self.family is None:
+                raise UserError(f"{folder}: model type {config.model_type!r}; supported are {', '.join(FAMILIES)}")
+            self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            self.model = AutoModelForZeroShotObjectDetection.from_config(config)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{folder}: transformers cannot read it: {' '.join(str(error).split())[:300]}") from error
+        self.title = folder.resolve().name
+        self.top = top
+        self.square = config.model_type == "owlv2"
+        text = config.text_config
+        self.max_tokens = text.max_position_embeddings if self.family == "query" else max_tokens
+        self.vocabulary = text.vocab_size
+
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        return self.max_tokens, self.vocabulary
+
+    def train_transform(self) -> Transform:
+        raise UserError("hf_grounding is zero-shot: it is not trained here; use vgbench eval")
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        raise UserError("hf_grounding is zero-shot: it is not trained here; use vgbench eval")
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        return []
+
+    def eval_transform(self) -> Transform:
+        images = self.processor.image_processor
+        canvas = images.size.get("longest_edge")
+        return _Transform(images, canvas, self.square)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """A "caption" is lower case and ends with a full stop, which separates phrases: those within are left out."""
+        if self.family == "caption":
+            texts = [f"{' '.join(text.lower().replace('.', ' ').split())}." for text in texts]
+        padding = "max_length" if self.family == "query" else "longest"
+        encoded = self.processor.tokenizer(
+            list(texts), padding=padding, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
+        return encoded["input_ids"], encoded["attention_mask"] == 0
+
+    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+        """Boxes and scores as the processor's post-processing defines them, without its thresholds."""
+        attention = (~batch.text_pad).long()
+        if self.family == "caption":
+            image, pad = batch.image, batch.image_pad
+            assert pad is not None
+            # a batch is as large as its largest image, as the processor would have made it; the sizes are on the host
+            height = max(round(frame.scale[1] * frame.size[0]) for frame in batch.geometry)
+            width = max(round(frame.scale[0] * frame.size[1]) for frame in batch.geometry)
+            outputs = self.model(
+                pixel_values=image[..., :height, :width],
+                pixel_mask=(~pad[:, :height, :width]).long(),
+                input_ids=batch.text_ids,
+                attention_mask=attention,
+                token_type_ids=torch.zeros_like(batch.text_ids),
+            )
+        else:
+            outputs = self.model(pixel_values=batch.image, input_ids=batch.text_ids, attention_mask=attention)
+        scores = outputs.logits.float().sigmoid().amax(-1)  # [B, n]
+        count = min(self.top, scores.shape[1])
+        scores, order = scores.topk(count, dim=1)
+        boxes = cxcywh_to_xyxy(outputs.pred_boxes.float().gather(1, order[..., None].expand(-1, -1, 4)))
+        scores, boxes = scores.cpu(), boxes.cpu()
+        found = []
+        for frame, frame_boxes, frame_scores in zip(batch.geometry, boxes, scores, strict=True):
+            height, width = frame.size
+            if self.square:
+                height = width = max(height, width)
+            found.append(Prediction(frame_boxes * torch.tensor([width, height, width, height]), frame_scores))
+        return {"main": found}
+
+    def read_official(self, path: Path, ema: bool = True) -> dict[str, Tensor]:
+        """The weights beside ``path``, read by transformers, which knows the names of older files. ``ema`` says nothing
+        here: such a folder has one set of weights."""
+        from transformers import AutoModelForZeroShotObjectDetection
+
+        model, info = AutoModelForZeroShotObjectDetection.from_pretrained(
+            path.parent, local_files_only=True, output_loading_info=True
+        )
+        if info["missing_keys"]:
+            raise UserError(f"{path}: has no weights for {sorted(info['missing_keys'])[0]!r}; is it the whole model?")
+        return model.state_dict()
+
+    def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
+        try:
+            self.model.load_state_dict(dict(state))
+        except RuntimeError as error:
+            raise UserError(f"not the weights of {self.title}: {' '.join(str(error).split())[:200]}") from None
+        return LoadReport(used=tuple(state))

@@ -1,0 +1,115 @@
+"""Any grounding model of MMDetection 3 behind the contract of the suite: its own pipeline, its own post-processing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision import tv_tensors
+
+from vgbench.errors import UserError, require_extra
+from vgbench.method import Batch, Geometry, GroundingMethod, LoadReport, Prediction, Sample, Transform
+
+
+class _Canvas:
+    """The untouched image in the corner of a square, so that images stack: MMDetection's pipeline resizes by itself."""
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def __call__(self, sample: Sample) -> Sample:
+        image = sample["image"].as_subclass(Tensor)
+        height, width = image.shape[-2:]
+        if max(height, width) > self.side:
+            raise UserError(f"an image of {width}x{height} pixels is larger than method.canvas={self.side}; raise it")
+        geometry = Geometry((1.0, 1.0), (0.0, 0.0), (height, width), (self.side, self.side))
+        padded = F.pad(image, (0, self.side - width, 0, self.side - height)).float()
+        return {**sample, "image": tv_tensors.Image(padded), "geometry": geometry}  # type: ignore[typeddict-item]
+
+
+class MMDet(GroundingMethod):
+    """A detector of MMDetection that takes text.
+
+    Args:
+        config: its config file (.py), e.g. one of ``configs/mm_grounding_dino`` in MMDetection.
+        entity: False: the sentence as a whole is what is looked for (Grounding DINO's way for referring expressions,
+            ``tokens_positive = -1``); True: the sentence is the name of a class (GLIP).
+        top: boxes that are kept per expression, best first.
+        canvas: larger than every image's longer side, in pixels.
+
+    Raises:
+        UserError: if MMDetection is not installed or the config file is missing.
+    """
+
+    name: ClassVar[str] = "MMDetection"
+    tasks: ClassVar[frozenset[str]] = frozenset({"rec", "grec"})
+    wants_masks = False
+    text_shape = (1, 1)  # the detector reads the text itself
+
+    def __init__(self, config: str | None = None, entity: bool = False, top: int = 100, canvas: int = 1400) -> None:
+        super().__init__()
+        if config is None:
+            raise UserError("method.config=FILE.py is missing: the config of a grounding model of MMDetection")
+        apis = require_extra("mmdet.apis", "mmdet", "method=mmdet")
+        transforms = require_extra("mmcv.transforms", "mmdet", "method=mmdet")
+        utils = require_extra("mmdet.utils", "mmdet", "method=mmdet")
+        path = Path(config).expanduser()
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; method.config= must be a config file of MMDetection")
+        self.detector = apis.init_detector(str(path), None, device="cpu")
+        steps = utils.get_test_pipeline_cfg(self.detector.cfg.copy())
+        steps[0].type = "mmdet.LoadImageFromNDArray"
+        self.pipeline = transforms.Compose(steps)
+        self.title = path.stem
+        self.entity, self.top, self.canvas = entity, top, canvas
+
+    def train_transform(self) -> Transform:
+        raise UserError("method=mmdet is evaluated only; train with MMDetection, then use vgbench eval")
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        raise UserError("method=mmdet is evaluated only; train with MMDetection, then use vgbench eval")
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        return []
+
+    def eval_transform(self) -> Transform:
+        return _Canvas(self.canvas)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        ids = torch.zeros(len(texts), 1, dtype=torch.int64)
+        return ids, ids.bool()
+
+    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+        preprocessor = self.detector.data_preprocessor
+        if preprocessor.device != batch.image.device:  # it keeps a device of its own
+            preprocessor.to(batch.image.device)
+        inputs, samples = [], []
+        for image, frame, text in zip(batch.image.cpu(), batch.geometry, batch.texts, strict=True):
+            height, width = frame.size
+            pixels = image[:, :height, :width].flip(0).permute(1, 2, 0).to(torch.uint8).numpy()  # BGR
+            data = {"img": pixels, "img_id": 0, "text": text, "custom_entities": self.entity}
+            if not self.entity:
+                data["tokens_positive"] = -1
+            packed = self.pipeline(data)
+            inputs.append(packed["inputs"])
+            samples.append(packed["data_samples"])
+        found = []
+        for result in self.detector.test_step({"inputs": inputs, "data_samples": samples}):
+            scores, order = result.pred_instances.scores.float().cpu().sort(descending=True, stable=True)
+            boxes = result.pred_instances.bboxes.float().cpu()[order]
+            found.append(Prediction(boxes[: self.top], scores[: self.top]))
+        return {"main": found}
+
+    def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
+        """Every parameter of the detector must be in the file; what else is in it has no effect."""
+        report = self.detector.load_state_dict(dict(state), strict=False)
+        if report.missing_keys:
+            raise UserError(
+                f"no weights for {report.missing_keys[0]!r} of {self.title}; is it the config's checkpoint?"
+            )
+        extra = tuple(report.unexpected_keys)
+        return LoadReport(used=tuple(name for name in state if name not in set(extra)), unused=extra)
