@@ -12,7 +12,7 @@ from PIL import Image as PILImage
 
 from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, check_name, check_size, take
 from vgbench.datasets.layout import expression_of
-from vgbench.datasets.vg import evaluation_images, read_image_data
+from vgbench.datasets.vg import coco_ids, evaluation_images, read_image_data
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
@@ -61,6 +61,10 @@ class AMCVisualGenome(GroundingData):
 
     def options(self) -> dict[str, Any]:
         return {"exclude_eval_images": self.exclude_eval_images, "val_images": self.val_images}
+
+    def coco_of_vg(self) -> Mapping[int, int]:
+        images = self.data_root / IMAGE_DATA
+        return coco_ids(images) if images.is_file() else {}
 
     def expected_files(self) -> list[str]:
         return [f"one or more of {', '.join(f'{name}.json' for name in LISTS)} (and {IMAGE_DATA}, optional)"]

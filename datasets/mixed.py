@@ -15,7 +15,7 @@ from vgbench.datasets.mdetr_layout import MDETRLayout
 from vgbench.datasets.refer import ReferDataset, Variants
 from vgbench.datasets.refer_layout import ReferLayout
 from vgbench.datasets.seqtr_layout import SeqTRLayout, read_splits
-from vgbench.datasets.vg import evaluation_images, read_image_data
+from vgbench.datasets.vg import coco_ids, evaluation_images, read_image_data
 from vgbench.errors import UserError
 
 __all__ = ["CocoAll", "Flickr30k", "Mixed", "ReferIt"]
@@ -228,6 +228,9 @@ class Mixed(LayoutDataset):
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "exclude_eval_images": self.exclude_eval_images}
+
+    def coco_of_vg(self) -> Mapping[int, int]:
+        return {} if self.vg_image_data is None else coco_ids(self.vg_image_data)
 
     def sources(self, split: str) -> list[Path]:
         sources = super().sources(split)

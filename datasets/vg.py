@@ -12,7 +12,7 @@ from vgbench.datasets.layout import expression_of
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
-__all__ = ["VisualGenome", "evaluation_images", "read_image_data"]
+__all__ = ["VisualGenome", "coco_ids", "evaluation_images", "read_image_data"]
 
 
 def evaluation_images() -> frozenset[int]:
@@ -33,6 +33,15 @@ def read_image_data(path: Path) -> dict[int, dict[str, Any]]:
     ):
         raise UserError(f"{path}: expected Visual Genome's list of images with image_id, width, height and coco_id")
     return {record["image_id"]: record for record in records}
+
+
+def coco_ids(path: Path) -> dict[int, int]:
+    """Visual Genome's image id -> COCO id, from ``image_data.json``; about half of its images have one."""
+    return {
+        number: coco
+        for number, image in read_image_data(path).items()
+        if isinstance(coco := image.get("coco_id"), int) and not isinstance(coco, bool)
+    }
 
 
 class VisualGenome(GroundingData):
@@ -62,6 +71,9 @@ class VisualGenome(GroundingData):
 
     def options(self) -> dict[str, Any]:
         return {"exclude_eval_images": self.exclude_eval_images}
+
+    def coco_of_vg(self) -> Mapping[int, int]:
+        return coco_ids(self.sources("train")[1])
 
     def expected_files(self) -> list[str]:
         return ["{region_descriptions.json, image_data.json}"]

@@ -9,7 +9,7 @@ inputs and training scenes of ResVG (methods/resvg/README.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -102,10 +102,10 @@ def _statistics(data: GroundingData, own: dict[str, str]) -> int:
     return 0
 
 
-def _tables(name: str, rest: Sequence[str], training: bool) -> dict[str, AnnotationTable]:
+def _tables(name: str, rest: Sequence[str], training: bool) -> tuple[dict[str, AnnotationTable], Mapping[int, int]]:
     data: GroundingData = instantiate(compose([*rest, f"dataset={name}"]).dataset)
     wanted = [split for split in data.splits if (split == "train") == training and split != "pretrain"]
-    return {split: data.load(split) for split in wanted}
+    return {split: data.load(split) for split in wanted}, data.coco_of_vg()
 
 
 def _leakage(own: dict[str, str], rest: Sequence[str]) -> int:
@@ -113,9 +113,11 @@ def _leakage(own: dict[str, str], rest: Sequence[str]) -> int:
         raise UserError("data leakage: train= and eval= are missing, e.g. train=refcocog eval=refcoco data_root=data")
     from vgbench.statistics import leakage
 
-    for table in _tables(own["train"], rest, training=True).values():
-        for split, evaluated in _tables(own["eval"], rest, training=False).items():
-            found = leakage(table, evaluated)
+    trains, coco_of_vg = _tables(own["train"], rest, training=True)
+    evaluations, more = _tables(own["eval"], rest, training=False)
+    for table in trains.values():
+        for split, evaluated in evaluations.items():
+            found = leakage(table, evaluated, {**more, **coco_of_vg})
             print(
                 f"{own['eval']} {split}: {found.images:,} of {found.evaluation_images:,} images are in "
                 f"{own['train']} train ({found.training_expressions:,} training expressions)"

@@ -230,6 +230,11 @@ class GroundingData(ABC):
         """Constructor options that change the table, as JSON: part of the cache key."""
         return {}
 
+    def coco_of_vg(self) -> Mapping[int, int]:
+        """Visual Genome's image id -> COCO id, for those of its images that are COCO images and as far as the files
+        of this dataset tell: without it nobody sees that two datasets share them."""
+        return {}
+
     # ---- what all datasets share
 
     @property

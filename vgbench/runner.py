@@ -33,7 +33,7 @@ from vgbench.extra import Extra, joined
 from vgbench.method import GroundingMethod, LoadReport
 from vgbench.registry import methods
 from vgbench.score import ScoreReport, format_report
-from vgbench.statistics import leakage
+from vgbench.statistics import exclude_leaked, leakage
 from vgbench.table import AnnotationTable
 from vgbench.training import ExponentialMovingAverage, GroundingModule, KeepBestModel, Throughput
 
@@ -262,9 +262,16 @@ def run(config: DictConfig) -> float:
     chosen = choices(config)
     data = build_data(config)
     train_table = data.load(recipe.train_split)
-    trained_on = [_training_data(train_table, data.name, recipe.train_split, getattr(data, "split_by", None))]
     train_image = data.image_path
-    if extras := _extra_train(config):
+    extras = _extra_train(config)
+    if recipe.get("exclude_leaked"):
+        scored_on = [data.load(name) for name in dict.fromkeys([recipe.val_split, *evaluation_splits(config, data)])]
+        parts = [train_table, *(part.table for part in extras)]
+        train_table, *clean = exclude_leaked(parts, scored_on, data.coco_of_vg())
+        extras = [Extra(part.folder, table) for part, table in zip(extras, clean, strict=True)]
+        _say(f"{data.name}: {train_table.info['excluded_images']:,} images of the evaluation splits left out of training")
+    trained_on = [_training_data(train_table, data.name, recipe.train_split, getattr(data, "split_by", None))]
+    if extras:
         trained_on += [_training_data(part.table, str(part.table.info["dataset"]), "train") for part in extras]
         train_table, train_image = joined(train_table, train_image, extras)
     val_table = data.load(recipe.val_split)
@@ -630,7 +637,7 @@ def _evaluate_and_record(
             continue
         leaked = None
         if train_table is not None:
-            leaked = leakage(train_table, table).images
+            leaked = leakage(train_table, table, data.coco_of_vg()).images
             if leaked:
                 notes.append(f"{split}: {leaked} of its images are training images")
                 _say(f"WARNING {data.name} {split}: {leaked} of its images are in the training data of this run")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
+from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
-__all__ = ["Leakage", "Statistics", "figure", "leakage", "statistics", "text", "without_images"]
+__all__ = ["Leakage", "Statistics", "exclude_leaked", "figure", "leakage", "statistics", "text", "without_images"]
 
 LOCATION = re.compile(
     r"\b(left|right|top|bottom|middle|center|centre|front|back|behind|upper|lower|above|below|closest|nearest|farthest"
@@ -184,4 +185,30 @@ def without_images(
     kept = train.take(np.flatnonzero(~leaked))
     before = train.info.get("excluded_images", 0)
     kept.info = {**train.info, "excluded_images": before + len(np.unique(training[leaked]))}
+    return kept
+
+
+def exclude_leaked(
+    trains: Sequence[AnnotationTable],
+    evaluations: list[AnnotationTable],
+    coco_of_vg: Mapping[int, int] | None = None,
+) -> list[AnnotationTable]:
+    """Training tables without the images of ``evaluations`` (:func:`without_images` each).
+
+    Raises:
+        UserError: if nothing is left, or if a table's images are painted from pixels of evaluation images: then no
+            row can be told to be clean.
+    """
+    kept = [without_images(table, evaluations, coco_of_vg) for table in trains]
+    name = kept[0].info.get("dataset")
+    if not len(kept[0]):
+        raise UserError(f"recipe.exclude_leaked: every training image of {name} is in an evaluation split of this run")
+    evaluated = set().union(*(image_keys(table, coco_of_vg).tolist() for table in evaluations))
+    for table in kept:
+        painted = evaluated.intersection(table.info.get("painted_from", []))
+        if painted:
+            raise UserError(
+                f"recipe.exclude_leaked: the images of {table.info.get('dataset')} are painted from {len(painted):,} "
+                "images of this run's evaluation splits; make them again from other images, or leave out extra_train"
+            )
     return kept

@@ -1,0 +1,109 @@
+"""Training images that are evaluation images: counted across datasets, left out on demand, written into the record."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_module
+from PIL import Image
+
+from vgbench import record, runner
+from vgbench.cli import main
+from vgbench.dataset import TableBuilder
+from vgbench.errors import UserError
+from vgbench.statistics import exclude_leaked
+
+SIZES = {number: (64, 48) for number in range(101, 109)}
+# RefCOCOg's google split: training and evaluation share images
+SPLITS = {"train": [101, 102, 103, 104, 105, 106], "val": [105, 106, 107]}
+
+
+def write_refcocog(root: Path) -> Path:
+    folder = root / "refcocog"
+    folder.mkdir(parents=True)
+    images = [{"id": i, "file_name": f"COCO_train2014_{i:012d}.jpg", "width": 64, "height": 48} for i in SIZES]
+    square = {"bbox": [10, 10, 20, 20], "segmentation": [[10, 10, 30, 10, 30, 30, 10, 30]], "category_id": 1}
+    annotations = [{"id": i, "image_id": i, **square} for i in SIZES]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cup"}]}
+    (folder / "instances.json").write_text(json.dumps(content))
+    refs = []
+    for split, numbers in SPLITS.items():
+        for number in numbers:
+            sentence = {"sent_id": len(refs), "sent": "red cup", "raw": "red cup"}
+            ids = {"ref_id": len(refs), "ann_id": number, "image_id": number, "split": split}
+            refs.append({**ids, "sentences": [sentence]})
+    (folder / "refs(google).json").write_text(json.dumps(refs))
+    pictures = root / "train2014"
+    pictures.mkdir()
+    for entry in images:
+        Image.new("RGB", (64, 48), "red").save(pictures / entry["file_name"])
+    return root
+
+
+def table_of(images: list[int], source: str = "coco", **info: object):
+    builder = TableBuilder("made", "train", "rec")
+    for index, image in enumerate(images):
+        place = {"image_id": image, "image": f"{image}.jpg", "width": 9, "height": 9, "source": source}
+        builder.add(key=str(index), expression="x", boxes=[[0, 0, 5, 2]], group=index, **place)
+    table = builder.table()
+    table.info.update(info)
+    return table
+
+
+def test_visual_genome_images_are_known_by_their_coco_id() -> None:
+    (clean,) = exclude_leaked([table_of([7, 8, 8, 9], "vg")], [table_of([581857])], {8: 581857, 9: 3})
+    assert clean.column("image_id").tolist() == [7, 9] and clean.info["excluded_images"] == 1
+
+
+def test_further_training_data_is_cleaned_too() -> None:
+    first, second = exclude_leaked([table_of([1, 2]), table_of([2, 3])], [table_of([2])])
+    assert first.column("image_id").tolist() == [1] and second.column("image_id").tolist() == [3]
+    with pytest.raises(UserError, match=r"painted from 1 images"):
+        exclude_leaked([table_of([1]), table_of([9], "made", painted_from=["coco:2"])], [table_of([2])])
+
+
+def test_nothing_left_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"recipe\.exclude_leaked: every training image"):
+        exclude_leaked([table_of([2, 2])], [table_of([1, 2])])
+
+
+def test_leakage_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_refcocog(tmp_path)
+    cache = f"dataset.cache_dir={tmp_path / 'cache'}"
+    given = [f"data_root={root}", "split_by=google", cache]
+    assert main(["data", "leakage", "train=refcocog", "eval=refcocog", *given]) == 0
+    assert "refcocog val: 2 of 3 images are in refcocog train (2 training expressions)" in capsys.readouterr().out
+    images = [{"image_id": 5, "coco_id": 107, "width": 9, "height": 9}]
+    (root / "image_data.json").write_text(json.dumps(images))
+    region = {"region_id": 1, "x": 0, "y": 0, "width": 5, "height": 5, "phrase": "cup", "image_id": 5}
+    (root / "region_descriptions.json").write_text(json.dumps([{"id": 5, "regions": [region]}]))
+    refs = json.loads((root / "refcocog" / "refs(google).json").read_text())
+    refs[0]["split"] = "test"
+    (root / "refcocog" / "refs(umd).json").write_text(json.dumps(refs))
+    assert main(["data", "leakage", "train=vg", "eval=refcocog", f"data_root={root}", cache]) == 0
+    said = capsys.readouterr().out
+    assert "refcocog val: 1 of 3 images are in vg train" in said and "refcocog test: 0 of 1 images" in said
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+def test_run_warns_or_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str], exclude: bool) -> None:
+    root = write_refcocog(tmp_path / "data")
+    overrides = [
+        *("method=alvg", "dataset=refcocog", "recipe=alvg-refshapes", "weights=null", "trainer=cpu", "workers=0"),
+        *("dataset.split_by=google", f"dataset.data_root={root}", f"dataset.cache_dir={tmp_path}", f"runs={tmp_path}"),
+        *("method.encoder_layers=1", "method.encoder_width=16", "method.encoder_ffn=32", "method.width=16"),
+        *("method.ffn=16", "method.query_ffn=16", "method.mask_channels=8", "recipe.batch_size=2", "recipe.epochs=1"),
+        *("eval.examples=0", "eval.bootstrap=0", "eval.control=null", "logger.tensorboard=false"),
+        f"recipe.exclude_leaked={str(exclude).lower()}",
+    ]
+    with initialize_config_module("vgbench.configs", version_base="1.3"):
+        runner.run(compose("run", overrides, return_hydra_config=True))
+    entry = record.read(tmp_path / "alvg-refcocog")
+    said = capsys.readouterr().out
+    assert entry.training is not None
+    (trained,) = entry.training.data
+    assert (trained.excluded_images, trained.expressions) == ((2, 4) if exclude else (0, 6))
+    assert {result.leaked_images for result in entry.results} == {0 if exclude else 2}
+    assert ("WARNING" in said) == (not exclude) and ("left out of training" in said) == exclude
+    assert np.isfinite([metric.value for result in entry.results for metric in result.metrics.values()]).all()
