@@ -14,7 +14,7 @@ from vgbench.dataset import TableBuilder
 from vgbench.errors import UserError
 from vgbench.statistics import exclude_leaked
 
-SIZES = {number: (64, 48) for number in range(101, 109)}
+SIZES = dict.fromkeys(range(101, 109), (64, 48))
 # RefCOCOg's google split: training and evaluation share images
 SPLITS = {"train": [101, 102, 103, 104, 105, 106], "val": [105, 106, 107]}
 

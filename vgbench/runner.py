@@ -269,7 +269,7 @@ def run(config: DictConfig) -> float:
         parts = [train_table, *(part.table for part in extras)]
         train_table, *clean = exclude_leaked(parts, scored_on, data.coco_of_vg())
         extras = [Extra(part.folder, table) for part, table in zip(extras, clean, strict=True)]
-        _say(f"{data.name}: {train_table.info['excluded_images']:,} images of the evaluation splits left out of training")
+        _say(f"{data.name}: {train_table.info['excluded_images']:,} evaluation images left out of training")
     trained_on = [_training_data(train_table, data.name, recipe.train_split, getattr(data, "split_by", None))]
     if extras:
         trained_on += [_training_data(part.table, str(part.table.info["dataset"]), "train") for part in extras]
