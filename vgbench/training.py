@@ -158,9 +158,10 @@ class ExponentialMovingAverage(Callback):
             self._swap(pl_module)
 
     def averaged_state(self, method: GroundingMethod) -> dict[str, Tensor]:
-        """State dict of the average."""
+        """State dict of the average (without the buffers that state dicts leave out)."""
         names = [name for name, _ in method.named_parameters()] + [name for name, _ in method.named_buffers()]
-        return {**method.state_dict(), **dict(zip(names, self._average, strict=True))}
+        average = dict(zip(names, self._average, strict=True))
+        return {name: average.get(name, value) for name, value in method.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "average": self._average}
