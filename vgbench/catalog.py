@@ -48,8 +48,8 @@ def print_catalog(what: str | None) -> int:
         from vgbench.reproduce import available
 
         print("papers and their tables (vgbench reproduce paper=... table=...):")
-        for paper, names in available().items():
-            print(f"  {paper:12} {', '.join(names)}")
+        for paper, papers_tables in available().items():
+            print(f"  {paper:12} {', '.join(papers_tables)}")
     if what in (None, "metrics"):
         from vgbench.metrics import catalog
 

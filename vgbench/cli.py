@@ -25,7 +25,9 @@ REPRODUCE_OVERRIDES = (
 
 PLUGIN = "take methods, datasets and metrics from a file or package that is not installed (may be repeated)"
 
-DATA_ACTIONS = ["list", "build", "verify", "convert", "stats", "leakage", "browse", "priors", "augment"]
+DATA_ACTIONS = [
+    *("list", "build", "verify", "convert", "stats", "leakage", "browse", "priors", "augment", "register-detectron2"),
+]
 
 EXAMPLES = {
     "run": "vgbench run method=alvg dataset=refcoco dataset.data_root=data method.tokenizer=beit3.spm "

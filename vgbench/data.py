@@ -4,15 +4,18 @@ list: which there are; build: read (or generate) splits into the cache; verify: 
 missing and unreadable images, boxes, masks; convert: write another layout (``layout=mdetr out=FOLDER``); stats: words,
 boxes and targets per split (``out=FILE.png`` draws them); leakage: training images of A that are evaluation images of B
 (``train=A eval=B``); browse: a page with images, boxes, masks and expressions (``out=FOLDER``); priors, augment: side
-inputs and training scenes of ResVG (methods/resvg/README.md).
+inputs and training scenes of ResVG (methods/resvg/README.md); register-detectron2: a module that puts the dataset into
+Detectron2's catalog (``out=FILE.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from vgbench.cli import compose, split_overrides
 from vgbench.dataset import GroundingData
@@ -38,6 +41,14 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool) -> i
     if not any(item.startswith("dataset=") for item in rest):
         raise UserError(f"data {action}: say which: dataset=NAME (vgbench list datasets)")
     data: GroundingData = instantiate(compose(rest).dataset)
+    if action == "register-detectron2":
+        from vgbench.detectron2 import write_module
+
+        if "out" not in own:
+            raise UserError("data register-detectron2: out= is missing, e.g. out=register_refcoco.py")
+        node: Any = OmegaConf.to_container(compose(rest).dataset, resolve=True)
+        print(write_module(node, Path(own["out"]).expanduser()))
+        return 0
     if action == "verify":
         report = data.verify(decode=decode, splits=own.get("split"))
         print("\n".join(report.lines()))

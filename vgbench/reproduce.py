@@ -242,7 +242,8 @@ def _find_file(folder: Path, name: str) -> Path:
 def _plain(node: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node or {})
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    return plain
 
 
 def first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], leave_out: frozenset[str]) -> str | None:
