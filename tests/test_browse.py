@@ -113,7 +113,9 @@ def test_limit_counts_images_and_is_the_same_choice_always(table: AnnotationTabl
 
 
 def test_empty_table(table: AnnotationTable, tmp_path: Path) -> None:
-    text = browse([("x", table.take(np.zeros(0, dtype=int)), lambda name: tmp_path / name)], tmp_path / "sheet").read_text("utf-8")
+    text = browse(
+        [("x", table.take(np.zeros(0, dtype=int)), lambda name: tmp_path / name)], tmp_path / "sheet"
+    ).read_text("utf-8")
     assert "0 of 0 images" in text
 
 

@@ -134,7 +134,7 @@ def test_official_features(tmp_path):
     found = find_priors(tmp_path, official)
     assert torch.equal(found["k0"], features[1].float()) and torch.equal(found["k1"], features[0].float())
     official.info["split"] = "train"
-    with pytest.raises(UserError, match=r"no train_fea\.pth with one index"):
+    with pytest.raises(UserError, match=r"no train_fea\.pth with one"):
         find_priors(str(tmp_path), official)
     torch.save(features, tmp_path / "new_train_fea.pth")
     torch.save(records, tmp_path / "unc_new_train.pth")

@@ -100,7 +100,7 @@ def test_predict_with_and_without_a_prior(
     run(tmp_path, *data, "method.priors=sketch", "recipe.train_split=val")
     extra = Extra.open(scenes)
     image = extra.image_path(extra.table.row(0).image)
-    common = ["predict", str(image), "left circle", *data, f"checkpoint={tmp_path / 'resvg-refshapes'}"]
+    common = ["predict", str(image), "left circle", "method=resvg", *data, f"checkpoint={tmp_path / 'resvg-refshapes'}"]
     capsys.readouterr()
     assert main([*common, f"--output={tmp_path / 'out.png'}"]) == 0
     told = capsys.readouterr()

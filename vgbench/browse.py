@@ -21,18 +21,22 @@ from vgbench.loader import BadSample, decode_image
 from vgbench.render import choose, outlines
 from vgbench.table import AnnotationTable, Row
 
-__all__ = ["browse"]
+__all__ = ["Shown", "browse"]
+
+Shown = tuple[str, AnnotationTable, Callable[[str], Path]]
+"""Title, expressions, image name -> file."""
 
 SIDE = 420  # longest side of an image on the page, in pixels
 
 
-def browse(shown: Sequence[tuple[str, AnnotationTable, Callable[[str], Path]]], folder: Path, limit: int = 60) -> Path:
+def browse(shown: Sequence[Shown], folder: Path, limit: int = 60) -> Path:
     """Write ``folder``/index.html: per table up to ``limit`` images, each with all its expressions.
 
     The choice depends on the images' names alone. An image that cannot be read is shown as a line that says why.
 
     Args:
-        shown: (title, expressions, image name -> file) of each table.
+        shown: the tables.
+        limit: images per table.
 
     Returns:
         the page.
@@ -48,7 +52,7 @@ def browse(shown: Sequence[tuple[str, AnnotationTable, Callable[[str], Path]]], 
         count = f"{len(chosen):,} of {len(distinct):,} images, {sum(len(rows[i]) for i in chosen):,} of {len(table):,} "
         about = f"{count}expressions; data hash {table.hash[:16]}"
         sections.append(f"<h2>{escape(title)}</h2>\n<p>{escape(about)}</p>\n<div class=sheet>{''.join(cards)}</div>")
-    page = files("vgbench").joinpath("page_assets", "browse.html").read_text("utf-8")
+    page = files("vgbench").joinpath("page_assets/browse.html").read_text("utf-8")
     page = page.replace("<!--title-->", escape(" · ".join(title for title, _, _ in shown)))
     page = page.replace("<!--sections-->", "\n".join(sections))
     target = folder / "index.html"

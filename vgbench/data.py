@@ -71,7 +71,7 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool) -> i
 
 
 def _browse(own: dict[str, str], rest: Sequence[str]) -> int:
-    from vgbench.browse import browse
+    from vgbench.browse import Shown, browse
     from vgbench.extra import Extra
 
     if "out" not in own:
@@ -81,7 +81,7 @@ def _browse(own: dict[str, str], rest: Sequence[str]) -> int:
         raise UserError(f"limit={limit}: how many images to show, a whole number from 1 on")
     if "extra_train" in own:
         extra = Extra.open(Path(own["extra_train"]).expanduser())
-        shown = [(str(extra.folder), extra.table, extra.image_path)]
+        shown: list[Shown] = [(str(extra.folder), extra.table, extra.image_path)]
     else:
         if not any(item.startswith("dataset=") for item in rest):
             raise UserError("data browse: say which: dataset=NAME (vgbench list datasets), or extra_train=FOLDER")

@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,7 @@ def run(config: DictConfig) -> float:
     chosen = choices(config)
     data = build_data(config)
     train_table = data.load(recipe.train_split)
-    train_image = data.image_path
+    train_image: Callable[[str], Path] = data.image_path
     extras = _extra_train(config)
     if recipe.get("exclude_leaked"):
         scored_on = [data.load(name) for name in dict.fromkeys([recipe.val_split, *evaluation_splits(config, data)])]
@@ -279,7 +279,7 @@ def run(config: DictConfig) -> float:
     tasks = shared_tasks(method, data, config.task)
     train_side = method.side_inputs(train_table)
     if train_side:  # what is missing for an evaluation is better known before the training than after
-        for split in evaluation_splits(config, data):
+        for split in dict.fromkeys([recipe.val_split, *evaluation_splits(config, data)]):
             method.side_inputs(data.load(split))
     folder = run_folder(config, f"{chosen['method']}-{chosen['dataset']}")
     resume_from = _newest_checkpoint(folder) if config.resume else None

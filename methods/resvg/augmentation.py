@@ -448,7 +448,7 @@ def augment(
         rows += _rows(scene, queries, seed * SEEDS_APART + number, name)
         painted_from.update(scene.painted_from)
         progress(number + 1, scenes)
-    info = {
+    info: dict[str, Any] = {
         "dataset": SOURCE,
         "split": "train",
         "task": "rec",
