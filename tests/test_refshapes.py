@@ -135,18 +135,15 @@ def test_expressions_mean_their_targets_and_not_by_a_hair(data, split):
 MEANINGS = {
     "circle": "circle circles disc discs ball balls",
     "ring": "ring rings donut donuts hoop hoops",
-    "moon": "moon moons crescent crescents",
     "square": "square squares box boxes block blocks",
     "triangle": "triangle triangles",
-    "star": "star stars",
     "cross": "cross crosses plus pluses",
     "small": "small little tiny",
     "large": "large big huge",
     "plain": "plain solid",
     "striped": "striped stripy stripes lines",
-    "dotted": "dotted spotted dots spots",
     "purple": "purple violet",
-    **{colour: colour for colour in ("red", "orange", "yellow", "green", "blue", "pink", "white")},
+    **{colour: colour for colour in ("red", "yellow", "green", "blue", "white")},
 }
 PLACES = {
     "left": {"left"},
@@ -216,7 +213,7 @@ def test_masks_are_visible_regions(cache, capsys):
     kinds = set()
     for image_id in coco.getImgIds():
         annotations = coco.loadAnns(coco.getAnnIds(image_id))
-        assert 4 <= len(annotations) <= 8
+        assert 3 <= len(annotations) <= 6
         masks = np.stack([coco.annToMask(annotation) for annotation in annotations])
         assert masks.sum(0).max() == 1  # a pixel shows one object only
         described = {item["ann_id"]: item for item in scenes[str(image_id)]["objects"]}
@@ -227,18 +224,16 @@ def test_masks_are_visible_regions(cache, capsys):
             tight = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
             assert annotation["bbox"] == tight == described[annotation["id"]]["box"]
             assert min(tight[2:]) >= 15 and max(tight[2:]) <= 60
-            assert described[annotation["id"]]["visible"] >= 0.65
+            assert described[annotation["id"]]["visible"] >= 0.7
     assert kinds == {list, dict}  # polygons, and RLE for what has a hole
 
 
 COLOURS = {
     "red": (200, 30, 40),
-    "orange": (230, 110, 20),
     "yellow": (235, 210, 40),
     "green": (45, 155, 55),
     "blue": (45, 105, 215),
     "purple": (105, 55, 165),
-    "pink": (245, 145, 200),
     "white": (240, 240, 240),
 }
 
@@ -275,8 +270,8 @@ def test_tables(data):
     families = {
         split: {name for row in tables[split] for name in row.categories} for split in ("testA", "testB", "train")
     }
-    assert families["testA"] == {"circle", "ring", "moon"}
-    assert families["testB"] == {"square", "triangle", "star", "cross"}
+    assert families["testA"] == {"circle", "ring"}
+    assert families["testB"] == {"square", "triangle", "cross"}
     assert families["train"] == families["testA"] | families["testB"]
 
 
@@ -301,7 +296,7 @@ def test_targets_are_no_larger_than_other_objects(cache):
         largest = max(objects, key=lambda item: item["box"][2] * item["box"][3])
         hits += largest["ann_id"] == ref["ann_id"]
         chance += 1 / len(objects)
-    assert hits < 1.6 * chance < 0.4 * len(refs)
+    assert hits < 1.6 * chance < 0.5 * len(refs)
 
 
 # ------------------------------------------------------------------------------------------------ generation
@@ -321,8 +316,8 @@ def test_annotations_never_change(cache):
         refs, _, logic = pool_files(kind(cache_dir=cache, images=IMAGES))
         content.append([refs, logic])
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    assert build.VERSION == 4
-    assert digest == "bc378545c1d3d1fd836c4856350e7309681b761352be0ac749e9995c9aa8297e"
+    assert build.VERSION == 6
+    assert digest == "69f7b49da8b936db980cb1556cf8ae34fcc37d7abbbcc90560899fd7ba1ac807"
 
 
 def tree(folder: Path) -> dict[str, str]:
