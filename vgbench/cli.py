@@ -25,9 +25,20 @@ REPRODUCE_OVERRIDES = (
 
 PLUGIN = "take methods, datasets and metrics from a file or package that is not installed (may be repeated)"
 
-DATA_ACTIONS = [
-    *("list", "build", "verify", "convert", "stats", "leakage", "browse", "priors", "augment", "register-detectron2"),
-]
+# what `vgbench data` does, each with an example of its arguments
+DATA_ACTIONS = {
+    "list": "",
+    "download": "dataset=refcoco data_root=data",
+    "build": "dataset=refcoco data_root=data",
+    "verify": "dataset=refcoco data_root=data --decode",
+    "convert": "dataset=refcoco data_root=data layout=mdetr out=converted",
+    "stats": "dataset=refcoco data_root=data out=refcoco.png",
+    "leakage": "train=refcocog eval=refcoco data_root=data",
+    "browse": "dataset=refcoco data_root=data split=val out=sheet",
+    "priors": "dataset=refcoco data_root=data generator=sd-turbo encoder=clip-vit-base-patch32",
+    "augment": "dataset=refcoco data_root=data out=augmented amount=1000",
+    "register-detectron2": "dataset=refcoco data_root=data out=register_refcoco.py",
+}
 
 EXAMPLES = {
     "run": "vgbench run method=alvg dataset=refcoco dataset.data_root=data method.tokenizer=beit3.spm "
@@ -130,15 +141,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("folder", nargs="?", type=Path, help="folder to make (default: vgbench-NAME)")
 
     command = add("data", "Look after datasets.")
-    command.add_argument("action", choices=DATA_ACTIONS)
+    command.add_argument("action", choices=list(DATA_ACTIONS))
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    examples = [f"vgbench data {action} {arguments}".rstrip() for action, arguments in DATA_ACTIONS.items()]
+    command.epilog = "example: {}\n\nof each action:\n  {}".format(EXAMPLES["data"], "\n  ".join(examples))
     command.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
         help="dataset=... data_root=... [split=a,b]; convert: layout=... out=FOLDER; leakage: train=... eval=...; "
         "browse: out=FOLDER [limit=60] [extra_train=FOLDER]; priors: generator=... encoder=... [out=FILE]; "
-        "augment: out=FOLDER [amount=1000]",
+        "augment: out=FOLDER [amount=1000]; download: [layout=...] [part=annotations|images]",
     )
+    command.add_argument("--yes", action="store_true", help="download: accept the licence without being asked")
     command.add_argument("--decode", action="store_true", help="verify: decode every image, not only its header")
     command.add_argument("--strict", action="store_true", help="verify: exit 1 on any difference")
 
@@ -310,7 +325,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "data":
         from vgbench import data
 
-        return data.main(arguments.action, arguments.overrides, arguments.decode, arguments.strict)
+        return data.main(arguments.action, arguments.overrides, arguments.decode, arguments.strict, arguments.yes)
     if arguments.command == "score":
         from vgbench import score
 

@@ -1,6 +1,7 @@
 """``vgbench data``: look after datasets.
 
-list: which there are; build: read (or generate) splits into the cache; verify: counts against the published ones,
+list: which there are; download: fetch files from where the authors put them (``layout=...``, ``part=...``, ``--yes``);
+build: read (or generate) splits into the cache; verify: counts against the published ones,
 missing and unreadable images, boxes, masks; convert: write another layout (``layout=mdetr out=FOLDER``); stats: words,
 boxes and targets per split (``out=FILE.png`` draws them); leakage: training images of A that are evaluation images of B
 (``train=A eval=B``); browse: a page with images, boxes, masks and expressions (``out=FOLDER``); priors, augment: side
@@ -23,8 +24,9 @@ from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
 
-def main(action: str, overrides: Sequence[str], decode: bool, strict: bool) -> int:
-    """Run one action; 1 with ``strict`` if ``verify`` finds anything that is not as published."""
+def main(action: str, overrides: Sequence[str], decode: bool, strict: bool, yes: bool = False) -> int:
+    """Run one action; 1 with ``strict`` if ``verify`` finds anything that is not as published, or if the user does not
+    want to download after all (``yes``: is not asked)."""
     if action == "list":
         from vgbench.catalog import print_catalog
 
@@ -33,14 +35,20 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool) -> i
         from vgbench.methods.resvg import commands
 
         return commands.main(action, overrides)
-    own, rest = split_overrides(overrides, "split", "layout", "out", "train", "eval", "limit", "extra_train")
+    own, rest = split_overrides(overrides, "split", "layout", "out", "train", "eval", "limit", "extra_train", "part")
     if action == "browse":
         return _browse(own, rest)
     if action == "leakage":
         return _leakage(own, rest)
     if not any(item.startswith("dataset=") for item in rest):
         raise UserError(f"data {action}: say which: dataset=NAME (vgbench list datasets)")
-    data: GroundingData = instantiate(compose(rest).dataset)
+    config = compose(rest)
+    data: GroundingData = instantiate(config.dataset)
+    if action == "download":
+        from vgbench import download
+
+        root = config.dataset.get("data_root")
+        return download.main(own, data, None if root is None else Path(root).expanduser(), yes)
     if action == "register-detectron2":
         from vgbench.detectron2 import write_module
 
