@@ -217,6 +217,26 @@ def test_notes_that_do_not_forbid_the_comparison() -> None:
     )
 
 
+def test_referit_has_one_usual_split_and_two_names() -> None:
+    ours = result(85.0, dataset="referit", split_by="berkeley", split="test")
+    rows = [published(dataset=name, split="test") for name in ("referit", "refclef")]
+    pairs = published_pairs([run("vglaw", ours, training=TRAINED)], rows)
+    assert [pair.breaking for pair in pairs] == [(), ()]
+    other = result(85.0, dataset="referit", split_by="unc", split="test")
+    (pair, _) = published_pairs([run("vglaw", other, training=TRAINED)], rows)
+    assert pair.breaking == ("split author: measured unc, published referit",)
+
+
+def test_committed_results_join_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record.write(run("alvg", result(70.0), label="ALVG"), tmp_path / "runs" / "mine")
+    record.write(run("amc", result(60.0), label="AMC"), tmp_path / "package" / "results" / "paper" / "theirs")
+    monkeypatch.setattr(leaderboard, "files", lambda package: tmp_path / "package")
+    for committed, rows in ((False, ["ALVG"]), (True, ["ALVG", "AMC"])):
+        out = tmp_path / "table.md"
+        leaderboard.main([tmp_path / "runs"], output=out, committed=committed)
+        assert [cells[0] for cells in grid(out.read_text())[1:]] == rows
+
+
 def test_a_branch_meets_its_own_published_row_and_embedded_data_none() -> None:
     rows = [published(method="SimVG", variant=f"ViT-L/32, {name} branch") for name in ("decoder", "token")]
     simvg = run("simvg", result(85.0, prediction_set="decoder"), result(86.0, prediction_set="token"))

@@ -276,6 +276,18 @@ def test_unknown_tables_and_folders_are_one_line(capsys: pytest.CaptureFixture[s
         assert word in line
 
 
+def test_a_size_is_part_of_a_record() -> None:
+    from types import SimpleNamespace
+
+    from vgbench.methods.simvg import SimVG
+    from vgbench.runner import _size
+
+    method = SimVG.__new__(SimVG)
+    for choice, size in (("simvg_large", "large"), ("simvg", "")):
+        config = SimpleNamespace(hydra=SimpleNamespace(runtime=SimpleNamespace(choices={"method": choice})))
+        assert _size(config, method) == size  # type: ignore[arg-type]
+
+
 @pytest.mark.slow
 def test_committed_small_scale_results_are_what_a_fresh_evaluation_gives(tmp_path: Path) -> None:
     """One evaluation of every shipped model on the CPU, against leaderboards/results."""

@@ -499,6 +499,12 @@ def _method_name(method: GroundingMethod) -> str:
     return methods.name_of(type(method)) or (parts[2] if parts[:2] == ["vgbench", "methods"] else parts[-1])
 
 
+def _size(config: DictConfig, method: GroundingMethod) -> str:
+    """The size that the chosen configuration is called after: "large" of ``method=alvg_large``, else empty."""
+    chosen, own = choices(config)["method"], _method_name(method)
+    return chosen.removeprefix(f"{own}_") if chosen.startswith(f"{own}_") else ""
+
+
 def checkpoint_node(config: DictConfig, path: Path) -> dict[str, Any]:
     """The ``method`` node that builds the model in ``path``: the one stored in a file of ours, else ``config.method``.
 
@@ -664,7 +670,7 @@ def _evaluate_and_record(
         method=_method_name(method),
         label=getattr(method, "title", method.name),
         set_labels=dict(method.set_labels),
-        variant=str(getattr(method, "variant", "")),
+        variant=str(getattr(method, "variant", "")) or _size(config, method),
         config=node,
         config_hash=record.config_hash(node),
         environment=record.environment(),
