@@ -33,7 +33,7 @@ class HubLayout(Layout):
         for folder in folders(data.data_root, data.files.hub) if data.files.hub else ():
             for place in (folder / "data", folder):
                 paths = sorted(place.glob("*.parquet"))
-                if paths and set(COLUMNS) <= set(_schema(paths[0])):
+                if paths and set(COLUMNS) <= set(parquet_columns(paths[0])):
                     return cls(data, {path.name: path for path in paths})
         return None
 
@@ -102,7 +102,7 @@ class LmmsLayout(Layout):
         for folder in folders(data.data_root, data.files.lmms) if data.files.lmms else ():
             for place in (folder / "data", folder):
                 paths = {path.name: path for split in data.splits for path in sorted(place.glob(f"{split}-*.parquet"))}
-                if paths and set(LMMS_COLUMNS) <= set(_schema(next(iter(paths.values())))):
+                if paths and set(LMMS_COLUMNS) <= set(parquet_columns(next(iter(paths.values())))):
                     return cls(data, paths)
         return None
 
@@ -123,7 +123,7 @@ class LmmsLayout(Layout):
         reader = TargetReader()
         group = 0
         for path in self.sources(split):
-            for index, row in enumerate(_rows(path, LMMS_COLUMNS)):
+            for index, row in enumerate(read_rows(path, LMMS_COLUMNS)):
                 try:
                     name = check_name(take(row, "file_name", str))
                     parts = REF_FILE.fullmatch(name)
@@ -165,7 +165,7 @@ def _embedded_size(image: Any) -> tuple[int, int]:
         raise BadSample("embedded image that is no image", " ".join(str(error).split())) from None
 
 
-def _schema(path: Path) -> list[str]:
+def parquet_columns(path: Path) -> list[str]:
     try:
         return pa.parquet.read_schema(path).names
     except PARQUET_ERRORS as error:
@@ -173,10 +173,10 @@ def _schema(path: Path) -> list[str]:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    return _rows(path, COLUMNS)
+    return read_rows(path, COLUMNS)
 
 
-def _rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+def read_rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
     try:
         return pa.parquet.read_table(path, columns=columns).to_pylist()
     except PARQUET_ERRORS as error:

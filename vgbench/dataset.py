@@ -35,6 +35,7 @@ from vgbench.checks import (
 )
 from vgbench.errors import UserError
 from vgbench.files import atomic
+from vgbench.filters import open_filter
 from vgbench.table import SCHEMA, AnnotationTable
 from vgbench.verification import Counts, Report, SplitReport, check_images, check_shared, check_table, count_split
 
@@ -173,6 +174,8 @@ class GroundingData(ABC):
         cache_dir: where annotation tables are kept; None: ``$VGBENCH_CACHE`` or ``~/.cache/vgbench``.
         on_bad_sample: "error" raises on the first sample that cannot be used, "skip" leaves it out and counts it in
             ``table.info["skipped"]``.
+        filter: a cleaned version of the evaluation splits (:func:`vgbench.filters.open_filter`): the dataset is then
+            called ``<name>@<filter>``.
 
     Raises:
         UserError: from every method, if a file is missing, damaged or of the wrong kind.
@@ -197,6 +200,7 @@ class GroundingData(ABC):
         image_template: str | None = None,
         cache_dir: str | Path | None = None,
         on_bad_sample: Literal["error", "skip"] = "error",
+        filter: str | None = None,
     ) -> None:
         self._data_root = None if data_root is None else Path(data_root).expanduser()
         self._image_root = None if image_root is None else Path(image_root).expanduser()
@@ -207,6 +211,13 @@ class GroundingData(ABC):
             raise UserError(f"{self.name}: on_bad_sample={on_bad_sample!r} is not known; use error or skip")
         self.on_bad_sample = on_bad_sample
         self._parsed: dict[Path, Any] | None = None
+        self._filter = None if filter is None else open_filter(filter, self.name, self._data_root)
+        if self._filter is not None:
+            self.name = f"{type(self).name}@{self._filter.name}"  # type: ignore[misc]
+            self.title = f"{type(self).title} ({self._filter.name})"  # type: ignore[misc]
+            self.splits = {  # type: ignore[misc]
+                split: Counts() if self._filter.covers(split) else known for split, known in self.splits.items()
+            }
 
     # ---- what a dataset defines
 
@@ -301,9 +312,10 @@ class GroundingData(ABC):
         """
         self.check_split(split)
         sums = {self._label(path): self._sha256(path) for path in self.sources(split)}
-        identity = [type(self).__qualname__, self.name, self.version, SCHEMA.to_string(), split, self.options(), sums]
+        name = type(self).name  # filters are applied to the same table
+        identity = [type(self).__qualname__, name, self.version, SCHEMA.to_string(), split, self.options(), sums]
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        path = self.cache_dir / "tables" / f"{re.sub(r'[^a-z0-9]+', '-', self.name)}-{split}-{key[:24]}.arrow"
+        path = self.cache_dir / "tables" / f"{re.sub(r'[^a-z0-9]+', '-', name)}-{split}-{key[:24]}.arrow"
         table = None
         if path.exists():
             try:
@@ -328,6 +340,11 @@ class GroundingData(ABC):
             if self.on_bad_sample == "error":
                 raise UserError(f"{first}; set on_bad_sample=skip to leave out {total} such expression(s) of {split}")
             log.warning("%s %s: %d expression(s) left out: %s", self.name, split, total, skipped)
+        if self._filter is not None and self._filter.covers(split):
+            listing = self._filter.file(split)
+            table = self._filter.apply(table, split)
+            table.info["sources"] = {**table.info["sources"], self._label(listing): self._sha256(listing)}
+            log.info("%s %s: %d expression(s) left out", self.name, split, table.info["filter"]["left_out"])
         for note in table.info["warnings"]:
             log.warning("%s %s: %s", self.name, split, note)
         for note in table.info["notes"]:

@@ -1,0 +1,87 @@
+"""RefCOCO-M: RefCOCO's unc validation split with masks drawn anew (moondream)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, take
+from vgbench.datasets.hub_layout import parquet_columns, read_rows
+from vgbench.datasets.layout import TargetReader, expression_of
+from vgbench.datasets.refer import COCO_FOLDERS
+from vgbench.table import AnnotationTable
+
+__all__ = ["RefCOCOM"]
+
+COLUMNS = ["image_id", "samples"]
+
+
+class RefCOCOM(GroundingData):
+    """``data/validation-*.parquet``: per image its objects {id, category, sentences, bbox xywh, mask (COCO RLE)}.
+
+    A second ground truth for RES: the expressions and images are those of RefCOCO val, about half of its objects are
+    left out because no good mask was found. Images are the COCO files, not the copies inside the parquet files.
+    """
+
+    name = "refcoco-m"
+    title = "RefCOCO-M"
+    tasks = ("rec", "res")
+    licence = "MIT; images: Flickr terms"
+    homepage = "https://huggingface.co/datasets/moondream/refcoco-m"
+    splits: ClassVar[Mapping[str, Counts]] = {"val": Counts(1_190, 2_080, 5_598)}
+    image_folders = COCO_FOLDERS
+
+    def expected_files(self) -> list[str]:
+        return ["refcoco-m/data/validation-*.parquet"]
+
+    def sources(self, split: str) -> list[Path]:
+        self.check_split(split)
+        for folder in ("refcoco-m/data", "moondream/refcoco-m/data", "refcoco-m", "data", "."):
+            paths = sorted((self.data_root / folder).glob("validation-*.parquet"))
+            if paths and set(COLUMNS) <= set(parquet_columns(paths[0])):
+                return paths
+        raise self.missing()
+
+    def read(self, split: str) -> AnnotationTable:
+        builder = TableBuilder(self.name, split, "rec")
+        reader = TargetReader()
+        group = 0
+        for path in self.sources(split):
+            for index, row in enumerate(read_rows(path, COLUMNS)):
+                for place, sample in enumerate(row["samples"] if isinstance(row["samples"], list) else [None]):
+                    texts: list[Any] = []
+                    try:
+                        texts = take(sample, "sentences", list)
+                        image_id, number = take(row, "image_id", int), take(sample, "id", int)
+                        mask = take(sample, "mask", dict)
+                        size = take(mask, "size", list)
+                        if len(size) != 2 or not all(isinstance(side, int) and 0 < side < 65_536 for side in size):
+                            raise BadSample("RLE without a size [height, width]", repr(size)[:40])
+                        box = [round(float(v), 2) for v in _numbers(take(sample, "bbox", list))]  # float32 in the file
+                        target = {"box": box, "segmentation": mask, "category": take(sample, "category", str)}
+                        found = reader.gather([target], size[1], size[0])
+                        sentences = [expression_of(text) for text in texts]
+                    except BadSample as error:
+                        builder.skip(f"{path}: row {index}, sample {place}", error, max(len(texts), 1))
+                        continue
+                    for position, text in enumerate(sentences):
+                        builder.add(
+                            key=f"{number}.{position}",
+                            image_id=image_id,
+                            image=f"COCO_train2014_{image_id:012d}.jpg",
+                            width=size[1],
+                            height=size[0],
+                            expression=text,
+                            group=group,
+                            source="coco",
+                            **vars(found),
+                        )
+                    group += 1
+        return builder.table()
+
+
+def _numbers(box: list[Any]) -> list[float]:
+    if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in box):
+        raise BadSample("'bbox' has a value that is no number", repr(box)[:80])
+    return box
