@@ -63,6 +63,7 @@ OFFERED = {
     "simvg-pretrain_cocoall": ("refcoco", "refcoco+", "refcocog"),
     "simvg_large-onestage": REC,
     "simvg_large-twostage": REC,
+    "alvg-embedded": ("grefshapes",),
 }
 
 

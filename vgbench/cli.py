@@ -377,6 +377,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"vgbench: error: {_one_line(error)}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("vgbench: interrupted", file=sys.stderr)
         return 130
