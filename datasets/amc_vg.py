@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image as PILImage
 
+from vgbench.checks import shown
 from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, check_name, check_size, take
 from vgbench.datasets.layout import expression_of
 from vgbench.datasets.vg import coco_ids, evaluation_images, read_image_data
@@ -132,7 +133,7 @@ class AMCVisualGenome(GroundingData):
         """(image id, width, height) of an image, from ``image_data.json`` or else from the image file itself."""
         stem = name.rsplit("/", 1)[-1].split(".")[0]
         if not stem.isdecimal():
-            raise BadSample("image name that is not a Visual Genome number", repr(name)[:80])
+            raise BadSample("image name that is not a Visual Genome number", shown(name))
         number = int(stem)
         if number in known:
             return number, *check_size(take(known[number], "width", int), take(known[number], "height", int))
@@ -149,8 +150,8 @@ def _boxes(value: list[Any]) -> list[list[float]]:
     boxes = []
     for box in [value] if value and not isinstance(value[0], list) else value:
         if not isinstance(box, list) or len(box) != 4:
-            raise BadSample("'bbox' is not a list of boxes of four numbers", repr(box)[:80])
+            raise BadSample("'bbox' is not a list of boxes of four numbers", shown(box))
         if any(isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in box):
-            raise BadSample("'bbox' has a value that is not a finite number", repr(box)[:80])
+            raise BadSample("'bbox' has a value that is not a finite number", shown(box))
         boxes.append([float(v) for v in box])
     return boxes

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from vgbench.checks import shown
 from vgbench.dataset import BadSample, TableBuilder, check_name, check_size, take
 from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of, folders, number_in
 from vgbench.datasets.refer_layout import read_pickle
@@ -118,7 +119,7 @@ class MiniGPTLayout(FlatLayout):
         img_id = take(entry, "img_id", str)
         parts = IMG_ID.fullmatch(img_id)
         if parts is None:
-            raise BadSample("img_id that is not COCO_train2014_<12 digits>_<n>", repr(img_id)[:80])
+            raise BadSample("img_id that is not COCO_train2014_<12 digits>_<n>", shown(img_id))
         texts = take(entry, "sents", (str, list))
         return {
             "image": f"{parts[1]}.jpg",
@@ -212,7 +213,7 @@ class TransVGLayout(FlatLayout):
             raise BadSample("not a tuple of 5 (image, mask, box, phrase, attributes) or 3 (image, box, phrase)")
         image, box, phrase = entry if len(entry) == 3 else (entry[0], entry[2], entry[3])
         if not isinstance(image, str):
-            raise BadSample("image name is no text", repr(image)[:80])
+            raise BadSample("image name is no text", shown(image))
         image = check_name(image)
         if image not in self._sizes:
             self._sizes[image] = self.data.image_size(image)

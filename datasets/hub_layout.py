@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from PIL import Image
 
+from vgbench.checks import shown
 from vgbench.dataset import BadSample, check_name, check_size, take
 from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of, folders
 from vgbench.errors import UserError
@@ -128,7 +129,7 @@ class LmmsLayout(Layout):
                     name = check_name(take(row, "file_name", str))
                     parts = REF_FILE.fullmatch(name)
                     if parts is None:
-                        raise BadSample("file_name that is not COCO_train2014_<12 digits>[_<n>].jpg", repr(name)[:80])
+                        raise BadSample("file_name that is not COCO_train2014_<12 digits>[_<n>].jpg", shown(name))
                     width, height = _embedded_size(row["image"])
                     target: dict[str, Any] = {"box": take(row, "bbox", list)}
                     if self.data.file_suffix_is_ann_id and parts[3] is not None:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
+from vgbench.checks import shown
 from vgbench.dataset import BadSample, GroundingData, TableBuilder, check_box, check_mask, check_text
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
@@ -109,6 +110,7 @@ class LayoutDataset(GroundingData):
     canonical_name: ClassVar[str] = "COCO_train2014_{:012d}.jpg"  # image name where annotations give the id only
     multi_target: ClassVar[bool] = False
     phrases: ClassVar[bool] = False  # expressions are noun phrases of longer sentences (Flickr30k)
+    separate_boxes: bool = False  # a phrase keeps all its boxes instead of the one around them
     corner_boxes: ClassVar[bool] = False  # the TransVG lists have xyxy instead of xywh
     file_suffix_is_ann_id: ClassVar[bool] = False  # what the number after the image id in ref file names is
 
@@ -120,8 +122,8 @@ class LayoutDataset(GroundingData):
         self._layout = layout
 
     @property
-    def task(self) -> Literal["rec", "grec"]:
-        return "grec" if self.multi_target else "rec"
+    def task(self) -> Literal["rec", "grec", "phrase"]:
+        return "grec" if self.multi_target else "phrase" if self.separate_boxes else "rec"
 
     def expected_files(self) -> list[str]:
         return [text for kind in self.layouts if (text := kind.expects(self))]
@@ -212,6 +214,31 @@ class TargetReader:
         )
 
 
+def merge_boxes(targets: list[dict[str, Any]], form: Literal["xywh", "xyxy"]) -> dict[str, Any]:
+    """The target of a phrase with several boxes where one is wanted: the box around them (in ``form``).
+
+    Raises:
+        BadSample: if one of them is no box.
+    """
+    if len(targets) == 1:
+        return targets[0]
+    for target in targets:
+        box = target["box"]
+        if (
+            not isinstance(box, list)
+            or len(box) != 4
+            or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in box)
+        ):
+            raise BadSample("'bbox' is not a list of four numbers", shown(box))
+    boxes = [target["box"] for target in targets]
+    if form == "xywh":
+        boxes = [[x, y, x + w, y + h] for x, y, w, h in boxes]
+    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    right, bottom = max(box[2] for box in boxes), max(box[3] for box in boxes)
+    around = [left, top, right, bottom] if form == "xyxy" else [left, top, right - left, bottom - top]
+    return {"box": around, "category": targets[0].get("category")}
+
+
 def _empty_rle(width: int, height: int) -> str:
     packed = check_mask({"size": [height, width], "counts": [width * height]}, width, height)
     assert packed is not None
@@ -227,7 +254,7 @@ def expression_of(sentence: Any) -> str:
     if isinstance(sentence, dict):
         sentence = sentence.get("raw") or sentence.get("sent")
     if not isinstance(sentence, str) or not sentence.strip():
-        raise BadSample("expression without text", repr(sentence)[:80])
+        raise BadSample("expression without text", shown(sentence))
     return check_text(sentence)
 
 
@@ -239,5 +266,5 @@ def number_in(name: str) -> int:
     """
     digits = re.findall(r"\d+", PurePosixPath(name).stem)
     if not digits or len(digits[-1]) > 18:
-        raise BadSample("image name without an id", repr(name)[:80])
+        raise BadSample("image name without an id", shown(name))
     return int(digits[-1])

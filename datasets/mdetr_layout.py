@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vgbench.checks import shown
 from vgbench.dataset import BadSample, check_name, check_size, read_json, take
 from vgbench.datasets.flat_layouts import files_by_split
-from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of, number_in
+from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of, merge_boxes, number_in
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
@@ -80,12 +81,15 @@ class MDETRLayout(Layout):
             {"box": take(a, "bbox", list), "segmentation": a.get("segmentation"), "ann_id": a.get("original_id")}
             for a in there
         ]
-        if self.data.phrases:  # Flickr30k: every noun phrase with its boxes, merged into one as in the phrase lists
+        if self.data.phrases:  # Flickr30k: every noun phrase with its boxes
             phrases: dict[tuple[tuple[int, int], ...], list[dict[str, Any]]] = {}
             for annotation, target in zip(there, targets, strict=True):
                 phrases.setdefault(_spans(take(annotation, "tokens_positive", list)), []).append(target)
             return [
-                (expression_of(" ".join(caption[start:end] for start, end in spans)), [_merge(boxes)])
+                (
+                    expression_of(" ".join(caption[start:end] for start, end in spans)),
+                    boxes if self.data.separate_boxes else [merge_boxes(boxes, "xywh")],
+                )
                 for spans, boxes in phrases.items()
             ]
         if not self.data.multi_target and len(targets) != 1:
@@ -96,18 +100,5 @@ class MDETRLayout(Layout):
 def _spans(pairs: list[Any]) -> tuple[tuple[int, int], ...]:
     for pair in pairs:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(end, int) and end >= 0 for end in pair)):
-            raise BadSample("tokens_positive that is no list of [start, end]", repr(pairs)[:80])
+            raise BadSample("tokens_positive that is no list of [start, end]", shown(pairs))
     return tuple((start, end) for start, end in pairs)
-
-
-def _merge(targets: list[dict[str, Any]]) -> dict[str, Any]:
-    """The box around the boxes (xywh)."""
-    boxes = [target["box"] for target in targets]
-    if len(boxes) == 1:
-        return targets[0]
-    for box in boxes:
-        if len(box) != 4 or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in box):
-            raise BadSample("'bbox' is not a list of four numbers", repr(box)[:80])
-    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
-    right, bottom = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
-    return {"box": [left, top, right - left, bottom - top]}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from vgbench.dataset import BadSample, Counts, TableBuilder, take
-from vgbench.datasets.entities_layout import EntitiesLayout
+from vgbench.datasets.entities_layout import EntitiesLayout, InfoGroundLayout
 from vgbench.datasets.flat_layouts import TransVGLayout
-from vgbench.datasets.layout import Files, LayoutDataset
+from vgbench.datasets.layout import Files, Layout, LayoutDataset
 from vgbench.datasets.mdetr_layout import MDETRLayout
 from vgbench.datasets.refer import ReferDataset, Variants
 from vgbench.datasets.refer_layout import ReferLayout
@@ -65,18 +66,28 @@ class ReferIt(ReferDataset):
 
 
 class Flickr30k(LayoutDataset):
-    """Noun phrases of Flickr30k Entities, one box per phrase (Plummer et al., ICCV 2015)."""
+    """Noun phrases of Flickr30k Entities (Plummer et al., ICCV 2015).
+
+    Args:
+        boxes: "merged": one box per phrase, around all that belong to it (TransVG's, SeqTR's and SimVG's protocol, task
+            rec); "separate": all of them, any of which is right (MDETR's, task phrase; AMC's pointing game).
+        options: see :class:`~vgbench.datasets.layout.LayoutDataset`.
+    """
 
     name = "flickr30k"
     title = "Flickr30k Entities"
-    tasks = ("rec",)
+    tasks: ClassVar[tuple[str, ...]] = ("rec",)
     licence = "see the authors' page; images: Flickr terms"
     homepage = "https://github.com/BryanPlummer/flickr30k_entities"
     source = "flickr"
     canonical_name = "{:d}.jpg"
-    layouts = (SeqTRLayout, TransVGLayout, MDETRLayout, EntitiesLayout)
+    layouts: ClassVar[tuple[type[Layout], ...]] = (
+        *(SeqTRLayout, TransVGLayout, MDETRLayout),
+        *(EntitiesLayout, InfoGroundLayout),
+    )
     corner_boxes = True
     phrases = True
+    version = 2
     image_folders = (
         *("images/flickr30k", "flickr30k", "flickr30k_images", "flickr30k-images", "Flickr30k/flickr30k_images"),
         *("ln_data/Flickr30k/flickr30k_images", "images/flickr30k_images", "images/flickr30k-images"),
@@ -93,6 +104,20 @@ class Flickr30k(LayoutDataset):
         "val": Counts(None, None, 14_433),
         "test": Counts(None, None, 14_481),
     }
+
+    def __init__(self, data_root: str | Path | None = None, *, boxes: str = "merged", **options: Any) -> None:
+        if boxes not in ("merged", "separate"):
+            raise UserError(f"{self.name}: boxes={boxes!r} is not known; use merged or separate")
+        self.separate_boxes = boxes == "separate"
+        if self.separate_boxes:  # the other layouts hold one box per phrase
+            self.layouts = (EntitiesLayout, InfoGroundLayout, MDETRLayout)  # type: ignore[misc]
+            self.files = replace(self.files, mdetr=("final_flickr_separateGT",))
+            self.tasks = ("phrase", "pointing")  # type: ignore[misc]
+            self.splits = dict.fromkeys(self.splits, Counts())  # type: ignore[misc]  # published ones are of the lists
+        super().__init__(data_root, **options)
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "separate_boxes": self.separate_boxes}
 
 
 # data_source of the merged files -> (source, folder of the images, image name)

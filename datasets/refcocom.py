@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from vgbench.checks import shown
 from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, take
 from vgbench.datasets.hub_layout import parquet_columns, read_rows
 from vgbench.datasets.layout import TargetReader, expression_of
@@ -57,7 +58,7 @@ class RefCOCOM(GroundingData):
                         mask = take(sample, "mask", dict)
                         size = take(mask, "size", list)
                         if len(size) != 2 or not all(isinstance(side, int) and 0 < side < 65_536 for side in size):
-                            raise BadSample("RLE without a size [height, width]", repr(size)[:40])
+                            raise BadSample("RLE without a size [height, width]", shown(size))
                         box = [round(float(v), 2) for v in _numbers(take(sample, "bbox", list))]  # float32 in the file
                         target = {"box": box, "segmentation": mask, "category": take(sample, "category", str)}
                         found = reader.gather([target], size[1], size[0])
@@ -83,5 +84,5 @@ class RefCOCOM(GroundingData):
 
 def _numbers(box: list[Any]) -> list[float]:
     if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in box):
-        raise BadSample("'bbox' has a value that is no number", repr(box)[:80])
+        raise BadSample("'bbox' has a value that is no number", shown(box))
     return box

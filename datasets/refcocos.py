@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
+from vgbench.checks import shown
 from vgbench.dataset import (
     BadSample,
     Counts,
@@ -59,7 +60,7 @@ class RefCOCOS(GroundingData):
             try:
                 image = PurePosixPath(check_name(take(entry, "image", str)))
                 if not image.stem.isdecimal() or len(image.stem) > 12:
-                    raise BadSample("image name is not a COCO id", repr(str(image))[:80])
+                    raise BadSample("image name is not a COCO id", shown(str(image)))
                 width, height = check_size(take(entry, "width", int), take(entry, "height", int))
                 expression = expression_of(take(entry, "normal_caption", str))
                 if "solution" not in entry:

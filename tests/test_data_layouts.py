@@ -935,9 +935,9 @@ def write_entities(root):
     )
     (root / "flickr30k_entities" / "Annotations" / "36979.xml").write_text(
         "<annotation><filename>36979.jpg</filename><size><width>64</width><height>48</height><depth>3</depth></size>"
-        + box.format(7, 5, 5, 15, 15)
-        + box.format(7, 30, 8, 40, 20)
-        + box.format(8, 50, 40, 54, 44)
+        + box.format(7, 6, 6, 16, 16)  # counted from 1
+        + box.format(7, 31, 9, 41, 21)
+        + box.format(8, 51, 41, 55, 45)
         + "<object><name>9</name><scene>1</scene><nobndbox>0</nobndbox></object></annotation>"
     )
     return root

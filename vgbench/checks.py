@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
@@ -15,6 +16,8 @@ from vgbench.errors import UserError
 
 MAX_SIDE = 65_535  # pixels; no photograph is larger, and mask code allocates by these numbers
 _T = TypeVar("_T")
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
 
 
 class BadSample(Exception):
@@ -23,6 +26,11 @@ class BadSample(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason} ({detail})" if detail else reason)
         self.reason = reason
+
+
+def shown(value: Any) -> str:
+    """A short ``repr`` for messages; of a value that contains itself a billion times too."""
+    return _SHORT.repr(value)[:80]
 
 
 def read_json(path: Path) -> Any:
@@ -64,7 +72,7 @@ def take(record: Any, key: str, kind: type[_T] | tuple[type, ...]) -> Any:
 
 def _integer(value: Any, key: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1 or abs(value) >= 2**63:
-        raise BadSample(f"{key!r} is not an integer", repr(value)[:40])
+        raise BadSample(f"{key!r} is not an integer", shown(value))
     return int(value)
 
 
@@ -79,9 +87,9 @@ def check_box(
     if isinstance(box, np.ndarray):
         box = box.tolist()
     if not isinstance(box, (list, tuple)) or len(box) != 4:
-        raise BadSample(f"{key!r} is not a list of four numbers", repr(box)[:80])
+        raise BadSample(f"{key!r} is not a list of four numbers", shown(box))
     if any(isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in box):
-        raise BadSample(f"{key!r} has a value that is not a finite number", repr(box)[:80])
+        raise BadSample(f"{key!r} has a value that is not a finite number", shown(box))
     x1, y1, x2, y2 = (float(v) for v in box)
     if form == "xywh":
         x2, y2 = x1 + x2, y1 + y2
@@ -106,7 +114,7 @@ def check_name(name: str) -> str:
         BadSample: if it is empty, absolute, climbs with ``..`` or holds characters that no file name has.
     """
     if not name or "\0" in name or "\\" in name or name.startswith("/") or ".." in PurePosixPath(name).parts:
-        raise BadSample("image name leaves the image folder", repr(name)[:80])
+        raise BadSample("image name leaves the image folder", shown(name))
     return check_text(name)
 
 
@@ -141,14 +149,14 @@ def check_mask(segmentation: Any, width: int, height: int) -> tuple[str, int] | 
         return _text(coco_mask.merge(parts)["counts"]), 0
     limit = 16 * max(width, height)  # the rasteriser allocates by edge length
     if any(not isinstance(polygon, list) or len(polygon) % 2 for polygon in segmentation):
-        raise BadSample("polygon that is no list of x, y pairs", repr(segmentation)[:80])
+        raise BadSample("polygon that is no list of x, y pairs", shown(segmentation))
     segmentation = [polygon for polygon in segmentation if len(polygon) >= 6]  # fewer than three points: no area
     if not segmentation:
         return None
     for polygon in segmentation:
         for value in polygon:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not -limit <= value <= limit:
-                raise BadSample("polygon with an impossible coordinate", repr(value)[:40])
+                raise BadSample("polygon with an impossible coordinate", shown(value))
     united = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
     return _text(united["counts"]), len(segmentation)
 

@@ -40,7 +40,7 @@ from vgbench.training import ExponentialMovingAverage, GroundingModule, KeepBest
 log = logging.getLogger(__name__)
 
 # Which metrics a pair of method and dataset is scored with: the tasks that both have.
-PRIMARY = ("rec", "grec", "pointing", "res", "gres")
+PRIMARY = ("rec", "grec", "phrase", "pointing", "res", "gres")
 
 
 # building ------------------------------------------------------------------------------------------------------
@@ -78,6 +78,8 @@ def shared_tasks(method: GroundingMethod, data: GroundingData, task: str | None)
         UserError: if method and dataset have none in common, or not the one asked for.
     """
     can = set(method.tasks) & ({*data.tasks, "pointing"} if "rec" in data.tasks else set(data.tasks))
+    if "phrase" in data.tasks and "rec" in method.tasks:  # ranked boxes for a noun phrase
+        can.add("phrase")
     if not method.wants_masks:
         can -= {"res", "gres"}
     tasks = tuple(name for name in PRIMARY if name in can)

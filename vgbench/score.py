@@ -182,15 +182,16 @@ class Evaluator:
 
 def default_tasks(table: AnnotationTable, predictions: Predictions) -> list[str]:
     """The tasks that both the annotations and the predictions allow: boxes, masks, points."""
-    generalised = table.info.get("task") == "grec"
+    kind = table.info.get("task")
+    generalised, boxes = kind == "grec", str(kind) if kind in ("grec", "phrase") else "rec"
     tasks = []
     if len(predictions.boxes):
-        tasks.append("grec" if generalised else "rec")
+        tasks.append(boxes)
     if predictions.has("point") or predictions.has("heatmap"):
         tasks.append("pointing")
     if table.has_masks and predictions.has("mask"):
         tasks.append("gres" if generalised else "res")
-    return tasks or ["grec" if generalised else "rec"]
+    return tasks or [boxes]
 
 
 def evaluate_predictions(
