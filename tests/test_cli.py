@@ -39,6 +39,9 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     [
         (["run", "method=alvgg"], ["alvgg", "alvg"]),
         (["run", "recipe.epocs=3"], ["epocs"]),
+        (["run", "recipe.lr=abc"], ["recipe.lr=abc", "number"]),
+        (["run", "recipe.batch_size=0"], ["recipe.batch_size=0", "at least 1"]),
+        (["bench", "bench.precision=[foo]"], ["bench.precision", "foo", "bf16-mixed"]),
         (["run", "dataset=refcoco", "method=alvg"], ["data_root"]),
         (["eval", "method=alvg", "dataset=refshapes"], ["checkpoint="]),
         (["eval", "method=alvg", "dataset=refshapes", "checkpoint=nowhere.pth"], ["nowhere.pth"]),
