@@ -570,6 +570,38 @@ def test_flipped_text(vocabulary: Path) -> None:
     assert len(seen) == 4
 
 
+def test_the_augmentation_without_colours_only_flips(vocabulary: Path) -> None:
+    method = tiny(tokenizer=str(vocabulary), vocab_size=None, augmentation="flip")
+    transform = method.train_transform()
+    sample = white_box_sample((4, 4, 12, 20), (32, 32))
+    sample["image"][0, :, :] = 200
+    plain = method.train_transform().normalise(sample)["image"]  # type: ignore[attr-defined]
+    seen = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        out = transform(sample)
+        flipped = float(out["boxes"][0, 0]) != 4
+        torch.testing.assert_close(out["image"], plain.flip(-1) if flipped else plain)
+        assert out["boxes"].tolist() == [[20, 4, 28, 20] if flipped else [4, 4, 12, 20]]
+        seen.add(flipped)
+    assert seen == {True, False}
+
+
+def test_initial_weights_have_the_deviation_asked_for() -> None:
+    for options, expected in (({}, 0.02), ({"init_std": 0.07}, 0.07)):
+        network = tiny(vision_width=128, text_width=128, **options).network
+        for weight in (
+            network.visual_encoder.blocks[0].mlp.fc1.weight,
+            network.visual_encoder.pos_embed,
+            network.text_encoder.bert.encoder.layer[3].crossattention.self.key.weight,
+        ):
+            assert math.isclose(float(weight.detach().std()), expected, rel_tol=0.1)
+
+
+def test_plain_albef_is_a_row_of_its_own() -> None:
+    assert (tiny().variant, tiny(mask_consistency=False).variant) == ("", "without mask consistency")
+
+
 def test_boxes_of_an_entry(vocabulary: Path) -> None:
     boxes = torch.tensor([[-5.0, 3, 20.9, 80], [12.4, 3, 12.6, 9], [100, 100, 120, 130]])
     cut = clamp_boxes(boxes, (60, 90))

@@ -15,7 +15,7 @@ from vgbench.method import Batch, GroundingMethod, LoadReport, Prediction, Trans
 from vgbench.methods.amc import heat as decisions
 from vgbench.methods.amc import loss as losses
 from vgbench.methods.amc.checkpoint import load_albef
-from vgbench.methods.amc.model import ALBEF, TextEncoder, VisionEncoder
+from vgbench.methods.amc.model import ALBEF, INIT_STD, TextEncoder, VisionEncoder
 from vgbench.methods.amc.transforms import EvalTransform, TrainTransform, box_masks
 from vgbench.transforms import Interpolation
 from vgbench.wordpiece import WordPiece
@@ -42,7 +42,8 @@ class AMC(GroundingMethod):
         train_max_words: words kept of a caption in training.
         max_tokens: ids kept of a caption in training, [CLS] included.
         mask_consistency: the two AMC loss terms; False trains plain ALBEF.
-        augmentation: "amc" (resize, flip, gray, colour jitter) or "albef" (random crop, flip, RandAugment).
+        augmentation: "amc" (resize, flip, gray, colour jitter), "albef" (random crop, flip, RandAugment) or "flip"
+            (resize, flip: words of colour stay true).
         fix_saturation: fix of the official colour jitter, see :func:`vgbench.methods.amc.transforms.colour_jitter`.
         swap_left_right: exchange left and right in the captions of flipped images (official: not done).
         mask_all: the union of an entry's boxes as the mask instead of one drawn box.
@@ -51,6 +52,7 @@ class AMC(GroundingMethod):
             size of the tokenizer's vocabulary.
         fusion_layer: number of text layers before the fusion layers.
         dropout: in BERT.
+        init_std: standard deviation of initial weights; the official 0.02 is meant for a width of 768.
         embed_dim, queue_size: width of the contrastive features, and how many are kept.
         pad_id, cls_id, mask_id: special ids; the tokenizer's own are taken where there is a tokenizer.
         momentum: of the momentum model.
@@ -80,7 +82,7 @@ class AMC(GroundingMethod):
         train_max_words: int = 50,
         max_tokens: int = 25,
         mask_consistency: bool = True,
-        augmentation: Literal["amc", "albef"] = "amc",
+        augmentation: Literal["amc", "albef", "flip"] = "amc",
         fix_saturation: bool = False,
         swap_left_right: bool = False,
         mask_all: bool = False,
@@ -97,6 +99,7 @@ class AMC(GroundingMethod):
         vocab_size: int | None = 30522,
         fusion_layer: int = 6,
         dropout: float = 0.1,
+        init_std: float = INIT_STD,
         embed_dim: int = 256,
         queue_size: int = 65536,
         pad_id: int = 0,
@@ -153,7 +156,7 @@ class AMC(GroundingMethod):
         self.weight_mean, self.weight_max = weight_mean, weight_max
         self.mlm_distill_axis: Literal["tokens", "vocabulary"] = mlm_distill_axis
         self.network = ALBEF(
-            VisionEncoder(image_size, patch_size, vision_width, vision_depth, vision_heads, vision_mlp_ratio),
+            VisionEncoder(image_size, patch_size, vision_width, vision_depth, vision_heads, vision_mlp_ratio, init_std),
             TextEncoder(
                 vocab_size,
                 max_positions,
@@ -165,6 +168,7 @@ class AMC(GroundingMethod):
                 vision_width,
                 pad_id,
                 dropout,
+                init_std,
             ),
             text_width,
             embed_dim,
@@ -176,6 +180,11 @@ class AMC(GroundingMethod):
     alpha: Tensor
 
     # ---- inputs
+
+    @property
+    def variant(self) -> str:
+        """What a leaderboard adds to the name; plain ALBEF is a row of its own."""
+        return "" if self.mask_consistency else "without mask consistency"
 
     @property
     def text_shape(self) -> tuple[int, int]:

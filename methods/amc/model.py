@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from vgbench.errors import UserError
 
 TEMPERATURE_RANGE = (0.001, 0.5)
+INIT_STD = 0.02  # of BERT and ViT, for a width of 768
 BERT_EPS = 1e-12
 
 
@@ -49,13 +50,21 @@ class VisionEncoder(VisionTransformer):
         depth: blocks.
         heads: attention heads.
         mlp_ratio: hidden width of the MLPs as a multiple of ``width``.
+        init_std: of the initial weights, position table and class token (truncated normal).
     """
 
     cls_token: nn.Parameter
     pos_embed: nn.Parameter
 
     def __init__(
-        self, image_size: int, patch_size: int, width: int, depth: int, heads: int, mlp_ratio: float = 4.0
+        self,
+        image_size: int,
+        patch_size: int,
+        width: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        init_std: float = INIT_STD,
     ) -> None:
         super().__init__(
             img_size=image_size,
@@ -68,6 +77,9 @@ class VisionEncoder(VisionTransformer):
             global_pool="",
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
         )
+        linear = (module.weight for module in self.modules() if isinstance(module, nn.Linear))
+        for parameter in (self.pos_embed, self.cls_token, *linear):
+            nn.init.trunc_normal_(parameter, std=init_std)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position embedding [1, 1 + h*w, width] for a (h, w) grid of patches."""
@@ -297,6 +309,7 @@ class TextEncoder(nn.Module):
         vision_width: width of the image tokens.
         pad_id: padding id, whose embedding gets no gradient as an input.
         dropout: everywhere in BERT.
+        init_std: of the initial weights (normal).
     """
 
     def __init__(
@@ -311,6 +324,7 @@ class TextEncoder(nn.Module):
         vision_width: int,
         pad_id: int,
         dropout: float,
+        init_std: float = INIT_STD,
     ) -> None:
         super().__init__()
         self.fusion_layer = fusion_layer
@@ -320,12 +334,12 @@ class TextEncoder(nn.Module):
         ]
         self.bert = _Bert(_Embeddings(vocab_size, max_positions, width, pad_id, dropout), _Encoder(stack))
         self.cls = _Heads(_Predictions(width, vocab_size))
-        self.apply(self._initialise)
+        self.apply(partial(self._initialise, std=init_std))
 
     @staticmethod
-    def _initialise(module: nn.Module) -> None:
+    def _initialise(module: nn.Module, std: float) -> None:
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=std)
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:

@@ -96,9 +96,9 @@ class ColourDraws:
     jitter: tuple[float, float, float, float] | None
 
     @classmethod
-    def draw(cls) -> ColourDraws:
-        """From torch's generator, with the official probabilities and ranges."""
-        flip, gray, jitter = (torch.rand(()).item() < p for p in (0.5, 0.2, 0.5))
+    def draw(cls, colour: bool = True) -> ColourDraws:
+        """From torch's generator, with the official probabilities and ranges; without ``colour`` only the flip."""
+        flip, gray, jitter = (torch.rand(()).item() < p for p in (0.5, 0.2 * colour, 0.5 * colour))
         if not jitter:
             return cls(flip, gray, None)
         centres = (1.0, 1.0, 1.0, 0.0)
@@ -231,10 +231,12 @@ class TrainTransform:
         size: side of image and mask, pixels.
         max_words: words kept of a caption.
         shorten: cuts a clean caption to the training length in word pieces.
-        augmentation: "amc" (:func:`augment_colour`) or "albef" (:func:`augment_crop`).
+        augmentation: "amc" (:func:`augment_colour`), "albef" (:func:`augment_crop`), or "flip", which is "amc" without
+            gray and jitter: these turn hues by up to 204 degrees and leave the text alone, so that words of colour
+            become wrong.
         fix_saturation: see :func:`colour_jitter`.
-        swap_left_right: exchange left and right in the text of flipped images ("amc" only). The official code leaves
-            the text alone, so such words become wrong.
+        swap_left_right: exchange left and right in the text of flipped images (not with "albef"). The official code
+            leaves the text alone, so such words become wrong.
         mask_all: the union of all boxes instead of one drawn box.
     """
 
@@ -243,7 +245,7 @@ class TrainTransform:
         size: int,
         max_words: int,
         shorten: Callable[[str], str],
-        augmentation: Literal["amc", "albef"] = "amc",
+        augmentation: Literal["amc", "albef", "flip"] = "amc",
         fix_saturation: bool = False,
         swap_left_right: bool = False,
         mask_all: bool = False,
@@ -261,8 +263,8 @@ class TrainTransform:
             boxes = boxes[[choose_box(boxes, lambda count: int(torch.randint(count, ())))]]
         masks = box_masks(boxes, size)
         text = sample["text"]
-        if self.augmentation == "amc":
-            draws = ColourDraws.draw()
+        if self.augmentation != "albef":
+            draws = ColourDraws.draw(colour=self.augmentation == "amc")
             image, masks = augment_colour(image, masks, self.size, draws, self.fix_saturation)
             if self.swap and draws.flip:
                 text = swap_left_right(text)
