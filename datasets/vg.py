@@ -29,7 +29,10 @@ def read_image_data(path: Path) -> dict[int, dict[str, Any]]:
     """
     records = read_json(path)
     if not isinstance(records, list) or not all(
-        isinstance(record, dict) and isinstance(record.get("image_id"), int) for record in records
+        isinstance(record, dict)
+        and isinstance(record.get("image_id"), int)
+        and isinstance(record.get("coco_id"), (int, type(None)))
+        for record in records
     ):
         raise UserError(f"{path}: expected Visual Genome's list of images with image_id, width, height and coco_id")
     return {record["image_id"]: record for record in records}
@@ -38,9 +41,7 @@ def read_image_data(path: Path) -> dict[int, dict[str, Any]]:
 def coco_ids(path: Path) -> dict[int, int]:
     """Visual Genome's image id -> COCO id, from ``image_data.json``; about half of its images have one."""
     return {
-        number: coco
-        for number, image in read_image_data(path).items()
-        if isinstance(coco := image.get("coco_id"), int) and not isinstance(coco, bool)
+        number: coco for number, image in read_image_data(path).items() if (coco := image.get("coco_id")) is not None
     }
 
 
