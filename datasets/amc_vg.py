@@ -139,7 +139,7 @@ class AMCVisualGenome(GroundingData):
             return number, *check_size(take(known[number], "width", int), take(known[number], "height", int))
         path = self.image_path(name)
         try:
-            with PILImage.open(path) as image:
+            with path.open("rb") as file, PILImage.open(file) as image:
                 return number, *check_size(*image.size)
         except (OSError, PILImage.DecompressionBombError) as error:
             raise BadSample("image whose size cannot be read", f"{path}: {error}") from None

@@ -36,6 +36,7 @@ from vgbench.checks import (
 from vgbench.errors import UserError
 from vgbench.files import atomic
 from vgbench.filters import open_filter
+from vgbench.shards import Shards
 from vgbench.table import SCHEMA, AnnotationTable
 from vgbench.verification import Counts, Report, SplitReport, check_images, check_shared, check_table, count_split
 
@@ -168,7 +169,8 @@ class GroundingData(ABC):
 
     Args:
         data_root: folder with the annotation files (:meth:`expected_files` says which).
-        image_root: folder of the images; None: looked for in the usual places below and beside ``data_root``.
+        image_root: folder of the images, or of tar files with images (:mod:`vgbench.shards`); None: looked for in the
+            usual places below and beside ``data_root``.
         image_template: how image files are called, e.g. ``"train2017/{:012d}.jpg"`` (formatted with the image id);
             None: COCO 2014 and 2017 names and the name in the annotations are tried.
         cache_dir: where annotation tables are kept; None: ``$VGBENCH_CACHE`` or ``~/.cache/vgbench``.
@@ -387,7 +389,7 @@ class GroundingData(ABC):
             UserError: if one was given and does not exist.
         """
         if self._image_root is not None:
-            if not self._image_root.is_dir():
+            if not self._image_root.is_dir() and not (self._image_root.suffix == ".tar" and self._image_root.is_file()):
                 raise UserError(f"{self.name}: {self._image_root}: no such folder; set image_root=FOLDER")
             return self._image_root
         if self._data_root is None:
@@ -398,14 +400,19 @@ class GroundingData(ABC):
                     return base / folder
         return None
 
+    @cached_property
+    def shards(self) -> Shards | None:
+        """The images, if :attr:`image_root` is a tar file or a folder of them (:mod:`vgbench.shards`)."""
+        return None if self.image_root is None else Shards.below(self.image_root, self.cache_dir)
+
     def find_image(self, image: str) -> Path | None:
         """The file of ``image`` (a value of the table's image column), or None if it is not on disk."""
         root = self.image_root
         if root is None:
             return None
         for name in self._names(image):
-            path = root / name
-            if path.is_file():
+            path = root / name if self.shards is None else self.shards.find(name)
+            if path is not None and path.is_file():
                 return path
         return None
 
@@ -450,7 +457,7 @@ class GroundingData(ABC):
         if path is None:
             raise BadSample(MISSING_IMAGE, f"{image} in {self.image_root or 'no image folder'}; set image_root=FOLDER")
         try:
-            with Image.open(path) as opened:
+            with path.open("rb") as file, Image.open(file) as opened:
                 return check_size(*opened.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise BadSample("image file that is no image", f"{path}: {error}") from None

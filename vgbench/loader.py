@@ -38,7 +38,7 @@ def decode_image(path: Path) -> Tensor:
         BadSample: if the file is missing or no readable image.
     """
     try:
-        with PILImage.open(path) as image:
+        with path.open("rb") as file, PILImage.open(file) as image:
             array = np.array(image.convert("RGB"))
     except FileNotFoundError:
         raise BadSample(f"{path}: image is missing") from None

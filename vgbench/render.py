@@ -147,7 +147,7 @@ def examples(
     entries: list[dict[str, Any]] = []
     for place, row in enumerate(part):
         try:
-            with Image.open(image_path(row.image)) as opened:
+            with image_path(row.image).open("rb") as file, Image.open(file) as opened:
                 image = opened.convert("RGB")
         except (OSError, ValueError, Image.DecompressionBombError):
             continue  # the evaluation has counted it, and says so in the record

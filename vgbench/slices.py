@@ -314,7 +314,7 @@ def draw_disagreements(comparison: Versus, folder: Path) -> int:
         row = comparison.table.row(entry.row)
         answers = (predictions.prediction(entry.row) for predictions in comparison.predictions)
         try:
-            with Image.open(comparison.data.image_path(row.image)) as image:
+            with comparison.data.image_path(row.image).open("rb") as file, Image.open(file) as image:
                 shown = dict(zip((comparison.first, comparison.second), answers, strict=True))
                 pictures.append(render.draw(image, row.expression, row, shown, size=360))
         except (OSError, ValueError, Image.DecompressionBombError):

@@ -208,7 +208,7 @@ def check_images(
         if path is None:
             return name, None
         try:
-            with Image.open(path) as image:
+            with path.open("rb") as file, Image.open(file) as image:
                 if image.size != size:
                     return name, f"{path}: {image.width} x {image.height}, annotations say {size[0]} x {size[1]}"
                 if decode:

@@ -1,0 +1,173 @@
+"""Images out of tar shards, and tables that are too large for memory."""
+
+import json
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from vgbench.datasets.refcoco import RefCOCO
+from vgbench.errors import UserError
+from vgbench.loader import decode_image
+from vgbench.shards import Shards
+from vgbench.table import SCHEMA, AnnotationTable
+
+
+def name_of(number: int) -> str:
+    return f"COCO_train2014_{number:012d}.jpg"
+
+
+def write_set(root: Path) -> Path:
+    """RefCOCO's files for four images of different colours."""
+    numbers = range(101, 105)
+    images = [{"id": i, "file_name": name_of(i), "width": 64, "height": 48} for i in numbers]
+    annotations = [{"id": i, "image_id": i, "bbox": [1, 2, 20, 20], "category_id": 1} for i in numbers]
+    (root / "refcoco").mkdir(parents=True)
+    content = {"images": images, "annotations": annotations, "categories": []}
+    (root / "refcoco" / "instances.json").write_text(json.dumps(content))
+    refs = [
+        {"ref_id": i, "ann_id": i, "image_id": i, "split": "val", "sentences": [{"sent_id": i, "raw": "mug"}]}
+        for i in numbers
+    ]
+    (root / "refcoco" / "refs(unc).json").write_text(json.dumps(refs))
+    (root / "plain").mkdir()
+    for i in numbers:
+        Image.new("RGB", (64, 48), (i, 2 * i % 256, 3 * i % 256)).save(root / "plain" / name_of(i))
+    return root
+
+
+def write_shards(root: Path) -> Path:
+    """Two shards; one with image names inside a folder, one with COCO 2017's names."""
+    (root / "shards").mkdir()
+    for shard, names in enumerate(([101, 102], [103, 104])):
+        with tarfile.open(root / "shards" / f"train-{shard:03d}.tar", "w") as opened:
+            for i in names:
+                inside = f"train2014/{name_of(i)}" if shard == 0 else f"{i:012d}.jpg"
+                opened.add(root / "plain" / name_of(i), inside)
+    return root / "shards"
+
+
+def test_shards_hold_the_same_images(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    plain = RefCOCO(tmp_path, image_root=tmp_path / "plain", cache_dir=tmp_path)
+    sharded = RefCOCO(tmp_path, image_root=write_shards(tmp_path), cache_dir=tmp_path)
+    for row in sharded.load("val"):
+        path = sharded.image_path(row.image)
+        assert torch.equal(decode_image(path), decode_image(plain.image_path(row.image)))
+        assert ".tar/" in str(path)
+    report = sharded.verify(splits="val", decode=True)
+    assert not report.missing_images and report.checked_images == 4
+    one = RefCOCO(tmp_path, image_root=tmp_path / "shards" / "train-000.tar", cache_dir=tmp_path)
+    assert one.verify(splits="val").missing_images == [name_of(103), name_of(104)]
+
+
+def test_the_index_is_made_once_and_follows_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_shards(write_set(tmp_path))
+    first = Shards.below(folder, tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile, "open", lambda *arguments: pytest.fail("a shard was read again"))
+        again = Shards.below(folder, tmp_path / "cache")
+    assert first is not None and again is not None
+    assert again.find(name_of(101)) == first.find(name_of(101)) and again.find(name_of(103)) is None
+    with tarfile.open(folder / "train-000.tar", "w") as opened:
+        opened.add(tmp_path / "plain" / name_of(104), name_of(104))
+    later = Shards.below(folder, tmp_path / "cache")
+    assert later is not None and later.find(name_of(101)) is None and later.find(name_of(104)) is not None
+
+
+def test_damaged_shards_are_named(tmp_path: Path) -> None:
+    folder = write_shards(write_set(tmp_path))
+    path = folder / "train-001.tar"
+    whole = path.read_bytes()
+    for content in (b"", b"no tar file at all" * 100, whole[:600], whole[:512]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"train-001\.tar: (not an uncompressed tar file|truncated)"):
+            Shards.below(folder, tmp_path / "cache")
+    assert Shards.below(tmp_path / "plain", tmp_path) is None
+
+
+# ----------------------------------------------------------------------------------------------------------------- scale
+
+
+def write_large(path: Path, rows: int, batch: int = 250_000) -> Path:
+    """A synthetic table in the file form of :meth:`AnnotationTable.save`, written batch by batch."""
+    info = {"dataset": "synthetic", "split": "train", "task": "rec", "sources": {}, "hash": "0"}
+    schema = SCHEMA.with_metadata({"vgbench": json.dumps(info)})
+    with pa.ipc.new_file(str(path), schema) as writer:
+        for start in range(0, rows, batch):
+            count = min(batch, rows - start)
+            ids = np.arange(start, start + count)
+            offsets = pa.array(np.arange(count + 1, dtype=np.int32))
+            text = pa.array(ids).cast(pa.string())
+            empty = pa.array(np.zeros(count + 1, dtype=np.int32))
+            boxes = pa.ListArray.from_arrays(
+                pa.array(np.arange(0, 4 * count + 1, 4, dtype=np.int32)),
+                pa.array(np.tile([1.0, 2.0, 30.0, 40.0], count)),
+            )
+            columns = {
+                **{"key": text, "image_id": pa.array(ids // 5), "image": text, "expression": text, "boxes": boxes},
+                **{name: pa.array(np.full(count, 640, dtype=np.int32)) for name in ("width", "height")},
+                "masks": pa.ListArray.from_arrays(empty, pa.array([], pa.string())),
+                "polygons": pa.ListArray.from_arrays(empty, pa.array([], pa.int32())),
+                "ann_ids": pa.ListArray.from_arrays(offsets, pa.array(ids)),
+                "categories": pa.ListArray.from_arrays(empty, pa.array([], pa.string())),
+                **{name: pa.array(ids) for name in ("ref_id", "sent_id")},
+                "group": pa.array(ids // 3),
+                **{name: pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), [word]).cast(pa.string())
+                   for name, word in (("source", "coco"), ("split", "train"))},
+            }  # fmt: skip
+            arrays = [columns[name] for name in SCHEMA.names]
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return path
+
+
+def test_rows_of_many_batches(tmp_path: Path) -> None:
+    table = AnnotationTable.open(write_large(tmp_path / "t.arrow", 1000, batch=64))
+    for index in np.random.default_rng(0).permutation(1000)[:50].tolist():
+        row = table.row(index)
+        assert (row.key, row.image_id, row.ann_ids, row.group) == (str(index), index // 5, (index,), index // 3)
+        assert row.boxes.tolist() == [[1, 2, 30, 40]]
+
+
+MEASURE = """
+import resource, sys, time
+from pathlib import Path
+import numpy as np
+from vgbench.table import AnnotationTable
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+started = time.perf_counter()
+table = AnnotationTable.open(Path(sys.argv[1]))
+table.row(len(table) // 2)
+opened = time.perf_counter() - started
+def read(order):
+    started = time.process_time()
+    for index in order:
+        table.row(index)
+    return time.process_time() - started
+order = np.random.default_rng(0).permutation(len(table))[:20_000].tolist()
+read(range(1000))
+sequential, shuffled = read(range(20_000)), read(order)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(len(table), opened, (after - before) / 1024, sequential, shuffled)
+"""
+
+
+@pytest.mark.slow
+def test_ten_million_expressions(tmp_path: Path) -> None:
+    """``pytest -m slow tests/test_data_shards.py``: opening time, memory above the imports', shuffled reading."""
+    started = time.perf_counter()
+    path = write_large(tmp_path / "large.arrow", 10_000_000)
+    print(f"written in {time.perf_counter() - started:.1f} s, {path.stat().st_size / 1e9:.2f} GB")
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+    rows, opened, megabytes, sequential, shuffled = map(float, done.stdout.split())
+    print(
+        f"opened in {opened:.3f} s, {megabytes:.0f} MB; 20,000 rows in order {sequential:.2f} s, not {shuffled:.2f} s"
+    )
+    assert rows == 10_000_000 and opened < 1 and megabytes < 500 and shuffled < 1.2 * sequential
