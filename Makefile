@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(VENV)/bin/vgbench run method=alvg dataset=refshapes
 	$(VENV)/bin/vgbench compare runs
+	@echo "the same as a page, with pictures of every example:"
+	@$(VENV)/bin/vgbench compare runs --html runs/page
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest
