@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file", type=Path, help="file to write, .safetensors")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="method=... for an official checkpoint")
     command.add_argument("--half", action="store_true", help="store as float16: half the size")
+    command.add_argument("--slim", action="store_true", help="leave out what only training needs (AMC: momentum model)")
 
     command = add("score", "Score a predictions file (JSONL or Parquet; schema: vgbench/metrics/README.md).")
     command.add_argument("file", help='predictions file, or "trivial" for the centre box of median size')
@@ -345,7 +346,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if arguments.command == "export":
         config = compose([*_method_of(arguments), f"checkpoint={arguments.checkpoint}"])
-        return runner.export(config, arguments.file, arguments.half)
+        return runner.export(config, arguments.file, arguments.half, arguments.slim)
     return runner.predict(arguments.image, arguments.expression, compose(arguments.overrides), arguments.output)
 
 

@@ -8,7 +8,7 @@ of :class:`Prediction` (in pixels of the original image) otherwise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -159,11 +159,13 @@ class LoadReport:
         used: keys whose values reached a parameter or buffer.
         unused: keys on the method's documented list of keys without effect.
         adapted: used keys whose shape had to be changed (interpolated position tables and the like).
+        absent: parts of the model that only training needs and that the file lacks; they start anew.
     """
 
     used: tuple[str, ...]
     unused: tuple[str, ...] = ()
     adapted: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 class GroundingMethod(nn.Module, ABC):
@@ -236,6 +238,16 @@ class GroundingMethod(nn.Module, ABC):
     def adapt_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """A state dict of ours from another configuration, fitted to this one where the method can (image size)."""
         return state
+
+    def training_part(self, name: str) -> str | None:
+        """The part that an entry of the state dict belongs to if only training needs it ("momentum model"), else None.
+
+        A file may lack such parts as a whole; ``vgbench export --slim`` leaves them out.
+        """
+        return None
+
+    def renew(self, parts: Collection[str]) -> None:
+        """Set parts that a loaded file lacks (see :meth:`training_part`) to what a training starts with."""
 
     def side_inputs(self, table: AnnotationTable) -> Mapping[str, Mapping[str, Tensor]]:
         """What comes with each expression from elsewhere: name in :attr:`extra_inputs` -> key of ``table`` -> tensor.

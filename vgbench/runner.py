@@ -290,8 +290,7 @@ def run(config: DictConfig) -> float:
     report = None if resume_from else start_weights(config, method)
     _say(f"{folder}: {method.name} on {data.name}, {_count(method):,} parameters, {', '.join(tasks)}")
     if report:
-        used, unused, adapted = len(report.used), len(report.unused), len(report.adapted)
-        _say(f"start weights: {used} tensors used, {unused} without effect, {adapted} adapted")
+        _say(f"start weights: {_loaded(report)}")
 
     module = GroundingModule(method, config)
     module.val_set = Evaluation(
@@ -400,18 +399,19 @@ def evaluate(config: DictConfig) -> float:
     data = build_data(config)
     tasks = shared_tasks(method, data, config.task)
     folder = run_folder(config, f"eval-{_method_name(method)}-{choices(config)['dataset']}")
-    _say(f"{folder}: {method.name} from {path}: {len(report.used)} tensors used, {len(report.unused)} without effect")
+    _say(f"{folder}: {method.name} from {path}: {_loaded(report)}")
     ours = weights.method_config(path) is not None
     origin: record.Origin = "shipped" if config.checkpoint == "shipped" else "trained here" if ours else "official"
     checkpoint = record.Checkpoint(path.name, record.sha256_prefix(path), origin)
     return _evaluate_and_record(config, folder, method, data, tasks, started, checkpoint)
 
 
-def export(config: DictConfig, file: Path, half: bool) -> int:
+def export(config: DictConfig, file: Path, half: bool, slim: bool = False) -> int:
     """Write the model of ``checkpoint`` as one safetensors file that ``weights=`` and ``checkpoint=`` take.
 
     Args:
         half: store as float16.
+        slim: leave out what only training needs.
 
     Raises:
         UserError: if the file has another ending or exists already.
@@ -421,8 +421,11 @@ def export(config: DictConfig, file: Path, half: bool) -> int:
     if file.exists():
         raise UserError(f"{file}: exists already; remove it, or give another name")
     method, path, _ = checkpointed_method(config)
-    weights.save(method.state_dict(), checkpoint_node(config, path), file, half)
-    print(f"{file}: {method.name}, {_count(method):,} parameters, {file.stat().st_size / 1e6:.2f} MB")
+    state, left_out = weights.slim(method) if slim else (method.state_dict(), ())
+    weights.save(state, checkpoint_node(config, path), file, half)
+    without = f", without {', '.join(left_out)}" if left_out else ""
+    count = sum(parameter.numel() for name, parameter in method.named_parameters() if name in state)
+    print(f"{file}: {method.name}, {count:,} parameters{without}, {file.stat().st_size / 1e6:.2f} MB")
     return 0
 
 
@@ -703,6 +706,12 @@ def _device_of(method: GroundingMethod) -> torch.device:
 
 def _count(method: GroundingMethod) -> int:
     return sum(parameter.numel() for parameter in method.parameters())
+
+
+def _loaded(report: LoadReport) -> str:
+    used, unused, adapted = (len(names) for names in (report.used, report.unused, report.adapted))
+    lacks = f"; the file lacks {', '.join(report.absent)}: starts anew in training" if report.absent else ""
+    return f"{used} tensors used, {unused} without effect, {adapted} adapted{lacks}"
 
 
 def _say(text: str) -> None:

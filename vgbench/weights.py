@@ -87,9 +87,12 @@ def load(method: GroundingMethod, path: Path, raw: bool = False) -> LoadReport:
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
     own = method.state_dict()
+    parts = {name: method.training_part(name) for name in own}
     with safe_open(path, framework="pt") as file:
         own_state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     state = method.adapt_state(own_state)
+    absent = {part for part in parts.values() if part} - {parts.get(name) for name in state}
+    own = {name: value for name, value in own.items() if parts[name] not in absent}
     wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
     wrong += [name for name in state if name not in own]
     if wrong:
@@ -101,4 +104,14 @@ def load(method: GroundingMethod, path: Path, raw: bool = False) -> LoadReport:
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(state[name])
-    return LoadReport(used=tuple(own))
+    if absent:
+        method.renew(absent)
+    return LoadReport(used=tuple(own), absent=tuple(sorted(absent)))
+
+
+def slim(method: GroundingMethod) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state dict without what only training needs, and the names of the parts left out."""
+    state = method.state_dict()
+    parts = {name: method.training_part(name) for name in state}
+    kept = {name: value for name, value in state.items() if parts[name] is None}
+    return kept, tuple(sorted({part for part in parts.values() if part}))

@@ -22,6 +22,7 @@ PARTS = {
     "queues": re.compile(r"(image|text)_queue"),
     "pointers": re.compile(r"queue_ptr_(img|txt)"),
 }
+TRAINING_PARTS = {part: pattern for part, pattern in PARTS.items() if part != "MLM head"}  # left out of slim files
 MOMENTUM_HEAD = re.compile(r"text_encoder_m\.cls\.")
 
 
@@ -88,4 +89,4 @@ def load_albef(network: ALBEF, state: Mapping[str, Tensor]) -> LoadReport:
             own[name].copy_(value)
     if "momentum model" in absent:
         network.update_momentum(0.0)
-    return LoadReport(used=tuple(used), unused=tuple(unused), adapted=tuple(adapted))
+    return LoadReport(tuple(used), tuple(unused), tuple(adapted), tuple(sorted(absent)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from vgbench.errors import UserError
 from vgbench.method import Batch, GroundingMethod, LoadReport, Prediction, Transform
 from vgbench.methods.amc import heat as decisions
 from vgbench.methods.amc import loss as losses
-from vgbench.methods.amc.checkpoint import load_albef
+from vgbench.methods.amc.checkpoint import TRAINING_PARTS, load_albef
 from vgbench.methods.amc.model import ALBEF, INIT_STD, TextEncoder, VisionEncoder
 from vgbench.methods.amc.transforms import EvalTransform, TrainTransform, box_masks
 from vgbench.transforms import Interpolation
@@ -457,6 +457,16 @@ class AMC(GroundingMethod):
             {"name": "decay", "params": groups["decay"], "lr": lr},
             {"name": "no_decay", "params": groups["no_decay"], "lr": lr, "weight_decay": 0.0},
         ]
+
+    def training_part(self, name: str) -> str | None:
+        """Momentum model, queues and their pointers; the MLM head stays, nothing could stand in for it."""
+        own = name.removeprefix("network.")
+        return next((part for part, pattern in TRAINING_PARTS.items() if pattern.match(own)), None)
+
+    def renew(self, parts: Collection[str]) -> None:
+        """The momentum model starts as a copy; queues and pointers are as they were built."""
+        if "momentum model" in parts:
+            self.network.update_momentum(0.0)
 
     def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
         """A checkpoint of AMC (845 entries) or ALBEF (844), with or without ``bert.`` in the names of the text layers.

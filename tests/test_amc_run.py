@@ -1,0 +1,146 @@
+"""AMC through the command line on very few scenes: heat maps, proposals, export without what only training needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from vgbench import record
+from vgbench.cli import main
+from vgbench.predictions import read_predictions
+from vgbench.render import PREDICTED
+
+TINY = [
+    "method=amc",
+    "trainer=cpu",
+    "workers=0",
+    "logger.tensorboard=false",
+    "eval.splits=[val]",
+    "eval.examples=2",
+    "eval.bootstrap=20",
+]
+SIZES = ["method.vision_width=16", "method.vision_depth=1", "method.text_width=16", "method.text_ffn=16"]
+SIZES += ["method.itc_block=0", "method.queue_size=32", "recipe.batch_size=16", "recipe.epochs=1", "weights=null"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    root = tmp_path_factory.mktemp("refshapes")
+    images = "+dataset.images={train:12,val:5,testA:3,testB:3}"
+    return ["dataset=refshapes", images, f"dataset.data_root={root}", f"dataset.cache_dir={root}"]
+
+
+@pytest.fixture(scope="module")
+def finished(data: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    assert main(["run", *TINY, *data, *SIZES, f"runs={folder}"]) == 0
+    return folder / "amc-refshapes"
+
+
+@pytest.fixture(scope="module")
+def slim(finished: Path) -> Path:
+    path = finished.with_name("slim.safetensors")
+    assert main(["export", str(finished), str(path), "--half", "--slim"]) == 0
+    return path
+
+
+def names(path: Path) -> set[str]:
+    with safe_open(path, framework="pt") as file:
+        return set(file.keys())
+
+
+def values(entry: record.Record) -> dict[tuple[str, str, str], float | None]:
+    return {(r.task, r.prediction_set, name): m.value for r in entry.results for name, m in r.metrics.items()}
+
+
+def test_record_and_pictures_of_a_run(finished: Path) -> None:
+    entry = record.read(finished)
+    assert {(result.task, result.prediction_set) for result in entry.results} >= {
+        ("pointing", "main"),
+        ("rec", "heat_box"),
+    }
+    losses = entry.training.final_losses if entry.training else {}
+    assert {"train/gcam_masked1", "train/gcam_masked2", "train/mlm", "train/ita", "train/itm"} <= set(losses)
+    folder = finished / "examples" / "val"
+    (first, *_) = json.loads((folder / "examples.json").read_text())["examples"]
+    assert first["predictions"]["main"]["heatmap"] and first["predictions"]["main"]["point"]
+    assert Image.open(folder / "00.png").width == 3 * 360 + 2 * 4  # the image, and a heat map of each prediction set
+    stored = read_predictions(finished / "predictions" / "val.parquet")
+    assert stored.has("heatmap") and stored.prediction(0).heatmap.shape == (8, 8)
+
+
+def test_heat_map_is_drawn_by_predict(finished: Path, data: list[str], tmp_path: Path, capsys: Any) -> None:
+    Image.fromarray(np.full((60, 100, 3), 90, np.uint8)).save(tmp_path / "scene.png")
+    checkpoint = [f"checkpoint={finished}", "method.heat_box=false"]
+    assert main(["predict", str(tmp_path / "scene.png"), "the red circle", "method=amc", *data, *checkpoint]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    x, y = answer["point"]
+    assert 0 <= x < 100 and 0 <= y < 60 and answer["boxes"] == []
+    picture = np.asarray(Image.open(answer["picture"]).convert("RGB"))
+    assert picture.shape[1] == 2 * 480 + 4
+    cross = picture[round((y + 0.5) * 4.8), round((x + 0.5) * 4.8)]
+    assert tuple(cross) == PREDICTED[0]
+    assert np.ptp(picture[:288, 484:].astype(int), axis=-1).max() > 60  # colours over a grey image
+
+
+def test_proposals_of_a_detector_are_ranked(finished: Path, data: list[str], tmp_path: Path) -> None:
+    root = Path(data[2].partition("=")[2])
+    (instances,) = root.glob("**/base/refshapes/instances.json")
+    found: dict[str, list[Any]] = {}
+    for annotation in json.loads(instances.read_text())["annotations"]:
+        found.setdefault(str(annotation["image_id"]), []).append([*annotation["bbox"], 0.9])
+    (tmp_path / "dets.json").write_text(json.dumps(found))
+    given = [f"checkpoint={finished}", f"method.proposals={tmp_path / 'dets.json'}", "method.heat_box=false"]
+    assert main(["eval", *TINY, *data, *given, f"runs={tmp_path}", "eval.variants=[rec/inclusive_intersection]"]) == 0
+    folder = tmp_path / "eval-amc-refshapes"
+    entry = record.read(folder)
+    assert {result.task for result in entry.results} == {"rec", "pointing"}
+    # every target is among the proposals, so an answer either is the target or another object
+    assert values(entry)["rec", "main", "prec@0.5"] == values(entry)["rec", "main", "prec@0.9"]
+    stored = read_predictions(folder / "predictions" / "val.parquet")
+    boxes = {tuple(np.round([x, y, x + w, y + h], 2)) for one in found.values() for x, y, w, h, _ in one}
+    for place in range(len(stored)):
+        assert {tuple(np.round(box, 2)) for box in stored.prediction(place).boxes.numpy().astype(float)} <= boxes
+
+
+def test_slim_file_leaves_out_what_only_training_needs(finished: Path, slim: Path, capsys: Any) -> None:
+    whole, kept = names(finished / "model.safetensors"), names(slim)
+    assert whole - kept == {name for name in whole if "_m." in name or "queue" in name} and kept < whole
+    assert slim.stat().st_size < 0.4 * (finished / "model.safetensors").stat().st_size
+    again = slim.with_name("again.safetensors")
+    assert main(["export", str(slim), str(again), "--slim"]) == 0
+    assert "without momentum model, pointers, queues" in capsys.readouterr().out
+
+
+def test_slim_file_evaluates_and_starts_a_training(
+    finished: Path, slim: Path, data: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    assert main(["eval", *TINY, *data, f"checkpoint={slim}", f"runs={tmp_path}"]) == 0
+    assert "file lacks momentum model, pointers, queues" in capsys.readouterr().out
+    ours, theirs = (record.read(folder) for folder in (tmp_path / "eval-amc-refshapes", finished))
+    assert {key[:2] for key in values(ours)} == {key[:2] for key in values(theirs)}
+    maps = [
+        read_predictions(folder / "predictions" / "val.parquet").prediction(0).heatmap
+        for folder in (tmp_path / "eval-amc-refshapes", finished)
+    ]
+    assert maps[0] is not None and maps[1] is not None
+    torch.testing.assert_close(maps[0], maps[1], rtol=0.05, atol=0.05 * float(maps[1].max()))  # weights are half here
+    assert main(["run", *TINY, *data, *SIZES, f"runs={tmp_path}", f"weights={slim}"]) == 0
+    assert "file lacks momentum model, pointers, queues" in capsys.readouterr().out
+
+
+def test_plain_albef_has_its_own_row(data: list[str], tmp_path: Path, capsys: Any) -> None:
+    assert main(["run", *TINY, *data, *SIZES, f"runs={tmp_path}", "method.mask_consistency=false"]) == 0
+    entry = record.read(tmp_path / "amc-refshapes")
+    assert entry.variant == "without mask consistency"
+    assert entry.training is not None and not any("gcam" in name for name in entry.training.final_losses)
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path)]) == 0
+    assert "without mask consistency" in capsys.readouterr().out
