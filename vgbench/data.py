@@ -11,7 +11,9 @@ Detectron2's catalog (``out=FILE.py``).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from vgbench.cli import compose, split_overrides
+from vgbench.console import progress
 from vgbench.dataset import GroundingData
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
@@ -58,7 +61,8 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool, yes:
         print(write_module(node, Path(own["out"]).expanduser()))
         return 0
     if action == "verify":
-        report = data.verify(decode=decode, splits=own.get("split"))
+        with progress(f"{data.name}: images") if sys.stderr.isatty() else nullcontext() as show:
+            report = data.verify(decode=decode, splits=own.get("split"), progress=show)
         print("\n".join(report.lines()))
         return 1 if strict and not report.ok else 0
     if action == "stats":
