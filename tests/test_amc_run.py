@@ -144,3 +144,18 @@ def test_plain_albef_has_its_own_row(data: list[str], tmp_path: Path, capsys: An
     capsys.readouterr()
     assert main(["compare", str(tmp_path)]) == 0
     assert "without mask consistency" in capsys.readouterr().out
+
+
+def test_bench_shows_training_with_and_without_the_grad_cam_losses(tmp_path: Path, capsys: Any) -> None:
+    sizes = {"image_size": 32, "eval_size": 32, "patch_size": 8, "vocab_size": 128, "dropout": 0.0, "itc_block": 0}
+    sizes |= {f"vision_{name}": value for name, value in (("width", 16), ("depth", 1), ("heads", 2))}
+    sizes |= {f"text_{name}": value for name, value in (("width", 16), ("layers", 2), ("heads", 2), ("ffn", 16))}
+    sizes |= {"fusion_layer": 1, "gradcam_layer": 1, "queue_size": 8}
+    options = [f"method.{name}={value}" for name, value in sizes.items()]
+    options += ["trainer=cpu", "bench.steps=1", "bench.warmup=0", f"bench.json={tmp_path / 'bench.json'}"]
+    assert main(["bench", "method=amc", *options]) == 0
+    both, without = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert (both["options"], without["options"]) == ("as configured", "mask_consistency=False")
+    assert both["train GFLOP/sample"] > without["train GFLOP/sample"]
+    assert both["kept for backward MB/sample"] > without["kept for backward MB/sample"]
+    assert "mask_consistency=False" in capsys.readouterr().out

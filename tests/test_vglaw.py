@@ -21,7 +21,7 @@ from vgbench.layers.vitdet import ViTDet
 from vgbench.loader import collate
 from vgbench.method import Geometry, Sample
 from vgbench.methods.vglaw import VGLAW
-from vgbench.methods.vglaw.bench import explicit_projection, projection_table, saved_bytes_table
+from vgbench.methods.vglaw.bench import encoder_table, explicit_projection, projection_table
 from vgbench.methods.vglaw.model import adapted_projection
 from vgbench.methods.vglaw.optim import AdamWeightDecay, WarmupStep
 from vgbench.methods.vglaw.transforms import EvalTransform, TrainTransform, multi_scale_sizes
@@ -480,11 +480,13 @@ def test_configuration_builds_the_official_model():
 
 
 def test_low_rank_keeps_less_memory_than_explicit_weights():
-    static, low_rank, explicit = (row["kept MB/sample"] for row in projection_table(2, 36, 48, 4, repeats=1))
+    static, low_rank, explicit = (
+        row["kept MB/sample"] for row in projection_table(2, 36, 48, 4, torch.device("cpu"), repeats=1)
+    )
     assert static < low_rank < explicit
     extra = 4 * (36 * 4 * 2 + 4 * 4)  # float32: [36, 4] after D and after Phi, and Phi itself
     assert low_rank - static == pytest.approx(extra / 1e6)
-    rows = saved_bytes_table(tiny())
+    rows = encoder_table(tiny())
     assert rows[0]["kept MB/sample"] < rows[1]["kept MB/sample"] < rows[2]["kept MB/sample"]
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import gc
 import io
+import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -28,7 +29,9 @@ from vgbench.method import Batch, GroundingMethod
 
 
 def bench(config: DictConfig) -> None:
-    """Measure every combination of ``bench.precision`` and ``bench.compile``; print a table, optionally write JSON."""
+    """Measure every combination of ``bench.precision``, ``bench.compile`` and ``bench.options``; print one table, and
+    those of the method itself; optionally write JSON.
+    """
     options = config.bench
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -36,10 +39,12 @@ def bench(config: DictConfig) -> None:
     rows: list[dict[str, Any]] = []
     for precision in options.precision:
         peak = matmul_rate(device, _dtype(precision))
-        for compiled in options.compile:
+        for compiled, changed in itertools.product(options.compile, options.options):
             torch.manual_seed(config.seed)
-            method: GroundingMethod = instantiate(config.method)
+            method: GroundingMethod = instantiate(config.method, **changed)
             row = {"method": method.name, "precision": precision, "compile": compiled, "batch": options.batch_size}
+            if len(options.options) > 1:
+                row["options"] = ", ".join(f"{key}={value}" for key, value in changed.items()) or "as configured"
             row |= step_times(method, config, device, precision, compiled)
             row["peak GFLOP/s"] = peak / 1e9
             row["share of peak"] = row["train GFLOP/sample"] * 1e9 * row["train samples/s"] / peak
@@ -47,16 +52,25 @@ def bench(config: DictConfig) -> None:
             del method
             gc.collect()
     method = instantiate(config.method)
+    tables = method.to(device).bench_tables(device, options.batch_size)
     loading = loading_rate(method, tuple(options.image))
     hardware = record.environment().hardware
     name = hardware.gpu if device.type == "cuda" else f"{hardware.cpu}, {torch.get_num_threads()} threads"
     print(f"device: {name}")
     shown = [{key: _show(value) for key, value in row.items()} for row in rows]
-    print(tabulate([[key, *(row[key] for row in shown)] for key in shown[0]]))
+    print(tabulate([[key, *(row.get(key, "") for row in shown)] for key in _keys(shown)]))
     print(f"JPEG decode + transform: {loading:.1f} samples/s per worker ({options.image[1]}x{options.image[0]} px)")
+    for title, lines in tables.items():
+        print(f"\n{title}\n{tabulate([{k: _show(v) for k, v in line.items()} for line in lines], headers='keys')}")
     if options.json:
         with open(options.json, "w") as file:
-            json.dump({"device": name, "loading samples/s per worker": loading, "rows": rows}, file, indent=1)
+            found = {"device": name, "loading samples/s per worker": loading, "rows": rows, "tables": tables}
+            json.dump(found, file, indent=1)
+
+
+def _keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys of all rows, in their order: losses that can be switched off are not in every row."""
+    return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def _show(value: Any) -> str:
@@ -112,7 +126,7 @@ def step_times(
     def autocast() -> AbstractContextManager[Any]:
         return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
-    flops = _train_flops(method, batch, autocast)
+    flops, kept = _train_cost(method, batch, autocast)
     if compiled:
         method.compile()
     if device.type == "cuda":
@@ -158,6 +172,7 @@ def step_times(
         "inference samples/s": len(batch) / float(np.median(inference)),
         **set_speeds(method, alone, len(batch)),
         "peak memory GiB": memory / 2**30,
+        "kept for backward MB/sample": kept / len(batch) / 1e6,
         "train GFLOP/sample": flops / len(batch) / 1e9,
         "parameters M": sum(parameter.numel() for parameter in method.parameters()) / 1e6,
     }
@@ -194,13 +209,19 @@ def set_speeds(method: GroundingMethod, times: dict[str, list[float]], batch: in
     return speeds
 
 
-def _train_flops(method: GroundingMethod, batch: Batch, autocast: Callable[[], Any]) -> int:
-    with FlopCounterMode(display=False) as counter:
+def _train_cost(method: GroundingMethod, batch: Batch, autocast: Callable[[], Any]) -> tuple[int, int]:
+    """FLOPs of a training step, and the bytes that it keeps between forward and backward pass."""
+    losses: dict[str, torch.Tensor] = {}
+
+    def forward() -> None:
         with autocast():
-            total = method(batch)["total"]
-        total.backward()
+            losses.update(method(batch))
+
+    with FlopCounterMode(display=False) as counter:
+        kept = measure.saved_bytes(method, forward)
+        losses["total"].backward()
     method.zero_grad(set_to_none=True)
-    return counter.get_total_flops()
+    return counter.get_total_flops(), kept
 
 
 def loading_rate(method: GroundingMethod, size: tuple[int, int], seconds: float = 2.0) -> float:

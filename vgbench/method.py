@@ -203,8 +203,11 @@ class GroundingMethod(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
-        """The sets of :attr:`prediction_sets` by name, one list entry per sample. Called in eval mode, without gradients
-        unless :attr:`requires_grad_at_inference`. Parts of the model that none of these sets needs are not run."""
+        """The sets of :attr:`prediction_sets` by name, one list entry per sample.
+
+        Called in eval mode, without gradients unless :attr:`requires_grad_at_inference`. Parts of the model that none
+        of these sets needs are not run.
+        """
 
     @abstractmethod
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
@@ -255,6 +258,10 @@ class GroundingMethod(nn.Module, ABC):
         Asked once for every table that the method is trained or evaluated on; names that are left out are missing in
         :attr:`Batch.extra`. Raises UserError if a file that the method was told to read does not fit the table.
         """
+        return {}
+
+    def bench_tables(self, device: torch.device, batch: int) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """Tables that ``vgbench bench`` prints below its own, title -> rows: what this method's design costs."""
         return {}
 
     def notes(self) -> Sequence[str]:

@@ -202,6 +202,19 @@ class VGLAW(GroundingMethod):
             groups[part if part in rates else "rest"].append(parameter)
         return [{"name": name, "params": groups[name], "lr": rate} for name, rate in rates.items()]
 
+    def bench_tables(self, device: torch.device, batch: int) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """The price of adaptive weights: memory beside the plain ViT's, ways to apply the weights compared."""
+        from vgbench.methods.vglaw import bench  # which imports this module
+
+        visual, rank = self.model.visual_encoder, self.model.weight_generator.rank
+        tokens, dim = (self.image_size // visual.patch_size) ** 2, visual.pos_embed.shape[-1]
+        counts = sorted({1, batch})
+        rows = [row for count in counts for row in bench.projection_table(count, tokens, dim, rank, device)]
+        return {
+            f"visual encoder, one training step at {self.image_size} px, float32": bench.encoder_table(self),
+            f"one q/k/v projection, {tokens} tokens, {dim} -> {3 * dim}, rank {rank}, float32": rows,
+        }
+
     # --- inference ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
