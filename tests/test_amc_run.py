@@ -71,7 +71,7 @@ def test_record_and_pictures_of_a_run(finished: Path) -> None:
     folder = finished / "examples" / "val"
     (first, *_) = json.loads((folder / "examples.json").read_text())["examples"]
     assert first["predictions"]["main"]["heatmap"] and first["predictions"]["main"]["point"]
-    assert Image.open(folder / "00.png").width == 3 * 360 + 2 * 4  # the image, and a heat map of each prediction set
+    assert Image.open(folder / "00.png").width == 2 * 360 + 4  # the image, and the one heat map of both prediction sets
     stored = read_predictions(finished / "predictions" / "val.parquet")
     assert stored.has("heatmap") and stored.prediction(0).heatmap.shape == (8, 8)
 

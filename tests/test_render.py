@@ -85,6 +85,12 @@ def test_a_heat_map_is_a_second_panel_bright_at_its_peak() -> None:
     assert abs(x / 40 - 9.5) < 1 and abs(y / 40 - 2.5) < 1
 
 
+def test_prediction_sets_that_share_a_heat_map_share_its_panel() -> None:
+    one, same, other = (said(None, heatmap=torch.eye(4) + number) for number in (0, 0, 1))
+    widths = [render.draw(GREY, "x", prediction={"a": one, "b": b}, size=100).width for b in (same, other)]
+    assert widths == [2 * 100 + 4, 3 * 100 + 2 * 4]
+
+
 @pytest.mark.parametrize(
     "expression",
     ["", "红色的球", "الكرة الحمراء", "a\nb\x00\u202e\ud800c", "x" * 500, "🟥 " * 300, "ünïcödé"],

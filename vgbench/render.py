@@ -21,6 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 from torch import Tensor
@@ -50,7 +51,7 @@ def draw(
     *,
     size: int = 480,
 ) -> Image.Image:
-    """One picture: the image with boxes and masks, a heat map beside it where there is one, the expression below.
+    """One picture: the image with boxes and masks, every different heat map beside it, the expression below.
 
     Args:
         image: PIL image, uint8 [H, W, 3] array or uint8 [3, H, W] tensor, RGB.
@@ -66,8 +67,11 @@ def draw(
     shape = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     method = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS
     panels = [_overlay(picture.resize(shape, method), scale, truth, sets)]
+    maps: list[Tensor] = []
     for one in sets.values():
-        if one.heatmap is not None:
+        heatmap = one.heatmap
+        if heatmap is not None and not any(torch.equal(heatmap, drawn) for drawn in maps):
+            maps.append(heatmap)
             panels.append(_heat(picture.resize(shape, method), one, scale))
     legend = [] if truth is None else [(TRUTH, "truth" + (": no target" if truth.no_target else ""))]
     legend += [
