@@ -43,7 +43,35 @@ log = logging.getLogger(__name__)
 PRIMARY = ("rec", "grec", "phrase", "pointing", "res", "gres")
 
 
+# Least values of the numbers that everything else is computed from; floats may be written as integers.
+LEAST: dict[str, float | int] = {
+    "recipe.lr": 0.0,
+    "recipe.batch_size": 1,
+    "recipe.epochs": 1,
+    "recipe.accumulate": 1,
+    "recipe.eval_every": 1,
+    "eval.batch_size": 1,
+    "eval.bootstrap": 0,
+    "eval.examples": 0,
+    "seed": 0,
+}
+
+
 # building ------------------------------------------------------------------------------------------------------
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Look at :data:`LEAST` before anything is built.
+
+    Raises:
+        UserError: naming the key whose value is no number of its kind, or too small.
+    """
+    for key, least in LEAST.items():
+        value = OmegaConf.select(config, key)
+        kind = (int, float) if isinstance(least, float) else int
+        if isinstance(value, bool) or not isinstance(value, kind) or value < least:
+            what = "a number" if isinstance(least, float) else "a whole number"
+            raise UserError(f"{key}={value}: give {what} of at least {least:g}")
 
 
 def build_data(config: DictConfig) -> GroundingData:
@@ -259,6 +287,7 @@ def _quiet() -> None:
 def run(config: DictConfig) -> float:
     """Train, evaluate the best model, write the run folder. Returns the primary metric of the last split."""
     started = time.time()
+    check_numbers(config)
     L.seed_everything(config.seed, workers=False, verbose=False)
     recipe = config.recipe
     chosen = choices(config)
@@ -394,6 +423,7 @@ def run(config: DictConfig) -> float:
 def evaluate(config: DictConfig) -> float:
     """Evaluate ``checkpoint``, write a run folder. Returns the primary metric of the last split."""
     started = time.time()
+    check_numbers(config)
     L.seed_everything(config.seed, workers=False, verbose=False)
     method, path, report = checkpointed_method(config)
     data = build_data(config)
