@@ -55,7 +55,7 @@ def test_a_dataset_from_a_file_takes_the_options_of_all_datasets(
     assert main(["data", "build", "--plugin", str(file), *arguments]) == 0
     assert capsys.readouterr().out == "pets test: 1 expressions\n"
     assert set(compose(["dataset=pets"]).dataset) == {
-        *("_target_", "data_root", "image_root", "image_template", "cache_dir", "on_bad_sample")
+        *("_target_", "data_root", "image_root", "image_template", "cache_dir", "on_bad_sample", "filter")
     }
 
 
