@@ -64,7 +64,7 @@ class AMC(GroundingMethod):
             :func:`vgbench.methods.amc.loss.masked_language`.
     """
 
-    name = "amc"
+    name = "AMC"
     tasks = frozenset({"rec", "pointing"})
     requires_grad_at_inference = True
     wants_masks = False  # the rectangular masks of the loss are made from the boxes

@@ -57,7 +57,7 @@ class ResVG(GroundingMethod):
             dropout, max_offset, position_in_values: see :class:`~.model.ResVGNetwork`. ``prior_dim=None`` is VLTVG.
     """
 
-    name = "resvg"
+    name = "ResVG"
     pad_id = 0
     tasks = frozenset({"rec"})
     wants_masks = False

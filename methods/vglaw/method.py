@@ -64,7 +64,7 @@ class VGLAW(GroundingMethod):
         flip_whole_words: exchange only whole words left and right at a flip (official: any substring).
     """
 
-    name = "vglaw"
+    name = "VG-LAW"
     tasks = frozenset({"rec", "res"})
     pad_id = 0
 
