@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,8 @@ SIZES += ["method.itc_block=0", "method.queue_size=32", "recipe.batch_size=16", 
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    root = tmp_path_factory.mktemp("refshapes")
-    images = "+dataset.images={train:12,val:5,testA:3,testB:3}"
-    return ["dataset=refshapes", images, f"dataset.data_root={root}", f"dataset.cache_dir={root}"]
+def data(few_scenes: Callable[[str], list[str]]) -> list[str]:
+    return few_scenes("train:12,val:5,testA:3,testB:3")
 
 
 @pytest.fixture(scope="module")

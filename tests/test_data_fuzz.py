@@ -4,7 +4,7 @@ import copy
 import json
 import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +28,11 @@ from vgbench.errors import UserError
 from vgbench.extra import Extra
 
 NAME = "COCO_train2014_000000000101.jpg"
+Mutate = Callable[[Any, random.Random, Sequence[Any]], Any]
 JUNK: list[Any] = [
     *(None, -1, 0, 1e308, float("nan"), float("inf"), True, "", "x", "\ud800", [], [[]], [None], {}, {"size": 3}),
     *(2**70, "../../etc/passwd", "/etc/passwd", "a\0b", [1, 2, 3, 4], [5, 5, 1, 1], "9" * 30),
 ]
-
-
-def mutate(value: Any, generator: random.Random) -> Any:
-    """One random node replaced by junk, or removed."""
-    if isinstance(value, (dict, list)) and value and generator.random() < 0.85:
-        key = generator.choice(list(value) if isinstance(value, dict) else range(len(value)))
-        if generator.random() < 0.15:
-            del value[key]
-        else:
-            value[key] = mutate(value[key], generator)
-        return value
-    return copy.deepcopy(generator.choice(JUNK))
 
 
 def dump(path: Path, value: Any) -> None:
@@ -138,7 +127,7 @@ def tuples_as_lists(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_fuzzed_values(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fuzzed_values(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, mutate: Mutate) -> None:
     dataset, split, options, write, value = CASES[kind]
     monkeypatch.chdir(tmp_path)  # where the list of a filter lies
     generator = random.Random(kind)
@@ -147,7 +136,7 @@ def test_fuzzed_values(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatc
     assert len(data.read(split)) and not data.read(split).info["skipped"]  # whole before it is damaged
     outcomes = set()
     for _ in range(60):
-        write(tmp_path, mutate(tuples_as_lists(copy.deepcopy(value)), generator))
+        write(tmp_path, mutate(tuples_as_lists(copy.deepcopy(value)), generator, JUNK))
         try:
             data = dataset(tmp_path, cache_dir=tmp_path / "cache", on_bad_sample="skip", **options)
             table = data.load(split) if "filter" in options else data.read(split)
@@ -213,7 +202,7 @@ def test_entities_that_grow_and_numbers_that_climb(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["refcoco-m", "ref-l4"])
-def test_fuzzed_parquet(tmp_path: Path, kind: str) -> None:
+def test_fuzzed_parquet(tmp_path: Path, kind: str, mutate: Mutate) -> None:
     row: dict[str, Any] = {"image_id": 101, "samples": SAMPLES}
     target, dataset = tmp_path / "validation-0.parquet", RefCOCOM
     if kind == "ref-l4":
@@ -238,7 +227,7 @@ def test_fuzzed_parquet(tmp_path: Path, kind: str) -> None:
             target.write_bytes(damaged)
         else:
             try:
-                pq.write_table(pa.Table.from_pylist([mutate(copy.deepcopy(row), generator)]), target)
+                pq.write_table(pa.Table.from_pylist([mutate(copy.deepcopy(row), generator, JUNK)]), target)
             except (pa.ArrowException, AttributeError, OverflowError, UnicodeEncodeError, TypeError):
                 continue  # parquet itself cannot hold it
         try:

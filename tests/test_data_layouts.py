@@ -508,22 +508,10 @@ JUNK = [
 ]
 
 
-def mutate(value, generator):
-    """One random node of a JSON value replaced by junk, or removed."""
-    if isinstance(value, (dict, list)) and value and generator.random() < 0.85:
-        key = generator.choice(list(value) if isinstance(value, dict) else range(len(value)))
-        if generator.random() < 0.15:
-            del value[key]
-        else:
-            value[key] = mutate(value[key], generator)
-        return value
-    return generator.choice(JUNK)
-
-
 @pytest.mark.parametrize(
     "kind", ["refer", "refs", "seqtr", "grefs", "grouped", "minigpt", "refcocos", "mixed", "mdetr", "vglaw"]
 )
-def test_fuzzed_files_never_give_a_traceback(tmp_path, kind):
+def test_fuzzed_files_never_give_a_traceback(tmp_path, kind, mutate):
     refs = write_refer(tmp_path) / "refcoco" / "refs(unc).json"
     (tmp_path / "refcoco" / "refs(unc).p").unlink()
     dump(refs, refs_as_dicts(REFS))
@@ -555,7 +543,7 @@ def test_fuzzed_files_never_give_a_traceback(tmp_path, kind):
     generator = random.Random(kind)
     outcomes = set()
     for _ in range(60):
-        damaged = mutate(copy.deepcopy(make()), generator)
+        damaged = mutate(copy.deepcopy(make()), generator, JUNK)
         if target.suffix == ".pkl":
             target.write_bytes(pickle.dumps(damaged))
         else:

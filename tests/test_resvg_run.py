@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,8 @@ TINY = [
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    root = tmp_path_factory.mktemp("refshapes")
-    images = "+dataset.images={train:24,val:6,testA:4,testB:4}"
-    return ["dataset=refshapes", images, f"dataset.data_root={root}", f"dataset.cache_dir={root}"]
+def data(few_scenes: Callable[[str], list[str]]) -> list[str]:
+    return few_scenes("train:24,val:6,testA:4,testB:4")
 
 
 @pytest.fixture(scope="module")

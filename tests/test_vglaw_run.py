@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,8 @@ RUN += ["logger.tensorboard=false", "eval.splits=[val]", "eval.examples=1", "eva
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    root = tmp_path_factory.mktemp("refshapes")
-    images = "dataset.images={train:6,val:4,testA:3,testB:3}"
-    return ["dataset=refshapes", images, f"dataset.data_root={root}", f"dataset.cache_dir={root}"]
+def data(few_scenes: Callable[[str], list[str]]) -> list[str]:
+    return few_scenes("train:6,val:4,testA:3,testB:3")
 
 
 def test_mode_rec_from_training_to_record(data: list[str], tmp_path: Path) -> None:
