@@ -186,6 +186,14 @@ def expand(overrides: Sequence[str]) -> list[str]:
     return [f"dataset.{item}" if item.startswith(short) else item for item in overrides]
 
 
+def quoted(path: Path) -> str:
+    """A path as a value in Hydra's grammar."""
+    import re
+
+    text = str(path)
+    return text if re.fullmatch(r"[\w/.+\-]+", text) else "'" + text.replace("'", r"\'") + "'"
+
+
 def _hydra(name: str, arguments: argparse.Namespace) -> int:
     """Hand over to Hydra, which composes the configuration and calls the command once per sweep point."""
     import hydra

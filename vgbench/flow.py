@@ -18,7 +18,6 @@ This module imports neither torch nor Lightning: the memory belongs to the stage
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -34,7 +33,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from vgbench import record
-from vgbench.cli import check_recipe, compose, expand, split_overrides
+from vgbench.cli import check_recipe, compose, expand, quoted, split_overrides
 from vgbench.errors import UserError
 
 __all__ = ["Flow", "Stage", "names", "plan", "read", "run"]
@@ -100,12 +99,6 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _quoted(path: Path) -> str:
-    """A path as a value in Hydra's grammar."""
-    text = str(path)
-    return text if re.fullmatch(r"[\w/.+\-]+", text) else "'" + text.replace("'", r"\'") + "'"
-
-
 def plan(overrides: Sequence[str]) -> tuple[Flow, list[Stage]]:
     """The stages of ``flow=NAME dataset=NAME [key=value | STAGE:key=value]...``.
 
@@ -134,7 +127,7 @@ def plan(overrides: Sequence[str]) -> tuple[Flow, list[Stage]]:
         filled = [item.replace("{dataset}", dataset) for item in items]
         sources = tuple(other for other in folders if any(f"{{{other}}}" in item for item in items))
         for other in sources:
-            filled = [item.replace(f"{{{other}}}", _quoted(folders[other])) for item in filled]
+            filled = [item.replace(f"{{{other}}}", quoted(folders[other])) for item in filled]
         fixed = {"method", *map(_key, filled)}
         given = for_all
         if "dataset" in fixed:
@@ -144,7 +137,7 @@ def plan(overrides: Sequence[str]) -> tuple[Flow, list[Stage]]:
         for item in (*given, *for_one[name]):
             if _key(item) in fixed | {"dataset", "runs", "run_dir", "resume", "checkpoint"}:
                 raise UserError(f"{item}: stage {name} of flow={flow.name} sets {_key(item)} itself; leave it out")
-        place = (f"runs={_quoted(base.parent)}", f"run_dir={_quoted(folders[name])}")
+        place = (f"runs={quoted(base.parent)}", f"run_dir={quoted(folders[name])}")
         whole = (f"method={flow.method}", *filled, *given, *for_one[name], *place)
         check_recipe(whole)
         stages.append(Stage(name, whole, folders[name], sources))

@@ -255,7 +255,7 @@ class GroundingMethod(nn.Module, ABC):
     def side_inputs(self, table: AnnotationTable) -> Mapping[str, Mapping[str, Tensor]]:
         """What comes with each expression from elsewhere: name in :attr:`extra_inputs` -> key of ``table`` -> tensor.
 
-        Asked once for every table that the method is trained or evaluated on; names that are left out are missing in
+        Asked once for a training table and once for every evaluation of a split; names that are left out are missing in
         :attr:`Batch.extra`. Raises UserError if a file that the method was told to read does not fit the table.
         """
         return {}

@@ -437,6 +437,9 @@ NOT_IDENTITY = frozenset(
     }
 )
 
+#: Keys of a method's node that say where a file lies on this machine.
+METHOD_FILES = frozenset({"tokenizer", "vocabulary", "proposals"})
+
 PACKAGES = (
     "vgbench",
     "torch",

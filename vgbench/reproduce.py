@@ -32,10 +32,9 @@ from vgbench.leaderboard import (
     read_published,
     result_column,
 )
-from vgbench.record import Metric, Record, Result
+from vgbench.record import METHOD_FILES, Metric, Record, Result
 
 OWN_KEYS = ("paper", "table", "runs", "checkpoints", "pretrained")
-FILE_KEYS = frozenset({"tokenizer", "vocabulary", "proposals"})  # of a method node: where a file lies on this machine
 ENDINGS = (".pth", ".pt", ".ckpt", ".safetensors", ".pkl")
 _ROW_KEYS = frozenset({"label", "run", "set", "published", "cells", "variants", "jobs"})
 _JOB_KEYS = frozenset({"run", "checkpoint", "pretrained", "epoch_samples"})
@@ -270,7 +269,7 @@ def reason_against(record: Record, job: Job, config: Any, checkpoint: Path | Non
         assert record.checkpoint is not None
         same = checkpoint is not None and records.sha256_prefix(checkpoint) == record.checkpoint.sha256
         return None if same else "made with other shipped weights"
-    differs = first_difference(_plain(config.method), method, FILE_KEYS)
+    differs = first_difference(_plain(config.method), method, METHOD_FILES)
     if differs:
         return f"method.{differs}"
     if origin == "official":
@@ -335,7 +334,7 @@ def _step(
     pretrained: Path | None,
     check_data: bool,
 ) -> Step:
-    from vgbench.cli import compose
+    from vgbench.cli import compose, quoted
     from vgbench.runner import build_data, choices
     from vgbench.weights import resolve
 
@@ -382,11 +381,11 @@ def _step(
     if not job.shipped and config.method.get("tokenizer", "") is None:
         lacking, file = [*lacking, "method.tokenizer=FILE is not given"], None
     if file is not None:
-        step.action, step.config = "evaluate", compose([*job.overrides, *overrides, f"checkpoint='{file}'"])
+        step.action, step.config = "evaluate", compose([*job.overrides, *overrides, f"checkpoint={quoted(file)}"])
     elif job.pretrained is not None and pretrained is not None and not _no_data(lacking):
         try:
             start = pretrained if job.pretrained == "." else _find_file(pretrained, job.pretrained)
-            step.action, step.config = "train", compose([*job.overrides, *overrides, f"pretrained='{start}'"])
+            step.action, step.config = "train", compose([*job.overrides, *overrides, f"pretrained={quoted(start)}"])
         except UserError as error:
             lacking.append(str(error))
     elif job.pretrained is not None and pretrained is None:
@@ -440,7 +439,7 @@ def _rate(step: Step, known: Sequence[Record], training: bool) -> tuple[float, s
         cost, gpu = record.cost, record.environment.hardware.gpu
         value = cost.train_samples_per_s if training else cost.inference_samples_per_s
         theirs = record.config.get("method") or {}
-        if gpu and value and first_difference(_plain(step.config.method), theirs, FILE_KEYS) is None:
+        if gpu and value and first_difference(_plain(step.config.method), theirs, METHOD_FILES) is None:
             return value, f"measured by {record.name} on {gpu}"
     speed = yaml.safe_load((files("vgbench.configs") / "speed.yaml").read_text("utf-8"))
     from vgbench.runner import choices

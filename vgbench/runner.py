@@ -309,9 +309,11 @@ def run(config: DictConfig) -> float:
     method = build_method(config.method)
     tasks = shared_tasks(method, data, config.task)
     train_side = method.side_inputs(train_table)
+    val_side = method.side_inputs(val_table)
     if train_side:  # what is missing for an evaluation is better known before the training than after
-        for split in dict.fromkeys([recipe.val_split, *evaluation_splits(config, data)]):
-            method.side_inputs(data.load(split))
+        for split in evaluation_splits(config, data):
+            if split != recipe.val_split:
+                method.side_inputs(data.load(split))
     folder = run_folder(config, f"{chosen['method']}-{chosen['dataset']}")
     resume_from = _newest_checkpoint(folder) if config.resume else None
     if resume_from:
@@ -377,7 +379,7 @@ def run(config: DictConfig) -> float:
     module.train_loader = loader.train_loader(dataset, batches, method, workers(config), pin)
     if config.compile:
         method.compile()
-    val_loader = _eval_loader(config, trainer, method, data, val_table, pin)
+    val_loader = _eval_loader(config, trainer, method, data, val_table, val_side, pin)
     fit_started = time.perf_counter()
     trainer.fit(module, module.train_loader, val_loader, ckpt_path=resume_from, weights_only=False)
     fit_seconds = time.perf_counter() - fit_started
@@ -550,7 +552,7 @@ def checkpoint_node(config: DictConfig, path: Path) -> dict[str, Any]:
     given = method_node(config)
     if stored is None or given["_target_"] != stored.get("_target_"):
         return stored or given
-    files = {key for key in ("tokenizer", "vocabulary", "proposals") if given.get(key)}
+    files = {key for key in record.METHOD_FILES if given.get(key)}
     return stored | {key: given[key] for key in files | _explicit_options(config)}
 
 
@@ -600,6 +602,7 @@ def _eval_loader(
     method: GroundingMethod,
     data: GroundingData,
     table: AnnotationTable,
+    side: Mapping[str, Mapping[str, torch.Tensor]],
     pin: bool,
     said: Sequence[int] | None = None,
 ) -> torch.utils.data.DataLoader:
@@ -609,7 +612,7 @@ def _eval_loader(
         method.eval_transform(),
         masks=False,
         said=said,
-        side=method.side_inputs(table),
+        side=side,
         on_bad_sample=data.on_bad_sample,
     )
     return loader.eval_loader(
@@ -649,6 +652,7 @@ def _evaluate_and_record(
         if config.eval.limit:
             table = table.take(range(min(config.eval.limit, len(table))))
             notes.append(f"{split}: only the first {len(table)} expressions (eval.limit)")
+        side = method.side_inputs(table)
         passes: list[tuple[str, Sequence[int] | None]] = []
         if split in control_splits:
             passes.append(("shuffled text", loader.shuffled(table, config.seed).tolist()))
@@ -661,7 +665,7 @@ def _evaluate_and_record(
             evaluation.start(trainer.global_rank)
             trainer.test(
                 module,
-                _eval_loader(config, trainer, method, data, table, pin, said),
+                _eval_loader(config, trainer, method, data, table, side, pin, said),
                 verbose=False,
             )
             reports = evaluation.finish(trainer, config.eval.bootstrap)
