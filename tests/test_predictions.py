@@ -23,6 +23,7 @@ FULL = Prediction(
     heatmap=torch.tensor([[0.0, 0.5], [1.0, -2.0], [0.25, 3.0]]),
     canvas_mask=rle.encode(np.ones((6, 6), bool)),
     geometry=Geometry((0.5, 0.25), (0.0, 3.0), (10, 12), (6, 6)),
+    masks_at={50: rle.encode(np.eye(10, 12, dtype=bool)), 20: rle.encode(np.ones((10, 12), bool))},
 )
 EMPTY = Prediction(torch.zeros(0, 4), torch.zeros(0))
 
@@ -48,7 +49,7 @@ def test_round_trip_in_the_order_of_the_table(tmp_path, name):
     found = read_predictions(tmp_path / name, table(["a", "b", "c"]))
     assert found.keys.to_pylist() == ["a", "b", "c"]
     first, second, _ = found
-    for attribute in ("mask", "no_target", "point", "canvas_mask", "geometry"):
+    for attribute in ("mask", "no_target", "point", "canvas_mask", "geometry", "masks_at"):
         assert getattr(first, attribute) == getattr(FULL, attribute)
         assert getattr(second, attribute) is None
     for attribute in ("boxes", "scores", "heatmap"):
@@ -121,6 +122,13 @@ BOX = {"key": "a", "boxes": [[0, 0, 1, 1]]}
         ({"key": "b", "boxes": [], "mask": {"size": [10, 12]}}, "line 2 (key 'b'): mask is no COCO RLE"),
         ({"key": "b", "boxes": [], "mask": {"size": [10, 12], "counts": [1, 2]}}, "line 2 (key 'b'): mask is"),
         ({"key": "b", "boxes": [], "heatmap": {"size": [2, 2], "values": [1]}}, "line 2 (key 'b'): heatmap has not"),
+        ({"key": "b", "boxes": [], "mask": {"size": None, "counts": "o1"}}, "line 2 (key 'b'): mask is no COCO RLE"),
+        ({"key": "b", "boxes": [], "heatmap": {"size": None, "values": [1]}}, "line 2 (key 'b'): heatmap has no size"),
+        ({"key": "b", "boxes": [], "geometry": {"scale": [1, 1]}}, "line 2 (key 'b'): geometry is incomplete"),
+        ({"key": "b", "boxes": [], "masks_at": [None]}, "line 2 (key 'b'): masks_at needs a percent"),
+        ({"key": "b", "boxes": [], "masks_at": [{"percent": 100}]}, "line 2 (key 'b'): masks_at needs a percent"),
+        ({"key": "b", "boxes": [], "masks_at": [{"percent": 50}]}, "line 2 (key 'b'): masks_at is no COCO RLE"),
+        ({"key": "b", "boxes": [], "masks_at": {"50": "o1"}}, "line 2 (key 'b'): masks_at is"),
         ({"key": "b", "boxes": [], "point": [1.5, 2]}, "line 2 (key 'b'): point is [1.5, 2], expected [x, y] in whole"),
     ],
 )

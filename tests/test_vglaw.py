@@ -270,6 +270,15 @@ def with_output(method: VGLAW, monkeypatch, **changes):
     monkeypatch.setattr(method, "network", answer)
 
 
+def table_of(size: tuple[int, int], box: list[int], mask: np.ndarray) -> AnnotationTable:
+    """One expression, key "0", for one object."""
+    row = dict.fromkeys(("image_id", "ref_id", "sent_id", "group"), 0)
+    row |= {"key": "0", "image": "0.jpg", "width": size[1], "height": size[0], "expression": TEXTS[0], "boxes": [box]}
+    row |= {"masks": [encode(mask)["counts"]], "polygons": [1], "ann_ids": [0]}
+    row |= {"categories": ["ball"], "source": "test", "split": "val"}
+    return AnnotationTable.from_rows([row], {"dataset": "test", "split": "val", "task": "rec"})
+
+
 def test_predictions_are_in_original_pixels(monkeypatch):
     """A 128 x 64 image is halved and lies 16 pixels below the top of the 64 x 64 canvas."""
     method = tiny().eval()
@@ -307,6 +316,27 @@ def test_mask_threshold_and_clipping(monkeypatch):
         for mask in (prediction.mask, prediction.canvas_mask):
             assert coco.area({**mask, "counts": mask["counts"].encode()}) == area
         torch.testing.assert_close(prediction.boxes, torch.tensor([[0.0, 0.0, 16.0, 64.0]]))
+
+
+def test_masks_cut_at_other_probabilities_are_a_metric_variant(monkeypatch):
+    method = tiny(mask_cuts=[20, 50]).eval()
+    batch = batch_of(method, scene(64, 64, (0, 0, 32, 64)))
+    probability = torch.full((1, 64, 64), 0.01)
+    probability[0, :, :32], probability[0, :, 32:48] = 0.6, 0.4  # the left half surely, the next quarter perhaps
+    with_output(method, monkeypatch, mask_logits=torch.logit(probability))
+    found = method.predict(batch)["main"]
+    areas = [coco.area({**mask, "counts": mask["counts"].encode()}) for mask in found[0].masks_at.values()]
+    assert areas == [64 * 48, 64 * 32] and list(found[0].masks_at) == [20, 50]
+    truth = np.zeros((64, 64), dtype=bool)
+    truth[:, :32] = True
+    table = table_of((64, 64), [0, 0, 32, 64], truth)
+    predictions = Predictions.from_list(["0"], found)
+    values = evaluate_predictions(table, predictions, ["res"], ["res/cut@50", "res/cut@20"], bootstrap=0).values
+    miou = {name: round(value, 2) for name, value in values.items() if name.endswith("miou")}
+    assert miou == {"res/miou": 66.67, "res/cut@50/miou": 100.0, "res/cut@20/miou": 66.67}
+    for wrong, problem in (("res/cut", "cut@50"), ("res/cut@40", "mask_cuts"), ("res/canvas+cut@50", "original size")):
+        with pytest.raises(UserError, match=problem):
+            evaluate_predictions(table, predictions, ["res"], [wrong], bootstrap=0)
 
 
 # --- transforms ------------------------------------------------------------------------------------------------------
@@ -516,11 +546,7 @@ def test_official_metric_in_the_network_frame(monkeypatch):
     logits = batch.masks[:, 0].float() * 20 - 10
     with_output(method, monkeypatch, mask_logits=logits, boxes=xyxy_to_cxcywh(batch.boxes[:, 0] / 64))
     predictions = Predictions.from_list(batch.keys, method.predict(batch)["main"])
-    row = dict.fromkeys(("image_id", "ref_id", "sent_id", "group"), 0)
-    row |= {"key": "0", "image": "0.jpg", "width": 90, "height": 50, "expression": TEXTS[0], "boxes": [[13, 7, 61, 40]]}
-    row |= {"masks": [encode(sample["masks"][0].numpy())["counts"]], "polygons": [1], "ann_ids": [0]}
-    row |= {"categories": ["ball"], "source": "test", "split": "val"}
-    table = AnnotationTable.from_rows([row], {"dataset": "test", "split": "val", "task": "rec"})
+    table = table_of((50, 90), [13, 7, 61, 40], sample["masks"][0].numpy())
     report = evaluate_predictions(table, predictions, ["rec", "res"], ["res/canvas+eps_one"], bootstrap=0)
     values = report.values  # percent
     assert values["res/canvas+eps_one/miou"] == pytest.approx(100)

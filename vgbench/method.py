@@ -139,6 +139,7 @@ class Prediction:
         heatmap: [h, w] float32 of any size covering the whole image, for pictures and the pointing game, or None.
         canvas_mask: COCO RLE in the network's frame, for the metric variants that are defined there, or None.
         geometry: the frame of ``canvas_mask``.
+        masks_at: the mask at other probabilities than the method's own, in percent, for the metric variant ``cut``.
     """
 
     boxes: Tensor
@@ -149,6 +150,7 @@ class Prediction:
     heatmap: Tensor | None = None
     canvas_mask: dict[str, Any] | None = None
     geometry: Geometry | None = None
+    masks_at: dict[int, dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

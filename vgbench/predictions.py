@@ -13,6 +13,7 @@ original image:
 ``heatmap``      optional, ``{"size": [h, w], "values": [...]}``, row-major, any size, covers the whole image
 ``canvas_mask``  optional, COCO RLE in the network's frame, for metric variants that are defined there
 ``geometry``     optional, that frame: ``{"scale": [x, y], "offset": [x, y], "size": [h, w], "canvas": [h, w]}``
+``masks_at``     optional, ``[{"percent": 50, "mask": {...}}, ...]``: the mask cut at other probabilities
 ===============  ==============================================================================================
 
 In memory it is the same table in Arrow, with NumPy views of its columns.
@@ -67,6 +68,7 @@ def _schema(heat: pa.DataType) -> pa.Schema:
                     ]
                 ),
             ),
+            pa.field("masks_at", pa.list_(pa.struct([pa.field("percent", pa.int32()), pa.field("mask", _RLE)]))),
         ]
     )
 
@@ -113,6 +115,7 @@ class Predictions:
             pa.array(heat, _type("heatmap")),
             pa.array([p.canvas_mask for p in predictions], _RLE),
             pa.array([None if p.geometry is None else vars(p.geometry) for p in predictions], _type("geometry")),
+            pa.array([_cuts(p.masks_at) for p in predictions], _type("masks_at")),
         ]
         return cls(pa.table(columns, schema=SCHEMA))
 
@@ -138,6 +141,7 @@ class Predictions:
             heatmap=None if heat is None else torch.tensor(heat["values"]).reshape(heat["size"]),
             canvas_mask=row["canvas_mask"],
             geometry=None if frame is None else Geometry(**{name: tuple(value) for name, value in frame.items()}),
+            masks_at=None if row["masks_at"] is None else {cut["percent"]: cut["mask"] for cut in row["masks_at"]},
         )
 
     @cached_property
@@ -178,6 +182,11 @@ class Predictions:
         """COCO RLEs, None where there is none."""
         return self._columns[column].to_pylist()
 
+    def masks_at(self, percent: int) -> list[dict[str, Any] | None]:
+        """COCO RLEs of the masks cut at this probability, None where there is none."""
+        cuts = self._columns["masks_at"].to_pylist()
+        return [next((cut["mask"] for cut in row or () if cut["percent"] == percent), None) for row in cuts]
+
     def heatmap(self, index: int) -> torch.Tensor | None:
         """float32 [h, w] or None."""
         value = self._columns["heatmap"][index]
@@ -200,6 +209,10 @@ class Predictions:
 
 def _type(column: str) -> pa.DataType:
     return SCHEMA.field(column).type
+
+
+def _cuts(masks: dict[int, dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    return None if masks is None else [{"percent": percent, "mask": mask} for percent, mask in masks.items()]
 
 
 def _flat(heatmap: torch.Tensor) -> np.ndarray:
@@ -425,6 +438,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+_NO_MASK: dict[str, Any] = {"size": None, "counts": None}
 _DESCRIPTION = {
     "key": "text",
     "boxes": "a list of [x1, y1, x2, y2]",
@@ -435,6 +449,7 @@ _DESCRIPTION = {
     "heatmap": '{"size": [h, w], "values": [h * w numbers]}',
     "canvas_mask": '{"size": [height, width], "counts": text}',
     "geometry": '{"scale": [x, y], "offset": [x, y], "size": [h, w], "canvas": [h, w]}',
+    "masks_at": '[{"percent": number, "mask": {"size": [height, width], "counts": text}}, ...]',
 }
 
 
@@ -466,14 +481,26 @@ def check(predictions: Predictions, name: str, unit: str) -> None:
     rising = np.zeros(len(scores), dtype=bool)
     rising[1:] = (scores[1:] > scores[:-1]) & (owner[1:] == owner[:-1])
     fail(any_box(rising), "scores increase along the list; sort the boxes, best first")
-    for column in ("mask", "canvas_mask"):
-        masks = [(i, mask) for i, mask in enumerate(predictions.masks(column)) if mask is not None]  # type: ignore[arg-type]
-        pixels = np.array([mask["size"][0] * mask["size"][1] for _, mask in masks], dtype=np.int64)
+    cuts = list(enumerate(predictions.arrow.column("masks_at").to_pylist()))
+    broken = [row is not None and not all(cut and 0 < (cut["percent"] or 0) < 100 for cut in row) for _, row in cuts]
+    fail(np.array(broken, dtype=bool), "masks_at needs a percent of 1 to 99 with each mask; correct it")
+    masks = {column: list(enumerate(predictions.masks(column))) for column in ("mask", "canvas_mask")}  # type: ignore[arg-type]
+    masks["masks_at"] = [(index, cut["mask"] or _NO_MASK) for index, row in cuts for cut in row or ()]
+    for column, indexed in masks.items():
+        given = [(index, mask) for index, mask in indexed if mask is not None]
+        sizes = [None if None in (mask["size"] or [None]) else mask["size"] for _, mask in given]
+        pixels = np.array([-1 if size is None else size[0] * size[1] for size in sizes], dtype=np.int64)
         damaged = np.zeros(len(predictions), dtype=bool)
-        damaged[[index for index, _ in masks]] = ~rle.valid([mask["counts"] or "" for _, mask in masks], pixels)
+        good = rle.valid([mask["counts"] or "" for _, mask in given], pixels)
+        damaged[[index for (index, _), fine in zip(given, good, strict=True) if not fine]] = True
         fail(damaged, f"{column} is no COCO RLE of its size; encode it with pycocotools.mask.encode")
+    frames = predictions.arrow.column("geometry").to_pylist()
+    open_frames = [frame is not None and any(None in (side or [None]) for side in frame.values()) for frame in frames]
+    fail(np.array(open_frames, dtype=bool), f"geometry is incomplete; give {_DESCRIPTION['geometry']}")
     heat = predictions.arrow.column("heatmap").combine_chunks()
     if heat.null_count < len(heat):
+        unsized = [value is not None and None in (value["size"] or [None]) for value in heat.to_pylist()]
+        fail(np.array(unsized, dtype=bool), "heatmap has no size; give [height, width]")
         sizes = [value and value["size"][0] * value["size"][1] for value in heat.to_pylist()]
         lengths = pc.list_value_length(heat.field("values")).to_pylist()
         wrong = [size is not None and size != length for size, length in zip(sizes, lengths, strict=True)]
@@ -522,10 +549,13 @@ def align(
         order = pc.index_in(wanted, predictions.keys)
     aligned = predictions.take(order.to_numpy(zero_copy_only=False))
     heights, widths = table.column("height"), table.column("width")
-    for index, mask in enumerate(aligned.masks()):
-        if mask is not None and (mask["size"][0] != heights[index] or mask["size"][1] != widths[index]):
-            raise UserError(
-                f"{name}: key {aligned.keys[index].as_py()!r}: mask is {mask['size']}, the image is "
-                f"{[int(heights[index]), int(widths[index])]} (height, width); resize it to the image"
-            )
+    cuts = aligned.arrow.column("masks_at").to_pylist()
+    for index, (mask, row) in enumerate(zip(aligned.masks(), cuts, strict=True)):
+        size = [int(heights[index]), int(widths[index])]
+        for one in (mask, *(cut["mask"] for cut in row or ())):
+            if one is not None and one["size"] != size:
+                raise UserError(
+                    f"{name}: key {aligned.keys[index].as_py()!r}: mask is {one['size']}, the image is {size} "
+                    "(height, width); resize it to the image"
+                )
     return aligned

@@ -58,6 +58,7 @@ class VGLAW(GroundingMethod):
         box_dim: hidden width of the box MLP.
         mask_dim: width between the mask head's two convolutions.
         mask_threshold: probability above which a pixel belongs to the mask.
+        mask_cuts: further probabilities, in percent, at which masks are written besides (metric ``res/cut@N``).
         visual_lr: rate of the visual encoder over the base rate.
         text_lr: rate of the text encoder over the base rate.
         multi_scale: draw the training size around ``image_size`` and crop (an official flag that no script sets).
@@ -97,6 +98,7 @@ class VGLAW(GroundingMethod):
         box_dim: int = 256,
         mask_dim: int = 256,
         mask_threshold: float = 0.35,
+        mask_cuts: Sequence[int] = (50,),
         visual_lr: float = 0.1,
         text_lr: float = 0.1,
         multi_scale: bool = False,
@@ -112,7 +114,10 @@ class VGLAW(GroundingMethod):
         self.max_tokens = max_tokens
         self._given_tokenizer = tokenizer
         self.vocab_size = vocab_size = len(self._tokenizer) if vocab_size is None else vocab_size
+        if not all(0 < percent < 100 for percent in mask_cuts):
+            raise UserError(f"method.mask_cuts={list(mask_cuts)}: give percentages from 1 to 99")
         self.mask_threshold = mask_threshold
+        self.mask_cuts = tuple(mask_cuts)
         self.visual_lr = visual_lr
         self.text_lr = text_lr
         self.multi_scale = multi_scale
@@ -246,7 +251,11 @@ class VGLAW(GroundingMethod):
                 prediction.canvas_mask = encode(on_canvas[index])
                 logits = self._unpad(output.mask_logits[index], geometry)
                 logits = F.interpolate(logits[None, None], geometry.size, mode="bilinear", align_corners=False)[0, 0]
-                prediction.mask = encode((logits.sigmoid() > self.mask_threshold).cpu().numpy())
+                probability = logits.sigmoid()
+                prediction.mask = encode((probability > self.mask_threshold).cpu().numpy())
+                if self.mask_cuts:
+                    cuts = {percent: (probability > percent / 100).cpu().numpy() for percent in self.mask_cuts}
+                    prediction.masks_at = {percent: encode(mask) for percent, mask in cuts.items()}
             predictions.append(prediction)
         return {"main": predictions}
 

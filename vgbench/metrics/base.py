@@ -170,20 +170,26 @@ class Pairs:
         """Pixels of the predicted mask, of the annotated mask, and of both, int64 [n] each.
 
         Args:
-            frame: "image": original pixels; "canvas": ``canvas_mask`` against the annotation resized as OpenCV's
-                nearest does; "480x480" and the like: both stretched to (height, width), nearest pixel centre.
+            frame: "image": original pixels; "at50": the same with the mask cut at 50 %; "canvas": ``canvas_mask``
+                against the annotation resized as OpenCV's nearest does; "480x480" and the like: both stretched to
+                (height, width), nearest pixel centre.
         """
         if frame not in self._overlaps:
-            if frame == "image":
-                self._overlaps[frame] = self._image_areas()
+            if frame == "image" or frame.startswith("at"):
+                self._overlaps[frame] = self._image_areas(int(frame[2:]) if frame != "image" else None)
             else:
                 pixels = self._canvas_pixels() if frame == "canvas" else self._stretched_pixels(frame)
                 areas = [(a.sum(), b.sum(), (a & b).sum()) for a, b in pixels]
                 self._overlaps[frame] = tuple(np.array(areas, dtype=np.int64).reshape(-1, 3).T)  # type: ignore[assignment]
         return self._overlaps[frame]
 
-    def _image_areas(self) -> tuple[Array, Array, Array]:
-        predicted = self.masks()
+    def _image_areas(self, percent: int | None = None) -> tuple[Array, Array, Array]:
+        predicted = self.masks() if percent is None else self.predictions.masks_at(percent)
+        if len(predicted) and all(mask is None for mask in predicted):
+            raise UserError(
+                f"the predictions have no masks cut at {percent} % (masks_at); for VG-LAW name the percentage in "
+                "method.mask_cuts"
+            )
         for index, mask in enumerate(predicted):
             size = [int(self.heights[index]), int(self.widths[index])]
             if mask is not None and mask["size"] != size:
@@ -380,5 +386,7 @@ def resolve(task: str, rule: Any, variants: Mapping[str, Variant], text: str) ->
             if variant.number is None or not number.isdigit() or int(number) < 1:
                 raise UserError(f"{task}/{text}: {name} takes no number {number!r}; write {task}/{name}")
             change[variant.number] = int(number)
+        elif not change:
+            raise UserError(f"{task}/{text}: {name} needs a number; write e.g. {task}/{name}@50")
         rule = dataclasses.replace(rule, **change)
     return rule

@@ -19,6 +19,7 @@ from vgbench.metrics.base import Array, GroundingMetric, Pairs, Ratio, Variant, 
 class RESRule:
     """How a mask is judged. ``frame``: "image", "canvas" or "HxW"; IoU = (I + top) / (U + bottom).
 
+    ``cut``: probability, in percent, above which a pixel belongs to the mask; None: as the method decides.
     ``iou32`` and ``threshold32``: rounded to float32 before they are compared, which decides exact ties.
     """
 
@@ -29,6 +30,7 @@ class RESRule:
     strict: bool = False
     iou32: bool = False
     threshold32: bool = False
+    cut: int | None = None
     thresholds: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9)
     batch: int | None = None
 
@@ -59,10 +61,13 @@ class RES(GroundingMetric):
             "VG-LAW: (I + 1e-10) / (U + 1e-10), IoU > t for t = 0.50, 0.55, ..., 0.95",
         ),
         "canvas": Variant({"frame": "canvas"}, "ALVG at 640, VG-LAW at 448: in the frame of canvas_mask"),
+        "cut": Variant({}, "masks at this probability in percent (masks_at), not at the method's own", "cut"),
     }
 
     def __init__(self, variant: str = "") -> None:
         super().__init__(variant)
+        if self.rule.cut is not None and self.rule.frame != "image":
+            raise UserError(f"res/{variant}: cut@N is at the original size only; leave the other frame out")
         if self.rule.frame == "polygons":
             raise UserError(
                 "res/res480_poly: not offered: annotation tables keep masks, not the polygons that it rasterises; "
@@ -76,7 +81,7 @@ class RES(GroundingMetric):
     def measure(self, pairs: Pairs) -> dict[str, Array]:
         rule: RESRule = self.rule
         pairs.single_target(self.spec)
-        predicted, annotated, shared = pairs.mask_areas(rule.frame)
+        predicted, annotated, shared = pairs.mask_areas(rule.frame if rule.cut is None else f"at{rule.cut}")
         union = predicted + annotated - shared
         denominator = union
         if rule.crowd:
