@@ -318,6 +318,12 @@ def test_the_encoder_of_another_method_fits(tmp_path):
     torch.testing.assert_close(simvg.encoder.text_embed.weight, alvg.encoder.text_embed.weight, atol=1e-3, rtol=1e-3)
     assert torch.equal(simvg.text_proj.weight, before)
 
+    fresh = SimVG(**sizes, image_size=96, position_std=5.0)
+    report = fresh.load_pretrained(tmp_path / "model.safetensors")
+    assert report.adapted == () and "encoder.vision_position.weight" in report.unused
+    assert fresh.encoder.vision_position.weight.std().item() == pytest.approx(5.0, rel=0.2)
+    torch.testing.assert_close(fresh.encoder.text_embed.weight, simvg.encoder.text_embed.weight)
+
 
 def test_the_pooling_that_was_meant_is_an_option():
     torch.manual_seed(0)

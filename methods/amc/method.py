@@ -53,6 +53,7 @@ class AMC(GroundingMethod):
         fusion_layer: number of text layers before the fusion layers.
         dropout: in BERT.
         init_std: standard deviation of initial weights; the official 0.02 is meant for a width of 768.
+        position_std: of the initial position table of the image; None: ``init_std``.
         embed_dim, queue_size: width of the contrastive features, and how many are kept.
         pad_id, cls_id, mask_id: special ids; the tokenizer's own are taken where there is a tokenizer.
         momentum: of the momentum model.
@@ -100,6 +101,7 @@ class AMC(GroundingMethod):
         fusion_layer: int = 6,
         dropout: float = 0.1,
         init_std: float = INIT_STD,
+        position_std: float | None = None,
         embed_dim: int = 256,
         queue_size: int = 65536,
         pad_id: int = 0,
@@ -156,7 +158,16 @@ class AMC(GroundingMethod):
         self.weight_mean, self.weight_max = weight_mean, weight_max
         self.mlm_distill_axis: Literal["tokens", "vocabulary"] = mlm_distill_axis
         self.network = ALBEF(
-            VisionEncoder(image_size, patch_size, vision_width, vision_depth, vision_heads, vision_mlp_ratio, init_std),
+            VisionEncoder(
+                image_size,
+                patch_size,
+                vision_width,
+                vision_depth,
+                vision_heads,
+                vision_mlp_ratio,
+                init_std,
+                position_std,
+            ),
             TextEncoder(
                 vocab_size,
                 max_positions,

@@ -51,6 +51,8 @@ class VisionEncoder(VisionTransformer):
         heads: attention heads.
         mlp_ratio: hidden width of the MLPs as a multiple of ``width``.
         init_std: of the initial weights, position table and class token (truncated normal).
+        position_std: of the initial position table instead (normal). Patches that are not pretrained have a standard
+            deviation of a few units, in which positions of 0.02 are lost.
     """
 
     cls_token: nn.Parameter
@@ -65,6 +67,7 @@ class VisionEncoder(VisionTransformer):
         heads: int,
         mlp_ratio: float = 4.0,
         init_std: float = INIT_STD,
+        position_std: float | None = None,
     ) -> None:
         super().__init__(
             img_size=image_size,
@@ -80,6 +83,8 @@ class VisionEncoder(VisionTransformer):
         linear = (module.weight for module in self.modules() if isinstance(module, nn.Linear))
         for parameter in (self.pos_embed, self.cls_token, *linear):
             nn.init.trunc_normal_(parameter, std=init_std)
+        if position_std is not None:
+            nn.init.normal_(self.pos_embed, std=position_std)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position embedding [1, 1 + h*w, width] for a (h, w) grid of patches."""

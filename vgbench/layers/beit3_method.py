@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgbench.checkpoint import KeyEntry, load_mapped, read_checkpoint
 from vgbench.layers.beit3 import BEiT3, adapt_own_size, adapt_size, load_beit3
@@ -21,6 +22,7 @@ from vgbench.transforms import LargeScaleJitter, stretched
 __all__ = ["BEiT3Method"]
 
 OFFICIAL_ENCODER = "vis_enc.beit3."  # prefix of the encoder's names in the authors' checkpoints
+POSITIONS = ("vision_position.weight", "embed_positions.A.weight")  # image position table, our name and the authors'
 
 
 class BEiT3Method(GroundingMethod):
@@ -45,6 +47,9 @@ class BEiT3Method(GroundingMethod):
         jitter: large-scale jitter in training, for boxes of single targets.
         encoder_lr: learning rate of the encoder as a share of the others'.
         encoder_init: "official", or "scratch" for training without a checkpoint (see BEiT3).
+        position_std: draw the encoder's image position codes with this standard deviation, also in place of those of
+            a pretrained encoder; None: leave them. Next to patches that nobody pretrained small codes are lost, and
+            a class token that reads where things are learns nothing.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class BEiT3Method(GroundingMethod):
         jitter: bool = False,
         encoder_lr: float = 0.1,
         encoder_init: Literal["official", "scratch"] = "official",
+        position_std: float | None = None,
     ) -> None:
         super().__init__()
         self.tokenizer_path = tokenizer
@@ -86,6 +92,7 @@ class BEiT3Method(GroundingMethod):
         self.num_queries = num_queries
         self.jitter = jitter
         self.encoder_lr = encoder_lr
+        self.position_std = position_std
         self.criterion = SetCriterion(class_weight=class_weight, no_object_weight=no_object_weight)
         self.encoder = BEiT3(
             encoder_width,
@@ -99,6 +106,7 @@ class BEiT3Method(GroundingMethod):
             drop_path,
             encoder_init,
         )
+        self._draw_positions()
         self.grid = self.encoder.grid
         position = sine_position_2d(torch.zeros(1, self.grid, self.grid, dtype=torch.bool), width)
         self.position: Tensor
@@ -154,7 +162,17 @@ class BEiT3Method(GroundingMethod):
 
     def load_pretrained(self, path: Path) -> LoadReport:
         """Load the encoder from a BEiT-3 file of its authors, or from a model that was trained here."""
-        return load_beit3(self.encoder, read_checkpoint(path, ema=False), path)
+        report = load_beit3(self.encoder, read_checkpoint(path, ema=False), path)
+        if self.position_std is None:
+            return report
+        self._draw_positions()
+        drawn = tuple(key for key in report.used + report.adapted if key.endswith(POSITIONS))
+        kept = {part: tuple(key for key in getattr(report, part) if key not in drawn) for part in ("used", "adapted")}
+        return replace(report, **kept, unused=report.unused + drawn)
+
+    def _draw_positions(self) -> None:
+        if self.position_std is not None:
+            nn.init.normal_(self.encoder.vision_position.weight, std=self.position_std)
 
     def adapt_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return adapt_own_size(state, self.encoder)
