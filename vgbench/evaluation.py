@@ -70,7 +70,7 @@ class Evaluation:
             writer.write(batch.keys, sets[name])
 
     def finish(self, trainer: L.Trainer, bootstrap: int) -> dict[str, ScoreReport]:
-        """Join the parts, score them; one report per prediction set, the same on every process."""
+        """Join the parts, score them; one report per prediction set that is scored, the same on every process."""
         for writer in self._writers.values():
             writer.close()
         trainer.strategy.barrier("predictions written")
@@ -81,22 +81,25 @@ class Evaluation:
         return self.score(bootstrap)
 
     def score(self, bootstrap: int) -> dict[str, ScoreReport]:
-        return {
-            name: evaluate_predictions(
+        reports = {}
+        for name in self.sets:
+            tasks = [task for task in self.tasks if task in self.method.set_tasks.get(name, self.tasks)]
+            if not tasks:
+                continue
+            reports[name] = evaluate_predictions(
                 self.table,
                 read_predictions(self.file(name), self.table, missing="empty" if self.skipped else "error"),
-                tasks=self.tasks,
-                variants=self.variants,
+                tasks=tasks,
+                variants=[variant for variant in self.variants if variant.partition("/")[0] in tasks],
                 bootstrap=bootstrap,
             )
-            for name in self.sets
-        }
+        return reports
 
 
 def flat_metrics(reports: Mapping[str, ScoreReport], sets: Sequence[str]) -> dict[str, float]:
     """Metric values by full name; of several prediction sets by ``set:name`` too, the bare name being the best."""
     flat: dict[str, float] = {}
-    for name in sets:
+    for name in filter(reports.__contains__, sets):
         for metric, value in reports[name].values.items():
             if len(sets) > 1:
                 flat[f"{name}:{metric}"] = value

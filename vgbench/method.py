@@ -177,6 +177,7 @@ class GroundingMethod(nn.Module, ABC):
     tasks: ClassVar[frozenset[str]]  # subset of {"rec", "res", "grec", "gres", "pointing"}
     prediction_sets: ClassVar[tuple[str, ...]] = ("main",)  # what predict() gives; see vgbench.measure.only
     set_labels: ClassVar[Mapping[str, str]] = {}  # prediction set -> name of its row, where it has one of its own
+    set_tasks: ClassVar[Mapping[str, frozenset[str]]] = {}  # prediction set -> what is scored of it, if not all
     requires_grad_at_inference: ClassVar[bool] = False
     extra_inputs: ClassVar[Mapping[str, tuple[int, ...]]] = {}  # name -> shape per expression
     pad_id: int = 1  # token id of padding

@@ -142,7 +142,11 @@ class AMC(GroundingMethod):
         self._proposals = None if proposals is None else decisions.read_proposals(Path(proposals))
         # Without boxes to rank there is nothing to score as REC.
         self.tasks = frozenset({"rec", "pointing"} if proposals or heat_box else {"pointing"})  # type: ignore[misc]
-        self.prediction_sets = ("main", "heat_box") if heat_box else ("main",)  # type: ignore[misc]
+        if heat_box:
+            self.prediction_sets = ("main", "heat_box")  # type: ignore[misc]
+            # Point of "main" and boxes of "heat_box"; also boxes of "main" where there are proposals to rank.
+            points = {} if proposals else {"main": frozenset({"pointing"})}
+            self.set_tasks = {"heat_box": frozenset({"rec", "phrase"}), **points}  # type: ignore[misc]
         self.heat = heat
         self.image_size, self.eval_size, self.eval_resize = image_size, eval_size, eval_resize
         self.max_words, self.train_max_words, self.max_tokens = max_words, train_max_words, max_tokens
