@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from vgbench.dataset import Counts
+from vgbench.datasets.hub_layout import HubLayout
 from vgbench.datasets.layout import Files
 from vgbench.datasets.mdetr_layout import MDETRLayout
 from vgbench.datasets.refer import ReferDataset, Variants
@@ -26,7 +27,7 @@ class GRefCOCO(ReferDataset):
     tasks = ("grec", "gres")
     licence = "see the authors' page; images: Flickr terms"
     homepage = "https://github.com/henghuiding/gRefCOCO"
-    layouts = (ReferLayout, SeqTRLayout, MDETRLayout)
+    layouts = (ReferLayout, SeqTRLayout, MDETRLayout, HubLayout)
     multi_target = True
     variants: ClassVar[Variants] = {
         "unc": (
@@ -36,6 +37,7 @@ class GRefCOCO(ReferDataset):
                 refs=("grefs(unc).json", "grefs(unc).p"),
                 seqtr=("grefcoco", "grefs", "grefs_grec"),
                 mdetr=("finetune_grefcoco",),
+                hub=("grefcoco",),
             ),
         )
     }

@@ -25,7 +25,8 @@ REF_FILE = re.compile(r"(COCO_train2014_(\d{12}))(?:_(\d{1,18}))?\.jpg")
 
 class HubLayout(Layout):
     """``<name>/data/*.parquet`` with a column ``split`` (its values are the original names: what the hub calls test
-    is testA). Boxes are taken from ``raw_anns``: the card does not say which format the column ``bbox`` has."""
+    is testA). Boxes are taken from ``raw_anns``: the card does not say which format the column ``bbox`` has. For sets
+    with several targets or none, which are not on the hub, ``raw_anns`` is a list (our own extension)."""
 
     key = "hub"
 
@@ -60,12 +61,16 @@ class HubLayout(Layout):
                     width, height = check_size(take(info, "width", int), take(info, "height", int))
                     name = check_name(take(info, "file_name", str))
                     ref_id, image_id = take(row, "ref_id", int), take(row, "image_id", int)
-                    target = {
-                        "box": take(annotation, "bbox", list),
-                        "segmentation": annotation.get("segmentation"),
-                        "ann_id": row["ann_id"],
-                    }
-                    found = reader.gather([target], width, height)
+                    several = annotation if self.data.multi_target and isinstance(annotation, list) else [annotation]
+                    targets = [
+                        {
+                            "box": take(one, "bbox", list),
+                            "segmentation": one.get("segmentation"),
+                            "ann_id": one.get("id", row["ann_id"]),
+                        }
+                        for one in several
+                    ]
+                    found = reader.gather(targets, width, height)
                     sentences = [(expression_of(s), take(s, "sent_id", int)) for s in take(row, "sentences", list)]
                 except BadSample as error:
                     builder.skip(f"{path}: row {index}", error, max(len(_list(row["sentences"])), 1))
@@ -80,7 +85,7 @@ class HubLayout(Layout):
                         expression=text,
                         ref_id=ref_id,
                         sent_id=sent_id,
-                        group=number,
+                        group=image_id if self.data.multi_target and split == "train" else number,
                         source=self.data.source,
                         **vars(found),
                     )

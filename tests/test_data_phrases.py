@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vgbench.cli import compose
 from vgbench.datasets.mixed import Flickr30k
 from vgbench.errors import UserError
 from vgbench.method import Prediction
@@ -133,6 +134,12 @@ def test_every_layout_gives_the_same_phrases(tmp_path: Path, layout: str) -> Non
     head = (36979, "36979.jpg", WIDTH, HEIGHT)
     assert content(table) == sorted((*head, text, [around(entity)], "flickr") for entity, text in PHRASES)
     assert table.info["task"] == "rec"
+
+
+def test_amc_points_into_any_box_of_a_phrase() -> None:
+    config = compose(["method=amc", "dataset=flickr30k"])
+    assert config.dataset.boxes == "separate"
+    assert "pointing" in Flickr30k(boxes=config.dataset.boxes).tasks
 
 
 @pytest.mark.parametrize("layout", ["entities", "infoground", "separate"])

@@ -268,8 +268,7 @@ def _coco(tables: Tables, name: str, split_by: str) -> Files:
 
 
 def _hub(tables: Tables, name: str, split_by: str) -> Files:
-    if any(table.info["task"] == "grec" for table in tables.values()):
-        raise UserError(f"convert: the hub layout has one target per ref; {name} has several or none")
+    multi = any(table.info["task"] == "grec" for table in tables.values())
     (_, instances), (_, refs) = _refer(tables, name, split_by)
     annotations = {record["id"]: record for record in instances["annotations"]}
     images = {record["id"]: record for record in instances["images"]}
@@ -277,7 +276,11 @@ def _hub(tables: Tables, name: str, split_by: str) -> Files:
         rows = [
             {
                 **ref,
-                "raw_anns": json.dumps(annotations[ref["ann_id"]]),
+                "raw_anns": json.dumps(
+                    [annotations[key] for key in ref["ann_id"] if key in annotations]
+                    if multi
+                    else annotations[ref["ann_id"]]
+                ),
                 "raw_image_info": json.dumps(images[ref["image_id"]]),
                 "raw_sentences": json.dumps(ref["sentences"]),
             }
