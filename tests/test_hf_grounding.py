@@ -63,6 +63,24 @@ def owl(folder: Path, kind: str) -> None:
     getattr(transformers, f"{names}Processor")(images, tokenizer).save_pretrained(folder)
 
 
+def florence(folder: Path, kind: str = "florence2") -> None:
+    """A random model that answers as the real one does: its weights are set such that a phrase's word or places follow.
+
+    After each word or four places the model would say anything; it is the size of the embeddings that decides here:
+    places and one word are said far more often than all else.
+    """
+    from tokenizers import pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *letters, "<mask>"]
+    tokenizer = transformers.BartTokenizer(
+        vocab={token: number for number, token in enumerate(tokens)}, merges=[],
+        extra_special_tokens={"image_token": "<image>"},
+    )  # fmt: skip
+    tokenizer.add_tokens([f"<loc_{number}>" for number in range(1000)], special_tokens=True)
+    print(len(tokenizer), tokenizer.image_token_id)
+
+
 MAKERS = {"grounding-dino": dino, "mm-grounding-dino": dino, "owlvit": owl, "owlv2": owl}
 
 

@@ -1,12 +1,15 @@
-"""Open-vocabulary detectors of transformers as grounding methods: the expression is the only thing to look for.
+"""Grounding models of transformers as grounding methods: the expression is the only thing to look for.
 
 Preprocessing, tokenisation and the meaning of scores and boxes are those of the model's own processor; nothing is
-trained here. The ranked boxes of an expression are the detector's boxes by their score for it.
+trained here. The ranked boxes of an expression are a detector's boxes by their score for it, or the boxes that a
+language model writes down, in the order in which it writes them.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,8 +22,28 @@ from vgbench.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy
 from vgbench.method import Batch, Geometry, GroundingMethod, LoadReport, Prediction, Sample, Transform
 
-#: Model type -> how it reads text: "caption" (a text whose phrases are looked for), "query" (one text per class).
-FAMILIES = {"grounding-dino": "caption", "mm-grounding-dino": "caption", "owlvit": "query", "owlv2": "query"}
+#: Model type -> how it reads text: "caption" (a text whose phrases are looked for), "query" (one text per class),
+#: "generate" (an instruction; the answer is text with the caption's phrases, each followed by its boxes).
+FAMILIES = {
+    "grounding-dino": "caption",
+    "mm-grounding-dino": "caption",
+    "owlvit": "query",
+    "owlv2": "query",
+    "florence2": "generate",
+}
+TASK = "<CAPTION_TO_PHRASE_GROUNDING>"  # of Florence-2
+BEAMS = 3  # of Florence-2's model card
+
+
+def _architecture(folder: Path, family: str) -> Any:
+    """The auto class of transformers for a family (see :data:`FAMILIES`)."""
+    import transformers
+
+    if family != "generate":
+        return transformers.AutoModelForZeroShotObjectDetection
+    if getattr(transformers, "Florence2ForConditionalGeneration", None) is None:
+        raise UserError(f"{folder}: transformers {transformers.__version__} has no Florence-2; install 4.56 or later")
+    return transformers.AutoModelForImageTextToText
 
 
 class _Transform:
@@ -57,13 +80,15 @@ class _Transform:
 
 
 class HFGrounding(GroundingMethod):
-    """Grounding DINO, MM-Grounding-DINO, OWL-ViT or OWLv2.
+    """Grounding DINO, MM-Grounding-DINO, OWL-ViT, OWLv2 or Florence-2.
 
     Args:
         model: local folder with config.json, the weights (model.safetensors) and the processor's files. Nothing is
             ever downloaded.
         top: boxes that are kept per expression, best first.
-        max_tokens: of an expression; a longer one is cut. The "query" models have a length of their own.
+        max_tokens: of an expression, Florence-2's instruction included; a longer one is cut. The "query" models have a
+            length of their own.
+        max_new_tokens: of Florence-2's answer (its model card: 1024); a longer one is cut.
 
     Raises:
         UserError: if the folder is missing or incomplete, or holds a model of another kind.
@@ -74,9 +99,11 @@ class HFGrounding(GroundingMethod):
     wants_masks = False
     pad_id = 0
 
-    def __init__(self, model: str | None = None, top: int = 100, max_tokens: int = 64) -> None:
+    def __init__(
+        self, model: str | None = None, top: int = 100, max_tokens: int = 64, max_new_tokens: int = 1024
+    ) -> None:
         super().__init__()
-        from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
+        from transformers import AutoConfig, AutoProcessor, GenerationConfig
 
         if model is None:
             raise UserError("method.model=FOLDER is missing: a local folder with a grounding model of transformers")
@@ -84,20 +111,29 @@ class HFGrounding(GroundingMethod):
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder}: no config.json; method.model= must be a folder that save_pretrained() wrote")
         try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            self.family = FAMILIES.get(config.model_type)
+            written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            kind = written.get("model_type")
+            self.family = FAMILIES.get(kind)
             if self.family is None:
-                raise UserError(f"{folder}: model type {config.model_type!r}; supported are {', '.join(FAMILIES)}")
+                raise UserError(f"{folder}: model type {kind!r}; supported are {', '.join(FAMILIES)}")
+            self.architecture = _architecture(folder, self.family)
+            if self.family == "generate" and "auto_map" in written:
+                raise UserError(
+                    f"{folder}: Florence-2 with code of its own, which is not run; use a copy in transformers' own format"
+                )
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
             self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            self.model = AutoModelForZeroShotObjectDetection.from_config(config)
+            self.model = self.architecture.from_config(config).float()  # Florence-2's files are of 16 bit
+            if self.family == "generate" and (folder / "generation_config.json").is_file():
+                self.model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{folder}: transformers cannot read it: {' '.join(str(error).split())[:300]}") from error
         self.title = folder.resolve().name
-        self.top = top
+        self.top, self.max_new_tokens = top, max_new_tokens
         self.square = config.model_type == "owlv2"
         text = config.text_config
         self.max_tokens = text.max_position_embeddings if self.family == "query" else max_tokens
-        self.vocabulary = text.vocab_size
+        self.vocabulary = config.image_token_id if self.family == "generate" else text.vocab_size
 
     @property
     def text_shape(self) -> tuple[int, int]:
@@ -118,9 +154,15 @@ class HFGrounding(GroundingMethod):
         return _Transform(images, canvas, self.square)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """A "caption" is lower case and ends with a full stop, which separates phrases: those within are left out."""
+        """A "caption" is lower case and ends with a full stop, which separates phrases: those within are left out.
+
+        The places of the image in Florence-2's text are not among the ids; :meth:`predict` puts them in front.
+        """
         if self.family == "caption":
             texts = [f"{' '.join(text.lower().replace('.', ' ').split())}." for text in texts]
+        elif self.family == "generate":
+            instruction = self.processor.task_prompts_with_input[TASK]
+            texts = [instruction.format(input=text.strip()) for text in texts]
         padding = "max_length" if self.family == "query" else "longest"
         encoded = self.processor.tokenizer(
             list(texts), padding=padding, truncation=True, max_length=self.max_tokens, return_tensors="pt"
@@ -128,7 +170,12 @@ class HFGrounding(GroundingMethod):
         return encoded["input_ids"], encoded["attention_mask"] == 0
 
     def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
-        """Boxes and scores as the processor's post-processing defines them, without its thresholds."""
+        """Boxes and scores as the processor's post-processing defines them, without its thresholds.
+
+        Florence-2 gives no scores: the boxes of the k-th phrase of its answer get 1/k.
+        """
+        if self.family == "generate":
+            return {"main": self._generate(batch)}
         attention = (~batch.text_pad).long()
         if self.family == "caption":
             image, pad = batch.image, batch.image_pad
@@ -158,12 +205,30 @@ class HFGrounding(GroundingMethod):
             found.append(Prediction(frame_boxes * torch.tensor([width, height, width, height]), frame_scores))
         return {"main": found}
 
+    def _generate(self, batch: Batch) -> list[Prediction]:
+        places = (self.processor.num_image_tokens, 0)
+        answers = self.model.generate(
+            pixel_values=batch.image,
+            input_ids=F.pad(batch.text_ids, places, value=self.processor.image_token_id),
+            attention_mask=F.pad((~batch.text_pad).long(), places, value=1),
+            num_beams=BEAMS,
+            do_sample=False,
+            max_new_tokens=self.max_new_tokens,
+        )
+        found = []
+        decoded = self.processor.batch_decode(answers, skip_special_tokens=False)
+        for answer, frame in zip(decoded, batch.geometry, strict=True):
+            parsed = self.processor.post_process_generation(answer, task=TASK, image_size=frame.size[::-1])[TASK]
+            boxes = torch.tensor(parsed["bboxes"], dtype=torch.float32).reshape(-1, 4)[: self.top]
+            # neighbours with one label are boxes of one phrase
+            phrase = accumulate((one != next_one for one, next_one in pairwise(parsed["labels"])), initial=1)
+            found.append(Prediction(boxes, 1 / torch.tensor(list(phrase), dtype=torch.float32)[: len(boxes)]))
+        return found
+
     def read_official(self, path: Path, ema: bool = True) -> dict[str, Tensor]:
         """The weights beside ``path``, read by transformers, which knows the names of older files. ``ema`` says nothing
         here: such a folder has one set of weights."""
-        from transformers import AutoModelForZeroShotObjectDetection
-
-        model, info = AutoModelForZeroShotObjectDetection.from_pretrained(
+        model, info = self.architecture.from_pretrained(
             path.parent, local_files_only=True, output_loading_info=True
         )
         if info["missing_keys"]:
