@@ -64,8 +64,8 @@ def owl(folder: Path, kind: str) -> None:
 
 
 def florence(folder: Path, kind: str = "florence2") -> None:
-    """Half precision and a generation_config.json that matters, as the real one. What a random model says never holds a
-    box, so its last bias prefers places and, less, letters, and its answers begin with a letter."""
+    """Half precision and a generation_config.json that matters, as the real one. What a random model says holds no box,
+    so here the last bias prefers places to all other tokens, and an answer begins with a letter."""
     from tokenizers import pre_tokenizers
 
     signs = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "<mask>"]
@@ -86,10 +86,10 @@ def florence(folder: Path, kind: str = "florence2") -> None:
     torch.manual_seed(0)
     model = transformers.Florence2ForConditionalGeneration(config)
     words = model.model.language_model.shared.weight.data
-    words[:, 0] = 0
-    words[tokenizer.convert_tokens_to_ids(list("abcdefghij")), 0] = 0.64
-    words[tokenizer.convert_tokens_to_ids([f"<loc_{number}>" for number in range(1000)]), 0] = 0.7
-    model.model.language_model.decoder.layers[-1].final_layer_norm.bias.data[0] = 20.0
+    words[:, 0] = torch.tensor(
+        [float(sign.startswith("<loc_")) for sign in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    )
+    model.model.language_model.decoder.layers[-1].final_layer_norm.bias.data[0] = 50.0
     model.generation_config.no_repeat_ngram_size = 3
     model.generation_config.forced_bos_token_id = tokenizer.convert_tokens_to_ids("k")
     model.half().save_pretrained(folder)
@@ -99,7 +99,8 @@ def florence(folder: Path, kind: str = "florence2") -> None:
     transformers.Florence2Processor(images, tokenizer, post_processor_config=rules).save_pretrained(folder)
 
 
-MAKERS = {"grounding-dino": dino, "mm-grounding-dino": dino, "owlvit": owl, "owlv2": owl}
+MAKERS = {"grounding-dino": dino, "mm-grounding-dino": dino, "owlvit": owl, "owlv2": owl, "florence2": florence}
+DETECTORS = sorted(MAKERS.keys() - {"florence2"})
 
 
 @pytest.fixture(scope="module", params=sorted(MAKERS))
@@ -111,11 +112,12 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def loaded(folder: Path) -> HFGrounding:
-    method = HFGrounding(str(folder)).eval()
+    method = HFGrounding(str(folder), max_tokens=128, max_new_tokens=32).eval()
     method.load_official(method.read_official(folder / "model.safetensors"))
     return method
 
 
+@pytest.mark.parametrize("folder", DETECTORS, indirect=True)
 def test_boxes_and_scores_are_those_of_the_processor(folder: Path) -> None:
     """The reference: transformers' own preprocessing, model and post-processing, one image at a time."""
     method = loaded(folder)
@@ -142,6 +144,75 @@ def test_boxes_and_scores_are_those_of_the_processor(folder: Path) -> None:
         torch.testing.assert_close(ours.scores, best)
         first = theirs["boxes"][theirs["scores"].argmax()]
         torch.testing.assert_close(ours.boxes[0], first, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("folder", ["florence2"], indirect=True)
+def test_a_generated_answer_is_that_of_the_processor(folder: Path) -> None:
+    """The reference: transformers' processor, generation as on the model card and parsing, one image at a time; ours
+    are one at a time and both in a batch, whose texts differ in length."""
+    method = loaded(folder)
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((60, 90), (80, 70))
+    pictures = [torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
+    texts = ["The red circle, on the left. ", "a small dog"]
+    samples = [method.eval_transform()(plain_sample(*pair)) for pair in zip(pictures, texts, strict=True)]
+    together = collate(samples, method.tokenize)
+    assert together is not None
+    with torch.no_grad():
+        both = method.predict(together)["main"]
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    model = transformers.Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    task = "<CAPTION_TO_PHRASE_GROUNDING>"
+    answers = []
+    for number, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+        inputs = processor(images=picture, text=task + text, return_tensors="pt")
+        generated = model.generate(**inputs, num_beams=3, do_sample=False, max_new_tokens=32)
+        answers.append(processor.batch_decode(generated, skip_special_tokens=False)[0])
+        theirs = processor.post_process_generation(answers[-1], task=task, image_size=sizes[number][::-1])[task]
+        assert len(theirs["bboxes"]) == 7
+        alone = collate(samples[number : number + 1], method.tokenize)
+        assert alone is not None
+        ids = inputs["input_ids"][:, processor.num_image_tokens :]
+        assert torch.equal(alone.text_ids, ids) and torch.equal(together.text_ids[number, : ids.shape[1]], ids[0])
+        with torch.no_grad():
+            (single,) = method.predict(alone)["main"]
+        for ours in (single, both[number]):
+            assert ours.boxes.tolist() == theirs["bboxes"]
+            assert ours.scores.tolist() == [1.0] * 7
+    assert answers[0] != answers[1]
+
+
+@pytest.mark.parametrize("folder", ["florence2"], indirect=True)
+def test_a_later_phrase_of_an_answer_counts_less(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: bin b of 1000 is b + 0.5 thousandths of the side, whole pixels; "a" is no phrase in this folder."""
+    method = loaded(folder)
+    answers = [
+        "</s><s>dog<loc_100><loc_200><loc_300><loc_400><loc_0><loc_0><loc_999><loc_999>a<loc_1><loc_1><loc_1><loc_1>"
+        "on cat<loc_500><loc_500><loc_600><loc_700>left<loc_10><loc_20><loc_30></s>",
+        "</s><s>no dog</s>",
+    ]
+    ids = method.processor.tokenizer(answers, add_special_tokens=False, padding=True, return_tensors="pt").input_ids
+    monkeypatch.setattr(method.model, "generate", lambda **given: ids)
+    samples = [method.eval_transform()(plain_sample(torch.zeros(3, 100, 200, dtype=torch.uint8), "dog"))] * 2
+    batch = collate(samples, method.tokenize)
+    assert batch is not None
+    first, second = method.predict(batch)["main"]
+    assert first.boxes.tolist() == [[20, 20, 60, 40], [0, 0, 199, 99], [100, 50, 120, 70]]
+    assert first.scores.tolist() == [1.0, 1.0, 0.5]
+    assert second.boxes.shape == (0, 4) and second.scores.shape == (0,)
+    method.top = 2
+    first, _ = method.predict(batch)["main"]
+    assert first.scores.tolist() == [1.0, 1.0] and len(first.boxes) == 2
+
+
+@pytest.mark.parametrize("folder", ["florence2"], indirect=True)
+def test_florence_that_cannot_be_run_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "florence2", "auto_map": {"AutoConfig": "code.Config"}}')
+    with pytest.raises(UserError, match="with code of its own, which is not run"):
+        HFGrounding(str(tmp_path))
+    monkeypatch.setattr("transformers.Florence2ForConditionalGeneration", None)
+    with pytest.raises(UserError, match=r"has no Florence-2; install 4\.56 or later"):
+        HFGrounding(str(folder))
 
 
 def test_a_batch_answers_each_image_in_its_own_pixels(folder: Path) -> None:

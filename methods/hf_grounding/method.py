@@ -119,7 +119,7 @@ class HFGrounding(GroundingMethod):
             self.architecture = _architecture(folder, self.family)
             if self.family == "generate" and "auto_map" in written:
                 raise UserError(
-                    f"{folder}: Florence-2 with code of its own, which is not run; use a copy in transformers' own format"
+                    f"{folder}: Florence-2 with code of its own, which is not run; use one in transformers' own format"
                 )
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
             self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
@@ -228,9 +228,7 @@ class HFGrounding(GroundingMethod):
     def read_official(self, path: Path, ema: bool = True) -> dict[str, Tensor]:
         """The weights beside ``path``, read by transformers, which knows the names of older files. ``ema`` says nothing
         here: such a folder has one set of weights."""
-        model, info = self.architecture.from_pretrained(
-            path.parent, local_files_only=True, output_loading_info=True
-        )
+        model, info = self.architecture.from_pretrained(path.parent, local_files_only=True, output_loading_info=True)
         if info["missing_keys"]:
             raise UserError(f"{path}: has no weights for {sorted(info['missing_keys'])[0]!r}; is it the whole model?")
         return model.state_dict()
