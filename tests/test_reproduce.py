@@ -36,6 +36,18 @@ NODE = {
     ],
 }
 
+SHIPPED = {
+    "title": "Small",
+    "rows": [
+        {
+            "label": "ALVG",
+            "run": ["method=alvg"],
+            "cells": {"grefshapes": {"splits": ["val"], "metrics": ["rec/prec@0.5"]}},
+            "jobs": {"grefshapes": {"checkpoint": "shipped:refshapes"}},
+        }
+    ],
+}
+
 
 def the_plan() -> Plan:
     return parse_plan("mine", "main", NODE, "mine-main.yaml", PUBLISHED)
@@ -263,6 +275,47 @@ def test_the_embedded_table_is_judged_by_the_committed_result(tmp_path: Path) ->
         "measured; the committed result is of other weights",
         "measured; the committed result is on other data",
     ]
+
+
+def test_shipped_weights_are_evaluated_by_name_and_their_record_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record says "shipped" whatever the weights are called, and neither it nor its folder has a path in it."""
+    from vgbench import runner, weights
+
+    asked: list[str] = []
+
+    def evaluate(config) -> float:
+        asked.append(config.checkpoint)
+        path = weights.resolve(config.checkpoint, "alvg", "grefshapes")
+        made = measured(plan.jobs[0], value=75.0)
+        made.config = records.resolved(config)
+        made.results[0].dataset, made.results[0].embedded = "grefshapes", True
+        made.checkpoint = Checkpoint(path.name, records.sha256_prefix(path), "shipped")
+        records.write(made, Path(config.run_dir))
+        monkeypatch.setenv("VGBENCH_RUN_FOLDER", config.run_dir)
+        return 75.0
+
+    monkeypatch.setattr(runner, "evaluate", evaluate)
+    (job,) = parse_plan("mine", "main", SHIPPED, "mine-main.yaml", []).jobs
+    assert job.shipped and job.name == "alvg-grefshapes-shipped-refshapes"
+    cell = Cell("ALVG", job, "grefshapes", "val", "rec", "prec@0.5", "default", "main")
+    plan = Plan("mine", "main", "small", [cell])
+    (step,) = plan_steps(plan, [], tmp_path, checkpoints=None, pretrained=None, check_data=False)
+    assert step.action == "evaluate"
+    reproduce.execute(plan, step, tmp_path)
+    assert asked == ["shipped:refshapes"]
+    (again,) = plan_steps(plan, [], tmp_path, checkpoints=None, pretrained=None, check_data=False)
+    assert again.action == "have"
+    assert "shipped:refshapes" in reproduce.commit(step, tmp_path / "kept").read_text()
+
+
+def test_weights_that_are_not_shipped_are_named(tmp_path: Path) -> None:
+    job = Job("alvg-refshapes-shipped-none", ("method=alvg", "dataset=refshapes"), "shipped:none")
+    cell = Cell("ALVG", job, "refshapes", "val", "rec", "prec@0.5", "default", "main")
+    plan = Plan("mine", "main", "small", [cell])
+    (step,) = plan_steps(plan, [], tmp_path, checkpoints=None, pretrained=None, check_data=False)
+    assert step.action == "missing" and "no shipped weights of alvg for dataset 'none'" in step.why
 
 
 def test_unknown_tables_and_folders_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:

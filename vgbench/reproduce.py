@@ -47,7 +47,8 @@ class Job:
     Attributes:
         name: of its run folder.
         overrides: Hydra overrides of ``vgbench run`` or ``vgbench eval``.
-        checkpoint: name of the authors' file below ``checkpoints=FOLDER``, "shipped", or None if none was released.
+        checkpoint: name of the authors' file below ``checkpoints=FOLDER``, "shipped" or "shipped:NAME" (weights of
+            the suite), or None if none was released.
         pretrained: names of the files below ``pretrained=FOLDER`` that training starts from; None: it cannot be trained
             here (there is no recipe).
         epoch_samples: samples of one training epoch, where no published count of the data set tells.
@@ -61,7 +62,9 @@ class Job:
 
     @property
     def shipped(self) -> bool:
-        return self.checkpoint == "shipped"
+        from vgbench.weights import is_shipped
+
+        return is_shipped(self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def _job(paper: str, table: str, key: str, line: Mapping[str, Any], item: Mappin
     method = next(text.partition("=")[2] for text in overrides if text.startswith("method="))
     checkpoint = item.get("checkpoint")
     # a checkpoint tells runs of one method on one data set apart
-    tag = (checkpoint or "").partition(".")[0]
+    tag = (checkpoint or "").partition(".")[0].replace(":", "-")
     name = tag if tag.startswith(f"{method}-") else "-".join(part for part in (method, key, tag) if part)
     return Job(name, overrides, checkpoint, item.get("pretrained"), item.get("epoch_samples"))
 
@@ -344,9 +347,9 @@ def _step(
     if job.shipped:
         chosen = choices(config)
         try:
-            file = resolve("shipped", chosen["method"], chosen["dataset"])
-        except UserError:
-            return Step(job, "missing", f"no shipped weights of {chosen['method']} for {chosen['dataset']}")
+            file = resolve(str(job.checkpoint), chosen["method"], chosen["dataset"])
+        except UserError as error:
+            return Step(job, "missing", str(error))
     elif job.checkpoint is not None:
         if checkpoints is None:
             lacking.append(f"checkpoints=FOLDER with {job.checkpoint!r} is not given")
@@ -381,7 +384,8 @@ def _step(
     if not job.shipped and config.method.get("tokenizer", "") is None:
         lacking, file = [*lacking, "method.tokenizer=FILE is not given"], None
     if file is not None:
-        step.action, step.config = "evaluate", compose([*job.overrides, *overrides, f"checkpoint={quoted(file)}"])
+        chosen_file = f"'{job.checkpoint}'" if job.shipped else quoted(file)  # by name: its record says "shipped"
+        step.action, step.config = "evaluate", compose([*job.overrides, *overrides, f"checkpoint={chosen_file}"])
     elif job.pretrained is not None and pretrained is not None and not _no_data(lacking):
         try:
             start = pretrained if job.pretrained == "." else _find_file(pretrained, job.pretrained)
@@ -555,8 +559,6 @@ def commit(step: Step, folder: Path) -> Path:
         copy.config[key] = None
     for result in copy.results:
         result.predictions = None
-    if copy.checkpoint is not None and copy.checkpoint.origin == "shipped":
-        copy.config["checkpoint"] = "shipped"
     copy.notes.append("predictions are not kept here; `vgbench reproduce` writes them again")
     if target.exists():
         shutil.rmtree(target)

@@ -433,7 +433,8 @@ def evaluate(config: DictConfig) -> float:
     folder = run_folder(config, f"eval-{_method_name(method)}-{choices(config)['dataset']}")
     _say(f"{folder}: {method.name} from {path}: {_loaded(report)}")
     ours = weights.method_config(path) is not None
-    origin: record.Origin = "shipped" if config.checkpoint == "shipped" else "trained here" if ours else "official"
+    shipped = weights.is_shipped(config.checkpoint)
+    origin: record.Origin = "shipped" if shipped else "trained here" if ours else "official"
     checkpoint = record.Checkpoint(path.name, record.sha256_prefix(path), origin)
     return _evaluate_and_record(config, folder, method, data, tasks, started, checkpoint)
 

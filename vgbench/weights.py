@@ -21,6 +21,11 @@ MODEL_FILE = "model.safetensors"  # in a run folder
 RAW_FILE = "model.raw.safetensors"  # beside it, of a training with a moving average: the weights without it
 
 
+def is_shipped(spec: object) -> bool:
+    """Whether ``weights=`` / ``checkpoint=`` names weights that come with the suite: "shipped" or "shipped:NAME"."""
+    return str(spec).partition(":")[0] == "shipped"
+
+
 def resolve(spec: str, method: str | None = None, dataset: str | None = None, raw: bool = False) -> Path:
     """The file behind ``weights=`` / ``checkpoint=``: a file, a run folder, "shipped" (for the dataset at hand) or
     "shipped:DATASET". Of a run folder with a moving average ``raw`` takes the weights without it.
@@ -28,7 +33,7 @@ def resolve(spec: str, method: str | None = None, dataset: str | None = None, ra
     Raises:
         UserError: if there is no such file; for "shipped", the message lists what is shipped.
     """
-    if spec == "shipped" or spec.startswith("shipped:"):
+    if is_shipped(spec):
         dataset = spec.partition(":")[2] or dataset
         folder = Path(str(files("vgbench.methods"))) / str(method) / "weights"
         path = folder / f"{dataset}.safetensors"
