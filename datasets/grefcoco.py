@@ -18,12 +18,16 @@ __all__ = ["GRefCOCO"]
 class GRefCOCO(ReferDataset):
     """278,232 expressions on the images of RefCOCO, 80,022 with several targets and 32,202 without any (paper).
 
-    Counts per split were never published, so :meth:`verify` only prints them. ``train``, ``val``, ``testA`` and
-    ``testB`` hold single-target expressions too: nothing has to be joined with RefCOCO.
+    Counts per split were never published, so :meth:`verify` prints them beside those of the whole. ``train``, ``val``,
+    ``testA`` and ``testB`` hold single-target expressions too: nothing has to be joined with RefCOCO.
     """
 
     name = "grefcoco"
     title = "gRefCOCO"
+    disagreements = (
+        "published for all splits together only: 278,232 expressions (80,022 with several targets, 32,202 with none), "
+        "60,287 objects, 19,994 images",
+    )
     tasks = ("grec", "gres")
     licence = "see the authors' page; images: Flickr terms"
     homepage = "https://github.com/henghuiding/gRefCOCO"

@@ -27,6 +27,7 @@ class ReferIt(ReferDataset):
 
     name = "referit"
     title = "ReferItGame"
+    disagreements = ("the berkeley split lacks 2 training images and 1 test image, say its authors",)
     licence = "see the authors' page"
     homepage = "https://github.com/lichengunc/refer"
     source = "saiaprtc12"

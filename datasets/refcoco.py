@@ -19,6 +19,7 @@ class RefCOCO(ReferDataset):
 
     name = "refcoco"
     title = "RefCOCO"
+    disagreements = ("papers give 142,209 expressions for the unc splits together; the files hold 142,210",)
     licence = _LICENCE
     homepage = _HOMEPAGE
     variants: ClassVar[Variants] = {
@@ -94,6 +95,10 @@ class RefCOCOg(ReferDataset):
 
     name = "refcocog"
     title = "RefCOCOg"
+    disagreements = (
+        "85,474 expressions are quoted for the whole set, with 54,822 objects and 26,711 images; the files hold 95,010 "
+        "(umd), and 85,474 is the training split of google alone",
+    )
     licence = _LICENCE
     homepage = _HOMEPAGE
     file_suffix_is_ann_id = True

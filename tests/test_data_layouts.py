@@ -673,6 +673,7 @@ def test_verify_finds_what_is_wrong(tmp_path):
     train = report.splits[0]
     assert (train.images, train.refs, train.expressions, train.masks) == (1, 2, 3, 3)
     assert "train: 3 expressions, published 120,624 (-120,621)" in text
+    assert "note: papers give 142,209 expressions" in text
 
 
 def test_verify_compares_masks_with_boxes_and_lists_skipped(tmp_path):
@@ -736,6 +737,15 @@ def test_statistics():
     assert found.location == 0.75 and found.targets == {1: 4} and found.length == {1: 1, 3: 3}
     assert found.duplicates == 1 and found.ambiguous == 0 and found.same_category == 0
     assert found.area == (0.1,) * 5 and found.common[0] == ("the", 3)
+
+
+def test_statistics_as_a_picture(tmp_path):
+    found = {"train": statistics(table_of([(1, "The left cup"), (2, "bowl")]))}
+    figure(found, tmp_path / "new" / "words.png")
+    with Image.open(tmp_path / "new" / "words.png") as picture:
+        assert picture.width > picture.height > 100
+    with pytest.raises(UserError, match=r"words\.doc: not a kind of picture"):
+        figure(found, tmp_path / "words.doc")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real annotation files here")

@@ -303,6 +303,8 @@ def test_shipped_weights_are_evaluated_by_name_and_their_record_is_found_again(
     plan = Plan("mine", "main", "small", [cell])
     (step,) = plan_steps(plan, [], tmp_path, checkpoints=None, pretrained=None, check_data=False)
     assert step.action == "evaluate"
+    command = "vgbench eval method=alvg dataset=grefshapes checkpoint=shipped:refshapes"
+    assert command in reproduce.format_plan(plan, [step])
     reproduce.execute(plan, step, tmp_path)
     assert asked == ["shipped:refshapes"]
     (again,) = plan_steps(plan, [], tmp_path, checkpoints=None, pretrained=None, check_data=False)

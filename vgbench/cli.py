@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -393,9 +394,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("vgbench: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if arguments.debug or not _is_config_error(error):
+        hint = _config_hint(error) if _is_config_error(error) else _place_hint(error)
+        if arguments.debug or hint is None:
             raise
-        print(f"vgbench: error: {_config_hint(error)}", file=sys.stderr)
+        print(f"vgbench: error: {hint}", file=sys.stderr)
         return 2
 
 
@@ -407,6 +409,13 @@ def _config_hint(error: Exception) -> str:
     """One line for an error of Hydra or OmegaConf: its first sentence says which key, we add how to look further."""
     text = _one_line(error.__cause__ or error) if type(error).__name__ == "InstantiationException" else _one_line(error)
     return f"configuration: {text} (vgbench list shows the choices, --cfg job the composed keys)"
+
+
+def _place_hint(error: Exception) -> str | None:
+    """One line for a place that cannot be made, read or written, or a full disk; None for any other error."""
+    if not isinstance(error, OSError) or not (error.filename or error.errno == errno.ENOSPC):
+        return None
+    return f"{error.filename or 'writing'}: {error.strerror} (--debug shows what wanted it)"
 
 
 if __name__ == "__main__":

@@ -26,19 +26,39 @@ from vgbench.dataset import GroundingData
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
+# keys of an action that are not configuration
+OWN_KEYS: dict[str, tuple[str, ...]] = {
+    "list": (),
+    "download": ("layout", "part"),
+    "build": ("split",),
+    "verify": ("split",),
+    "convert": ("split", "layout", "out"),
+    "stats": ("split", "out"),
+    "leakage": ("train", "eval"),
+    "browse": ("split", "out", "limit", "extra_train"),
+    "register-detectron2": ("out",),
+}
+
 
 def main(action: str, overrides: Sequence[str], decode: bool, strict: bool, yes: bool = False) -> int:
     """Run one action; 1 with ``strict`` if ``verify`` finds anything that is not as published, or if the user does not
     want to download after all (``yes``: is not asked)."""
-    if action == "list":
-        from vgbench.catalog import print_catalog
-
-        return print_catalog("datasets")
     if action in ("priors", "augment"):
         from vgbench.methods.resvg import commands
 
         return commands.main(action, overrides)
-    own, rest = split_overrides(overrides, "split", "layout", "out", "train", "eval", "limit", "extra_train", "part")
+    own, rest = split_overrides(overrides, *(key for keys in OWN_KEYS.values() for key in keys))
+    for key in own:
+        if key not in OWN_KEYS[action]:
+            there = ", ".join(f"{name}=" for name in OWN_KEYS[action]) or "none"
+            hint = "; which layout is read says dataset.layout=" if key == "layout" else ""
+            raise UserError(f"data {action}: {key}= is no key of it, its own are: {there}{hint}")
+    if action == "list":
+        from vgbench.catalog import print_catalog
+
+        if rest:
+            raise UserError(f"data list: takes no arguments, found {rest[0]}")
+        return print_catalog("datasets")
     if action == "browse":
         return _browse(own, rest)
     if action == "leakage":
@@ -120,7 +140,7 @@ def _statistics(data: GroundingData, own: dict[str, str]) -> int:
     for line in missing:
         print(f"not there: {line}")
     if "out" in own:
-        statistics.figure(splits, Path(own["out"]))
+        statistics.figure(splits, Path(own["out"]).expanduser())
         print(own["out"])
     return 0
 

@@ -191,6 +191,7 @@ class GroundingData(ABC):
     homepage: ClassVar[str]
     embedded: ClassVar[bool] = False  # rendered test bench: never in one table with real data
     version: ClassVar[int] = 1  # of the reader; a change makes cached tables stale
+    disagreements: ClassVar[tuple[str, ...]] = ()  # counts where publications differ from each other or from the files
     disjoint: bool = True  # no image is in two splits
     image_folders: ClassVar[tuple[str, ...]] = ()  # usual image roots, below data_root or up to two folders above
     image_names: ClassVar[tuple[str, ...]] = ("{:012d}.jpg", "COCO_train2014_{:012d}.jpg", "COCO_val2014_{:012d}.jpg")
@@ -494,6 +495,7 @@ class GroundingData(ABC):
                 report.problems.extend(check_table(split, table))
                 sizes = zip(table.column("width").tolist(), table.column("height").tolist(), strict=True)
                 images[split] = dict(zip(table.column("image").tolist(), sizes, strict=True))
+        report.notes.extend(self.disagreements)
         check_shared(report, images, self.disjoint)
         sizes_of_all = {name: size for part in images.values() for name, size in part.items()}
         check_images(report, self, sizes_of_all, decode, progress)

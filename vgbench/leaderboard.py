@@ -815,8 +815,11 @@ def main(
         committed: also the committed results of the suite (``leaderboards/results``).
 
     Raises:
-        UserError: if there is no record, a record is bad, or ``slices`` finds other than two runs.
+        UserError: if there is no record, a record is bad, ``slices`` finds other than two runs, or ``pictures`` is
+            given without it.
     """
+    if pictures is not None and not slices:
+        raise UserError("--pictures draws the disagreements of two runs: add --slices")
     places = [*paths]
     if committed:
         results = Path(str(files("vgbench.leaderboards") / "results"))

@@ -572,7 +572,9 @@ def format_plan(plan: Plan, steps: Sequence[Step]) -> str:
     for step in steps:
         cells = sum(cell.job == step.job for cell in plan.cells)
         hours = ["" if value is None else f"{value:.2g} h" for value in step.hours]
-        command = f"vgbench {'run' if step.action == 'train' else 'eval'} {' '.join(step.job.overrides)}"
+        verb, start = ("run", "pretrained") if step.action == "train" else ("eval", "checkpoint")
+        given = "" if step.config is None else f" {start}={step.config[start]}"
+        command = f"vgbench {verb} {' '.join(step.job.overrides)}{given}"
         how = {"have": f"record in {step.why}", "missing": step.why}.get(step.action, command)
         what = "cannot be run" if step.action == "missing" else step.action
         lines.append([step.job.name, what, str(cells), *hours, how.replace("|", "/")])

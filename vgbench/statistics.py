@@ -116,8 +116,16 @@ def text(splits: Mapping[str, Statistics]) -> str:
 
 
 def figure(splits: Mapping[str, Statistics], path: Path) -> None:
-    """Distribution of words per expression and quantiles of the box area, one line per split, as an image file."""
+    """Distribution of words per expression and quantiles of the box area, one line per split, as an image file.
+
+    Raises:
+        UserError: if the ending of ``path`` is none that can be drawn.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
     from matplotlib.figure import Figure
+
+    if path.suffix.lower().removeprefix(".") not in FigureCanvasBase.get_supported_filetypes():
+        raise UserError(f"{path}: not a kind of picture that can be written; use .png, .pdf or .svg")
 
     drawing = Figure(figsize=(9, 3.5), layout="constrained")
     words, areas = drawing.subplots(1, 2)
