@@ -246,8 +246,10 @@ def tables(records: Iterable[Record], *, all_metrics: bool = False, seeds: bool 
 
 def _fits(row: Row, cells: dict[Column, Metric], identity: tuple[str, int | None], seeds: bool) -> bool:
     """Whether a run's cells are free in the row, or (``seeds``) hold other seeds of the same configuration."""
-    taken = [row.runs[column] for column in cells if column in row.runs]
-    return not taken or (
+    if row.runs.keys().isdisjoint(cells):  # stops at the first one taken: with 1,000 runs this is asked a million times
+        return True
+    taken = [row.runs[column] for column in cells if column in row.runs] if seeds else []
+    return (
         seeds
         and all({identity[0]} == {hash for hash, _ in runs} for runs in taken)
         and not any(identity in runs for runs in taken)
