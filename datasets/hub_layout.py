@@ -1,4 +1,5 @@
-"""Parquet files from the Hugging Face hub: jxu124's (one row per ref, its originals as JSON texts) and lmms-lab's."""
+"""Parquet files from the Hugging Face hub: jxu124's (one row per ref, its originals as JSON texts; its benchmark files
+have one row per image) and lmms-lab's."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
 COLUMNS = ["split", "ref_id", "ann_id", "image_id", "sentences", "raw_anns", "raw_image_info"]
+BENCHMARK_COLUMNS = ["ref_list", "image_info"]
 LMMS_COLUMNS = ["image", "answer", "bbox", "file_name"]
 REF_FILE = re.compile(r"(COCO_train2014_(\d{12}))(?:_(\d{1,18}))?\.jpg")
 
@@ -94,6 +96,92 @@ class HubLayout(Layout):
             there = ", ".join(sorted(names)) or "none"
             raise UserError(f"{next(iter(self.files.values())).parent}: no row of split {split!r}; there are: {there}")
         return builder.table()
+
+
+class BenchmarkLayout(Layout):
+    """jxu124's ``refcoco-benchmark/data/<set>_<split_by>_<split>-*.parquet``, and ``refclef-benchmark``: one row per
+    image {ref_list [{ann_info (COCO's annotation), ref_info (the ref)}], image_info, image (embedded, not read)}.
+    Evaluation splits only; ids, boxes and masks are those of the refer layout, category names are not there."""
+
+    key = "benchmark"
+
+    @classmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        stem = data.files.benchmark
+        names = ("refclef-benchmark" if stem.startswith("refclef") else "refcoco-benchmark",)
+        for folder in folders(data.data_root, (*names, *(f"jxu124/{name}" for name in names))) if stem else ():
+            for place in (folder / "data", folder):
+                paths = [path for split in data.splits for path in sorted(place.glob(f"{stem}_{split}-*.parquet"))]
+                if paths and set(BENCHMARK_COLUMNS) <= set(parquet_columns(paths[0])):
+                    return cls(data, {path.name: path for path in paths})
+        return None
+
+    @classmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        return f"data/{data.files.benchmark}_SPLIT-*.parquet (evaluation splits)" if data.files.benchmark else ""
+
+    def sources(self, split: str) -> list[Path]:
+        return [path for name, path in self.files.items() if name.startswith(f"{self.data.files.benchmark}_{split}-")]
+
+    def read(self, split: str) -> AnnotationTable:
+        builder = self.data.builder(split, self)
+        reader = TargetReader()
+        group = 0
+        for path in self.sources(split):
+            for index, row in enumerate(read_rows(path, BENCHMARK_COLUMNS)):
+                refs = _list(row["ref_list"])
+                try:
+                    info = take(row, "image_info", dict)
+                    image_id, name = take(info, "id", int), check_name(take(info, "file_name", str))
+                    width, height = check_size(take(info, "width", int), take(info, "height", int))
+                    take(row, "ref_list", list)
+                except BadSample as error:
+                    builder.skip(f"{path}: row {index}", error, max(sum(map(_sentence_count, refs)), 1))
+                    continue
+                for number, entry in enumerate(refs):
+                    try:
+                        ref, annotation = take(entry, "ref_info", dict), take(entry, "ann_info", dict)
+                        ann_id = take(ref, "ann_id", (int, str))
+                        for record, key, wanted in (
+                            (ref, "image_id", image_id),
+                            (annotation, "image_id", image_id),
+                            (annotation, "id", ann_id),
+                        ):
+                            if take(record, key, (int, str)) != wanted:
+                                raise BadSample(f"{key!r} that is not the ref's", f"{record[key]!r}, not {wanted!r}")
+                        target = {
+                            "box": take(annotation, "bbox", list),
+                            "segmentation": annotation.get("segmentation"),
+                            "ann_id": ann_id,
+                        }
+                        found = reader.gather([target], width, height)
+                        ref_id = take(ref, "ref_id", int)
+                        sentences = [(expression_of(s), take(s, "sent_id", int)) for s in take(ref, "sentences", list)]
+                    except BadSample as error:
+                        where = f"{path}: row {index}, ref_list[{number}]"
+                        builder.skip(where, error, max(_sentence_count(entry), 1))
+                        continue
+                    for text, sent_id in sentences:
+                        builder.add(
+                            key=f"{ref_id}.{sent_id}",
+                            image_id=image_id,
+                            image=name,
+                            width=width,
+                            height=height,
+                            expression=text,
+                            ref_id=ref_id,
+                            sent_id=sent_id,
+                            group=group,
+                            source=self.data.source,
+                            **vars(found),
+                        )
+                    group += 1
+        return builder.table()
+
+
+def _sentence_count(entry: Any) -> int:
+    ref = entry.get("ref_info") if isinstance(entry, dict) else None
+    return len(_list(ref.get("sentences"))) if isinstance(ref, dict) else 0
 
 
 class LmmsLayout(Layout):

@@ -27,6 +27,7 @@ class Files:
         transvg: folder and stem of ``<stem>/<stem>_<split>.pth`` in the TransVG layout.
         mdetr: stems of ``<stem>_<split>.json`` in the MDETR layout.
         hub: folders of the parquet files published as jxu124/<name>.
+        benchmark: ``<set>_<split_by>`` in the files of jxu124/refcoco-benchmark and refclef-benchmark.
         lmms: folders of the parquet files published as lmms-lab/<name>.
         lmms_mixed: splits of the latter that mix the split with another author's.
         entities: whether the original release of Flickr30k Entities is one of the layouts.
@@ -40,6 +41,7 @@ class Files:
     transvg: tuple[str, ...] = ()
     mdetr: tuple[str, ...] = ()
     hub: tuple[str, ...] = ()
+    benchmark: str = ""
     lmms: tuple[str, ...] = ()
     lmms_mixed: tuple[str, ...] = ()
     entities: bool = False

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from vgbench.dataset import BadSample, Counts, TableBuilder, take
 from vgbench.datasets.entities_layout import EntitiesLayout, InfoGroundLayout
 from vgbench.datasets.flat_layouts import TransVGLayout
+from vgbench.datasets.hub_layout import BenchmarkLayout
 from vgbench.datasets.layout import Files, Layout, LayoutDataset
 from vgbench.datasets.mdetr_layout import MDETRLayout
 from vgbench.datasets.refer import ReferDataset, Variants
@@ -32,7 +33,7 @@ class ReferIt(ReferDataset):
     homepage = "https://github.com/lichengunc/refer"
     source = "saiaprtc12"
     canonical_name = "{:d}.jpg"
-    layouts = (ReferLayout, SeqTRLayout, TransVGLayout)
+    layouts = (ReferLayout, SeqTRLayout, BenchmarkLayout, TransVGLayout)
     corner_boxes = True
     image_folders = (
         *("images/saiaprtc12", "images/saiapr_tc-12", "saiaprtc12", "saiapr_tc-12", "referit/images"),
@@ -50,6 +51,7 @@ class ReferIt(ReferDataset):
                 refer=("refclef",),
                 refs=("refs(berkeley).p", "refs(berkeley).json"),
                 seqtr=("referitgame-berkeley",),
+                benchmark="refclef_berkeley",
                 transvg=("referit",),
             ),
         ),
@@ -61,7 +63,7 @@ class ReferIt(ReferDataset):
                 "testB": Counts(490),
                 "testC": Counts(465),
             },
-            Files(refer=("refclef",), refs=("refs(unc).p", "refs(unc).json")),
+            Files(refer=("refclef",), refs=("refs(unc).p", "refs(unc).json"), benchmark="refclef_unc"),
         ),
     }
 

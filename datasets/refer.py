@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from vgbench.dataset import Counts
 from vgbench.datasets.flat_layouts import MiniGPTLayout, QwenLayout, TransVGLayout, VGLawLayout
-from vgbench.datasets.hub_layout import HubLayout, LmmsLayout
+from vgbench.datasets.hub_layout import BenchmarkLayout, HubLayout, LmmsLayout
 from vgbench.datasets.layout import Files, Layout, LayoutDataset
 from vgbench.datasets.mdetr_layout import MDETRLayout
 from vgbench.datasets.refer_layout import ReferLayout
@@ -52,6 +52,7 @@ class ReferDataset(LayoutDataset):
         ReferLayout,
         SeqTRLayout,
         HubLayout,
+        BenchmarkLayout,
         LmmsLayout,
         VGLawLayout,
         MDETRLayout,

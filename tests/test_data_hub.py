@@ -1,0 +1,204 @@
+"""Published files that hold several datasets at once: jxu124's benchmark parquet files and MDETR's merged JSON.
+
+Every fixture is written twice, in the layout under test and in the refer layout, and both must read alike.
+"""
+
+import io
+import json
+import pickle
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from vgbench.datasets.mixed import ReferIt
+from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
+from vgbench.errors import UserError
+
+SIZES = {101: (64, 48), 102: (50, 60)}
+COCO = {
+    11: {"image_id": 101, "bbox": [10.5, 10.0, 30.0, 30.0], "segmentation": [[10.5, 10, 40, 10, 40, 40, 10.5, 40]]},
+    12: {"image_id": 101, "bbox": [50.25, 5.5, 13.75, 20.0], "segmentation": [[50, 5, 64, 5, 64, 25]]},
+    21: {
+        "image_id": 102,
+        "bbox": [0.0, 0.0, 40.0, 30.0],
+        "segmentation": [[0, 0, 20, 0, 20, 30, 0, 30], [15, 0, 40, 0, 40, 30, 15, 30]],  # they overlap
+    },
+}
+# split, annotation id, sentences; the refs of image 101 do not follow each other
+REFS = [
+    ("val", 11, ["The MUG, left!", "mug"]),
+    ("val", 21, ["Caf\u00e9 sign"]),
+    ("val", 12, ["right one"]),
+    ("testA", 21, ["stripe"]),
+]
+STEMS = {
+    "refcoco_unc": (RefCOCO, "unc", "refcoco"),
+    "refcoco_google": (RefCOCO, "google", "refcoco"),
+    "refcoco_plus_unc": (RefCOCOPlus, "unc", "refcoco+"),
+    "refcocog_umd": (RefCOCOg, "umd", "refcocog"),
+    "refcocog_google": (RefCOCOg, "google", "refcocog"),
+    "refclef_berkeley": (ReferIt, "berkeley", "refclef"),
+    "refclef_unc": (ReferIt, "unc", "refclef"),
+}
+
+
+def image_info(image_id, stem):
+    width, height = SIZES[image_id]
+    if stem.startswith("refclef"):
+        return {"file_name": f"{image_id}.jpg", "height": height, "id": image_id, "width": width}
+    return {
+        "coco_url": "",
+        "date_captured": "2013-11-14 16:28:13",
+        "file_name": f"COCO_train2014_{image_id:012d}.jpg",
+        "flickr_url": "",
+        "height": height,
+        "id": image_id,
+        "license": 3,
+        "width": width,
+    }
+
+
+def annotations(stem):
+    """COCO's annotations; in refclef ids are text and masks are lists of compressed RLEs."""
+    common = {ann: {"area": 100.0, "category_id": 1, "id": ann, "iscrowd": 0, **known} for ann, known in COCO.items()}
+    if not stem.startswith("refclef"):
+        return common
+    out = {}
+    for ann, record in common.items():
+        width, height = SIZES[record["image_id"]]
+        rles = coco_mask.frPyObjects(record["segmentation"], height, width)
+        segmentation = [{"counts": rle["counts"].decode(), "size": list(rle["size"])} for rle in rles]
+        known = {"id": f"{record['image_id']}_{ann}", "area": 100, "mask_name": "x.mat", "segmentation": segmentation}
+        out[ann] = {key: value for key, value in {**record, **known}.items() if key != "iscrowd"}
+    return out
+
+
+def refs(stem):
+    there = annotations(stem)
+    out = []
+    for number, (split, ann, sentences) in enumerate(REFS):
+        image_id = COCO[ann]["image_id"]
+        ref = {
+            "ann_id": there[ann]["id"],
+            "category_id": 1,
+            "file_name": f"COCO_train2014_{image_id:012d}_{number}.jpg",
+            "image_id": image_id,
+            "ref_id": 7 + number,
+            "sent_ids": [100 + 10 * number + i for i in range(len(sentences))],
+            "sentences": [
+                {"raw": raw, "sent": raw.lower(), "sent_id": 100 + 10 * number + i, "tokens": raw.lower().split()}
+                for i, raw in enumerate(sentences)
+            ],
+            "split": split,
+        }
+        if stem.startswith("refclef"):
+            del ref["file_name"]
+        out.append((there[ann], ref))
+    return out
+
+
+def write_refer(root, stem):
+    _, split_by, folder = STEMS[stem]
+    (root / folder).mkdir(parents=True)
+    content = {
+        "images": [image_info(image_id, stem) for image_id in SIZES],
+        "annotations": list(annotations(stem).values()),
+    }
+    (root / folder / "instances.json").write_text(json.dumps(content))
+    (root / folder / f"refs({split_by}).p").write_bytes(pickle.dumps([ref for _, ref in refs(stem)], protocol=2))
+    return root
+
+
+def benchmark_rows(stem, split):
+    rows = []
+    for image_id, size in SIZES.items():
+        of_image = [
+            {"ann_info": ann, "ref_info": ref}
+            for ann, ref in refs(stem)
+            if ref["image_id"] == image_id and ref["split"] == split
+        ]
+        if of_image:
+            buffer = io.BytesIO()
+            Image.new("RGB", size).save(buffer, "PNG")
+            image = {"bytes": buffer.getvalue(), "path": None}
+            rows.append({"ref_list": of_image, "image_info": image_info(image_id, stem), "image": image})
+    return rows
+
+
+def write_benchmark(root, stem, split="val", rows=None):
+    """One file per image, as the large splits of the hub come in several."""
+    folder = root / ("refclef-benchmark" if stem.startswith("refclef") else "refcoco-benchmark") / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = benchmark_rows(stem, split) if rows is None else rows
+    for number, row in enumerate(rows):
+        name = f"{stem}_{split}-{number:05d}-of-{len(rows):05d}-23c691a8c4bd006d.parquet"
+        pq.write_table(pa.Table.from_pylist([row]), folder / name)
+    return root
+
+
+def open_stem(stem, root, **options):
+    kind, split_by, _ = STEMS[stem]
+    return kind(root, split_by=split_by, cache_dir=root / "cache", **options)
+
+
+def content(table):
+    columns = ("key", "image_id", "image", "width", "height", "expression", "boxes", "masks", "polygons", "ann_ids")
+    columns = (*columns, "ref_id", "sent_id", "source", "split")
+    return table.arrow.select(columns).sort_by("key").to_pylist()
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_benchmark_files_read_as_the_refer_layout(tmp_path, stem):
+    for there in STEMS:  # files of the other sets lie beside them
+        rows = benchmark_rows(there, "val")
+        write_benchmark(tmp_path / "b", there, rows=rows if there == stem else rows[:1])
+    found = open_stem(stem, tmp_path / "b").load("val")
+    refer = open_stem(stem, write_refer(tmp_path / "a", stem)).load("val")
+    assert found.info["layout"] == "benchmark" and refer.info["layout"] == "refer"
+    assert content(found) == content(refer) and len(found) == 4
+    assert found.has_masks and [row.sent_id for row in found] == [100, 101, 120, 110]  # by image
+    groups = [row.group for row in found]
+    assert groups[0] == groups[1] and len(set(groups)) == 3  # one per ref
+
+
+def test_benchmark_split_without_a_file(tmp_path):
+    data = open_stem("refcoco_unc", write_benchmark(tmp_path, "refcoco_unc", "testA"))
+    assert [row.expression for row in data.load("testA")] == ["stripe"]
+    with pytest.raises(UserError, match=r"no annotations of split 'train' \(found the benchmark layout\)"):
+        data.load("train")
+    # also where data_root is the downloaded folder itself
+    assert len(open_stem("refcoco_unc", tmp_path / "refcoco-benchmark").load("testA")) == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "message", "lost"),
+    [
+        (lambda row: row["ref_list"][0]["ann_info"].update(id=99), r"ref_list\[0\]: 'id' that is not the ref's", 2),
+        (lambda row: row["ref_list"][1]["ann_info"].update(image_id=7), r"ref_list\[1\]: 'image_id' that is not", 1),
+        (lambda row: row["ref_list"][1]["ann_info"].update(bbox=[1.0, 2.0, 0.0, 3.0]), r"ref_list\[1\]: ", 1),
+        (lambda row: row["ref_list"][0].update(ref_info=None), r"ref_list\[0\]: wrong type of 'ref_info'", 1),
+        (lambda row: row["image_info"].update(file_name="../x.jpg"), r"row 0: .*x\.jpg", 3),
+        (lambda row: row["image_info"].update(width=None), r"row 0: 'width' is not an integer", 3),
+        (lambda row: row.update(ref_list=None), r"row 0: wrong type of 'ref_list'", 1),
+    ],
+)
+def test_benchmark_rows_that_cannot_be_used(tmp_path, damage, message, lost):
+    rows = benchmark_rows("refcoco_unc", "val")
+    damage(rows[0])
+    write_benchmark(tmp_path, "refcoco_unc", rows=rows)
+    with pytest.raises(UserError, match=r"refcoco_unc_val-00000.*" + message) as error:
+        open_stem("refcoco_unc", tmp_path).load("val")
+    assert "\n" not in str(error.value)
+    table = open_stem("refcoco_unc", tmp_path, on_bad_sample="skip").load("val")
+    assert sum(table.info["skipped"].values()) == lost and "Caf\u00e9 sign" in [row.expression for row in table]
+
+
+def test_damaged_benchmark_file(tmp_path):
+    write_benchmark(tmp_path, "refcoco_unc")
+    (path,) = (tmp_path / "refcoco-benchmark" / "data").glob("*-00000-of-*")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match="not a readable parquet file"):
+        open_stem("refcoco_unc", tmp_path).load("val")
