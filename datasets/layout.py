@@ -26,6 +26,7 @@ class Files:
         seqtr: folders of the SeqTR layout.
         transvg: folder and stem of ``<stem>/<stem>_<split>.pth`` in the TransVG layout.
         mdetr: stems of ``<stem>_<split>.json`` in the MDETR layout.
+        refexp: ``dataset_name`` of its entries in MDETR's ``final_refexp_val.json``.
         hub: folders of the parquet files published as jxu124/<name>.
         benchmark: ``<set>_<split_by>`` in the files of jxu124/refcoco-benchmark and refclef-benchmark.
         lmms: folders of the parquet files published as lmms-lab/<name>.
@@ -40,6 +41,7 @@ class Files:
     seqtr: tuple[str, ...] = ()
     transvg: tuple[str, ...] = ()
     mdetr: tuple[str, ...] = ()
+    refexp: str = ""
     hub: tuple[str, ...] = ()
     benchmark: str = ""
     lmms: tuple[str, ...] = ()

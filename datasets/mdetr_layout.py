@@ -2,34 +2,67 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vgbench.checks import shown
-from vgbench.dataset import BadSample, check_name, check_size, read_json, take
+from vgbench.dataset import BadSample, TableBuilder, check_name, check_size, read_json, take
 from vgbench.datasets.flat_layouts import files_by_split
 from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of, merge_boxes, number_in
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
+MDETR_FOLDERS = ("mdetr_annotations", "OpenSource", "mdetr")
+REFEXP_STEM = "final_refexp"
+
 
 class MDETRLayout(Layout):
     """``finetune_<set>_<split>.json``: {images: [{id, original_id, file_name, height, width, caption}], annotations:
-    [{image_id (of the entry), original_id (COCO), bbox xywh, tokens_positive}]}."""
+    [{image_id (of the entry), original_id (COCO), bbox xywh, tokens_positive}]}. Where there is none of val,
+    ``final_refexp_val.json`` is taken, which holds three datasets: entries name theirs as ``dataset_name``."""
 
     key = "mdetr"
 
     @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
-        there = files_by_split(data, data.files.mdetr, ("mdetr_annotations", "OpenSource", "mdetr"), ".json")
+        there = files_by_split(data, data.files.mdetr, MDETR_FOLDERS, ".json")
+        if data.files.refexp:
+            there = {**files_by_split(data, (REFEXP_STEM,), MDETR_FOLDERS, ".json"), **there}
         return cls(data, there) if there else None
 
     @classmethod
     def expects(cls, data: LayoutDataset) -> str:
-        return f"{data.files.mdetr[0]}_SPLIT.json (boxes only)" if data.files.mdetr else ""
+        merged = f" or {REFEXP_STEM}_val.json" if data.files.refexp else ""
+        return f"{data.files.mdetr[0]}_SPLIT.json{merged} (boxes only)" if data.files.mdetr else ""
 
     def sources(self, split: str) -> list[Path]:
         return [self.files[split]] if split in self.files else []
+
+    def entries(self, split: str, images: list[Any], builder: TableBuilder) -> Iterator[tuple[int, int, Any]]:
+        """(position in the file, number in the dataset, entry) of what belongs to the dataset.
+
+        Raises:
+            UserError: if that is nothing.
+        """
+        path = self.files[split]
+        if not path.name.startswith(REFEXP_STEM):
+            yield from ((index, index, entry) for index, entry in enumerate(images))
+            return
+        names: Counter[str] = Counter()
+        for index, entry in enumerate(images):
+            try:
+                name = take(entry, "dataset_name", str)
+            except BadSample as error:
+                builder.skip(f"{path}: images[{index}]", error)
+                continue
+            if name == self.data.files.refexp:
+                yield index, names[name], entry
+            names[name] += 1
+        if self.data.files.refexp not in names:
+            there = ", ".join(sorted(names)) or "none"
+            raise UserError(f"{path}: no entry of dataset_name {self.data.files.refexp!r}; there are: {there}")
 
     def read(self, split: str) -> AnnotationTable:
         path = self.files[split]
@@ -47,7 +80,7 @@ class MDETRLayout(Layout):
         builder = self.data.builder(split, self, "image" if per_image else "ref")
         reader = TargetReader()
         groups: dict[Any, int] = {}
-        for index, entry in enumerate(images or []):
+        for index, position, entry in self.entries(split, images or [], builder):
             try:
                 name = check_name(take(entry, "file_name", str))
                 width, height = check_size(take(entry, "width", int), take(entry, "height", int))
@@ -62,7 +95,7 @@ class MDETRLayout(Layout):
             for number, ((text, _), targets) in enumerate(zip(expressions, found, strict=True)):
                 identity = (image_id, tuple(targets.ann_ids), *(tuple(box) for box in targets.boxes))
                 builder.add(
-                    key=f"{split}.{index}.{number}",
+                    key=f"{split}.{position}.{number}",
                     image_id=image_id,
                     image=name,
                     width=width,

@@ -202,3 +202,78 @@ def test_damaged_benchmark_file(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match="not a readable parquet file"):
         open_stem("refcoco_unc", tmp_path).load("val")
+
+
+# ------------------------------------------------------------------------------------------------- MDETR's merged files
+
+REFEXP = {"refcoco": "refcoco_unc", "refcoco+": "refcoco_plus_unc", "refcocog": "refcocog_umd"}
+
+
+def refexp_content(names=tuple(REFEXP), split="val"):
+    """One image entry per sentence; images and annotations are counted through all datasets."""
+    content = {"info": {}, "licenses": [], "images": [], "annotations": [], "categories": [{"id": 1, "name": "cup"}]}
+    for name in names:
+        for annotation, ref in refs(REFEXP[name]):
+            for sentence in ref["sentences"] if ref["split"] == split else []:
+                number = len(content["images"])
+                info = image_info(ref["image_id"], name)
+                image = {key: info[key] for key in ("file_name", "height", "width")}
+                image.update(id=number, original_id=ref["image_id"], caption=sentence["sent"], dataset_name=name)
+                content["images"].append({**image, "tokens_negative": []})
+                known = {key: annotation[key] for key in ("area", "iscrowd", "category_id", "bbox")}
+                known.update(image_id=number, id=number, original_id=annotation["id"])
+                content["annotations"].append({**known, "tokens_positive": [[0, 3]]})
+    return content
+
+
+def write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+@pytest.mark.parametrize("name", REFEXP)
+def test_refexp_val_holds_three_datasets(tmp_path, name):
+    stem = REFEXP[name]
+    write_json(tmp_path / "b" / "mdetr_annotations" / "final_refexp_val.json", refexp_content())
+    found = open_stem(stem, tmp_path / "b").load("val")
+    refer = open_stem(stem, write_refer(tmp_path / "a", stem)).load("val")
+    assert found.info["layout"] == "mdetr"
+    for row, known in zip(found, refer, strict=True):
+        assert row.expression == known.expression.lower()  # the file has sent, not raw
+        assert (row.image_id, row.image, row.ann_ids) == (known.image_id, known.image, known.ann_ids)
+        assert row.boxes.tolist() == known.boxes.tolist()
+    assert [row.group for row in found] == [row.group for row in refer]
+    write_json(tmp_path / "c" / f"finetune_{name}_val.json", refexp_content([name]))
+    alone = open_stem(stem, tmp_path / "c").load("val")
+    assert content(found) == content(alone)  # keys too: predictions go with either file
+
+
+def test_refexp_val_beside_the_files_of_one_dataset(tmp_path):
+    write_json(tmp_path / "final_refexp_val.json", refexp_content(["refcoco+"]))
+    write_json(tmp_path / "finetune_refcoco_testA.json", refexp_content(["refcoco"], "testA"))
+    data = open_stem("refcoco_unc", tmp_path)
+    assert [row.expression for row in data.load("testA")] == ["stripe"]
+    with pytest.raises(UserError, match=r"val\.json: no entry of dataset_name 'refcoco'; there are: refcoco\+"):
+        data.load("val")
+    write_json(tmp_path / "finetune_refcoco_val.json", refexp_content(["refcoco"]))
+    assert data.sources("val") and len(open_stem("refcoco_unc", tmp_path).load("val")) == 4
+    with pytest.raises(UserError, match="none of the expected annotation files"):
+        open_stem("refcoco_google", tmp_path).load("val")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content["images"][1].pop("dataset_name"), r"images\[1\]: no key 'dataset_name'"),
+        (lambda content: content["annotations"][1].update(bbox=[1, 2]), r"images\[1\]: "),
+        (lambda content: content["annotations"].pop(1), r"images\[1\]: not exactly one target"),
+    ],
+)
+def test_refexp_entries_that_cannot_be_used(tmp_path, damage, message):
+    content_of_file = refexp_content()
+    damage(content_of_file)
+    write_json(tmp_path / "final_refexp_val.json", content_of_file)
+    with pytest.raises(UserError, match=r"final_refexp_val\.json: " + message):
+        open_stem("refcoco_unc", tmp_path).load("val")
+    assert len(open_stem("refcoco_unc", tmp_path, on_bad_sample="skip").load("val")) == 3
