@@ -64,6 +64,21 @@ class MDETRLayout(Layout):
             there = ", ".join(sorted(names)) or "none"
             raise UserError(f"{path}: no entry of dataset_name {self.data.files.refexp!r}; there are: {there}")
 
+    @property
+    def by_phrase(self) -> bool:
+        """Whether the expressions are the noun phrases of the captions, each with its boxes, or whole captions."""
+        return self.data.phrases
+
+    def image_of(self, entry: Any) -> tuple[str, int, str]:
+        """(source, image id, image name) of an entry.
+
+        Raises:
+            BadSample: if it does not tell.
+        """
+        name = check_name(take(entry, "file_name", str))
+        image_id = take(entry, "original_id", int) if "original_id" in entry else number_in(name)
+        return self.data.source, image_id, name
+
     def read(self, split: str) -> AnnotationTable:
         path = self.files[split]
         content = self.data.parse_file(path, read_json)
@@ -82,18 +97,23 @@ class MDETRLayout(Layout):
         groups: dict[Any, int] = {}
         for index, position, entry in self.entries(split, images or [], builder):
             try:
-                name = check_name(take(entry, "file_name", str))
+                source, image_id, name = self.image_of(entry)
                 width, height = check_size(take(entry, "width", int), take(entry, "height", int))
-                image_id = take(entry, "original_id", int) if "original_id" in entry else number_in(name)
                 caption = expression_of(take(entry, "caption", str))
                 there = by_image.get(take(entry, "id", (int, str)), [])
                 expressions = self._expressions(caption, there)
-                found = [reader.gather(targets, width, height) for _, targets in expressions]
             except BadSample as error:
                 builder.skip(f"{path}: images[{index}]", error)
                 continue
-            for number, ((text, _), targets) in enumerate(zip(expressions, found, strict=True)):
-                identity = (image_id, tuple(targets.ann_ids), *(tuple(box) for box in targets.boxes))
+            for number, (phrase, boxes) in enumerate(expressions):
+                try:
+                    text = expression_of(phrase)
+                    merged = self.by_phrase and not self.data.separate_boxes
+                    targets = reader.gather([merge_boxes(boxes, "xywh")] if merged else boxes, width, height)
+                except BadSample as error:
+                    builder.skip(f"{path}: images[{index}]{f', phrase {number}' if self.by_phrase else ''}", error)
+                    continue
+                identity = (source, image_id, tuple(targets.ann_ids), *(tuple(box) for box in targets.boxes))
                 builder.add(
                     key=f"{split}.{position}.{number}",
                     image_id=image_id,
@@ -102,7 +122,7 @@ class MDETRLayout(Layout):
                     height=height,
                     expression=text,
                     group=image_id if per_image else groups.setdefault(identity, len(groups)),
-                    source=self.data.source,
+                    source=source,
                     **vars(targets),
                 )
         return builder.table()
@@ -114,17 +134,11 @@ class MDETRLayout(Layout):
             {"box": take(a, "bbox", list), "segmentation": a.get("segmentation"), "ann_id": a.get("original_id")}
             for a in there
         ]
-        if self.data.phrases:  # Flickr30k: every noun phrase with its boxes
+        if self.by_phrase:
             phrases: dict[tuple[tuple[int, int], ...], list[dict[str, Any]]] = {}
             for annotation, target in zip(there, targets, strict=True):
                 phrases.setdefault(_spans(take(annotation, "tokens_positive", list)), []).append(target)
-            return [
-                (
-                    expression_of(" ".join(caption[start:end] for start, end in spans)),
-                    boxes if self.data.separate_boxes else [merge_boxes(boxes, "xywh")],
-                )
-                for spans, boxes in phrases.items()
-            ]
+            return [(" ".join(caption[start:end] for start, end in spans), boxes) for spans, boxes in phrases.items()]
         if not self.data.multi_target and len(targets) != 1:
             raise BadSample("not exactly one target", f"{len(targets)} annotations")
         return [(caption, targets)]

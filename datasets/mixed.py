@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from vgbench.dataset import BadSample, Counts, TableBuilder, take
+from vgbench.dataset import BadSample, Counts, TableBuilder, check_name, take
 from vgbench.datasets.entities_layout import EntitiesLayout, InfoGroundLayout
-from vgbench.datasets.flat_layouts import TransVGLayout
+from vgbench.datasets.flat_layouts import TransVGLayout, files_by_split
 from vgbench.datasets.hub_layout import BenchmarkLayout
-from vgbench.datasets.layout import Files, Layout, LayoutDataset
-from vgbench.datasets.mdetr_layout import MDETRLayout
+from vgbench.datasets.layout import Files, Layout, LayoutDataset, number_in
+from vgbench.datasets.mdetr_layout import MDETR_FOLDERS, MDETRLayout
 from vgbench.datasets.refer import ReferDataset, Variants
 from vgbench.datasets.refer_layout import ReferLayout
 from vgbench.datasets.seqtr_layout import SeqTRLayout, read_splits
@@ -21,6 +21,8 @@ from vgbench.datasets.vg import coco_ids, evaluation_images, read_image_data
 from vgbench.errors import UserError
 
 __all__ = ["CocoAll", "Flickr30k", "Mixed", "ReferIt"]
+
+_Entry = TypeVar("_Entry")
 
 
 class ReferIt(ReferDataset):
@@ -90,7 +92,7 @@ class Flickr30k(LayoutDataset):
     )
     corner_boxes = True
     phrases = True
-    version = 2
+    version = 3
     image_folders = (
         *("images/flickr30k", "flickr30k", "flickr30k_images", "flickr30k-images", "Flickr30k/flickr30k_images"),
         *("ln_data/Flickr30k/flickr30k_images", "images/flickr30k_images", "images/flickr30k-images"),
@@ -167,27 +169,9 @@ class MergedLayout(SeqTRLayout):
 
     def entries(self, split: str, builder: TableBuilder) -> Iterator[tuple[int, Any]]:
         leaked = self.excluded_images() if split == "train" and self.data.exclude_eval_images else set()
-        counts: dict[str, Counter[str]] = {"kept": Counter(), "of another source": Counter(), "excluded": Counter()}
-        left_out: set[tuple[str, int]] = set()
-        for index, entry in super().entries(split, builder):
-            image = self.image_of(entry, split)
-            if image is None:
-                yield index, entry
-                continue
-            wanted = image[0] in self.data.kept_sources
-            fate = "of another source" if not wanted else "excluded" if image in leaked else "kept"
-            counts[fate][image[0]] += 1
-            if fate == "excluded":
-                left_out.add(image)
-            if fate == "kept":
-                yield index, entry
-        builder.info["excluded_images"] = len(left_out)
-        builder.info["entries"] = {key: dict(value) for key, value in counts.items()}
-        for what, per_source in counts.items():
-            if per_source:
-                text = ", ".join(f"{source} {count:,}" for source, count in sorted(per_source.items()))
-                builder.notes.append(f"entries {what}: {text}")
-        if leaked and counts["kept"]["vg"] and self.data.vg_image_data is None:
+        found = ((each, self.image_of(each[1], split)) for each in super().entries(split, builder))
+        yield from self.data.sift(found, leaked, builder)
+        if leaked and builder.info["entries"]["kept"].get("vg") and self.data.vg_image_data is None:
             builder.warnings.append(
                 "Visual Genome images that are evaluation images cannot be told without vg_image_data=image_data.json"
             )
@@ -205,8 +189,55 @@ class MergedLayout(SeqTRLayout):
         return excluded
 
 
+class MergedPhrasesLayout(MDETRLayout):
+    """MDETR's own merged set, ``final_mixed_train.json`` or its part ``final_mixed_train_no_coco.json``: RefCOCO/+/g,
+    Visual Genome and GQA. A caption strings several sentences of one image together, so the expressions are the
+    phrases that its annotations mark (``tokens_positive``), each with one box around all of its boxes."""
+
+    data: Mixed
+
+    @classmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        for ending in (".json", "_no_coco.json"):
+            path = files_by_split(data, ("final_mixed",), MDETR_FOLDERS, ending).get("train")
+            if path is not None:
+                return cls(data, {"train": path})
+        return None
+
+    @classmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        return "final_mixed_train.json or final_mixed_train_no_coco.json (MDETR's set, phrases)"
+
+    @property
+    def by_phrase(self) -> bool:
+        return True
+
+    def image_of(self, entry: Any) -> tuple[str, int, str]:
+        name = check_name(take(entry, "file_name", str))
+        data_source = take(entry, "data_source", str)
+        if data_source not in ("coco", "vg"):
+            raise BadSample("unknown data_source", f"{data_source!r}; known: coco, vg")
+        source, folder, _ = SOURCES[data_source]
+        return source, number_in(name), f"{folder}/{name}"  # original_id is text here
+
+    def entries(self, split: str, images: list[Any], builder: TableBuilder) -> Iterator[tuple[int, int, Any]]:
+        # Visual Genome's images that are COCO images are there as such: ids tell
+        leaked = {("coco", number) for number in evaluation_images()} if self.data.exclude_eval_images else set()
+        found = (((index, index, entry), self._image_key(entry)) for index, entry in enumerate(images))
+        yield from self.data.sift(found, leaked, builder)
+        builder.warnings.append("this is MDETR's mixed set, not the one that SeqTR, SimVG and ALVG train on")
+
+    def _image_key(self, entry: Any) -> tuple[str, int] | None:
+        try:
+            return self.image_of(entry)[:2]
+        except BadSample:
+            return None
+
+
 class Mixed(LayoutDataset):
     """The merged pre-training set ("174K images"): COCO, Visual Genome, SAIAPR and Flickr30k in one file.
+
+    Where that is not there, MDETR's merged set is taken (layout ``mdetr``, ``train`` only), with a warning.
 
     Args:
         exclude_eval_images: leave out of ``train`` what shares an image with an evaluation split: COCO images of the
@@ -221,7 +252,7 @@ class Mixed(LayoutDataset):
     tasks = ("rec",)
     licence = "each part has its own; see the authors' pages"
     homepage = "https://github.com/seanzhuh/SeqTR"
-    layouts = (MergedLayout,)
+    layouts: ClassVar[tuple[type[Layout], ...]] = (MergedLayout, MergedPhrasesLayout)
     image_folders = ("images", "data/images")
     files = Files(seqtr=("mixed",))
     kept_sources: ClassVar[frozenset[str]] = frozenset({"coco", "vg", "saiaprtc12", "flickr"})
@@ -237,7 +268,14 @@ class Mixed(LayoutDataset):
     # other places of the images below the image root, by the folder in the table
     _other_folders: ClassVar[dict[str, tuple[str, ...]]] = {
         "mscoco/train2014": ("mscoco/images/train2014", "train2014", "mscoco/train2017", "train2017"),
-        "visual-genome": ("visual-genome/VG_100K", "visual-genome/VG_100K_2", "vg", "vg/VG_100K", "vg/VG_100K_2"),
+        "visual-genome": (
+            "visual-genome/VG_100K",
+            "visual-genome/VG_100K_2",
+            "vg",
+            "vg/VG_100K",
+            "vg/VG_100K_2",
+            "gqa/images",
+        ),
         "saiaprtc12": ("saiapr_tc-12", "referit/images"),
         "flickr30k": ("flickr30k_images", "flickr30k-images"),
     }
@@ -256,6 +294,34 @@ class Mixed(LayoutDataset):
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "exclude_eval_images": self.exclude_eval_images}
+
+    def sift(
+        self,
+        entries: Iterable[tuple[_Entry, tuple[str, int] | None]],
+        leaked: set[tuple[str, int]],
+        builder: TableBuilder,
+    ) -> Iterator[_Entry]:
+        """The entries of the wanted sources whose image (source, id) is not in ``leaked``, and those whose image is not
+        known (None); the numbers go to ``builder``."""
+        counts: dict[str, Counter[str]] = {"kept": Counter(), "of another source": Counter(), "excluded": Counter()}
+        left_out: set[tuple[str, int]] = set()
+        for entry, image in entries:
+            if image is None:
+                yield entry
+                continue
+            wanted = image[0] in self.kept_sources
+            fate = "of another source" if not wanted else "excluded" if image in leaked else "kept"
+            counts[fate][image[0]] += 1
+            if fate == "excluded":
+                left_out.add(image)
+            if fate == "kept":
+                yield entry
+        builder.info["excluded_images"] = len(left_out)
+        builder.info["entries"] = {key: dict(value) for key, value in counts.items()}
+        for what, per_source in counts.items():
+            if per_source:
+                text = ", ".join(f"{source} {count:,}" for source, count in sorted(per_source.items()))
+                builder.notes.append(f"entries {what}: {text}")
 
     def coco_of_vg(self) -> Mapping[int, int]:
         return {} if self.vg_image_data is None else coco_ids(self.vg_image_data)
@@ -281,6 +347,7 @@ class CocoAll(Mixed):
 
     name = "cocoall"
     title = "COCO part of the mixed pre-training set"
+    layouts: ClassVar[tuple[type[Layout], ...]] = (MergedLayout,)
     kept_sources = frozenset({"coco"})
     splits: ClassVar[Mapping[str, Counts]] = {
         key: value for key, value in Mixed.splits.items() if key.startswith(("train", "val_refcoco"))

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from vgbench.datasets.mixed import ReferIt
+from vgbench.datasets.mixed import CocoAll, Mixed, ReferIt
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
+from vgbench.datasets.vg import evaluation_images
 from vgbench.errors import UserError
 
 SIZES = {101: (64, 48), 102: (50, 60)}
@@ -277,3 +278,87 @@ def test_refexp_entries_that_cannot_be_used(tmp_path, damage, message):
     with pytest.raises(UserError, match=r"final_refexp_val\.json: " + message):
         open_stem("refcoco_unc", tmp_path).load("val")
     assert len(open_stem("refcoco_unc", tmp_path, on_bad_sample="skip").load("val")) == 3
+
+
+def mixed_content(coco=True):
+    """A COCO image, one of RefCOCO's evaluation images, an image of Visual Genome; ids of images are text."""
+    leaked = min(evaluation_images())
+    entries = [(101, "coco", "the mug. two cups near it.", [([[0, 7]], [1, 2, 10, 10]), ([[9, 17]], [5, 5, 10, 10])])]
+    entries[0][3].append(([[9, 17]], [30, 8, 10, 12]))
+    entries.append((leaked, "coco", "a dog.", [([[0, 5]], [1, 2, 10, 10])]))
+    entries.append((2401, "vg", "white hat on the man.", [([[0, 5], [13, 20]], [0, 0, 20, 20])]))
+    content = {"info": [], "licenses": [], "images": [], "annotations": [], "categories": []}
+    for image_id, source, caption, boxes in entries:
+        if source == "coco" and not coco:
+            continue
+        number = len(content["images"])
+        name = f"COCO_train2014_{image_id:012d}.jpg" if source == "coco" else f"{image_id}.jpg"
+        image = {"file_name": name, "height": 48, "width": 64, "id": number, "original_id": str(image_id)}
+        image.update(caption=caption, tokens_negative=[[0, 3]], data_source=source, dataset_name="mixed")
+        content["images"].append(image)
+        for spans, box in boxes:
+            known = {"area": 100.0, "iscrowd": 0, "image_id": number, "category_id": 1, "bbox": box}
+            content["annotations"].append({**known, "id": len(content["annotations"]), "tokens_positive": spans})
+    return content
+
+
+def test_mdetr_mixed_set(tmp_path, caplog):
+    write_json(tmp_path / "mdetr_annotations" / "final_mixed_train.json", mixed_content())
+    data = Mixed(tmp_path, cache_dir=tmp_path / "cache")
+    table = data.load("train")
+    assert [(row.image, row.image_id, row.source, row.expression, row.boxes.tolist()) for row in table] == [
+        ("mscoco/train2014/COCO_train2014_000000000101.jpg", 101, "coco", "the mug", [[1, 2, 11, 12]]),
+        ("mscoco/train2014/COCO_train2014_000000000101.jpg", 101, "coco", "two cups", [[5, 5, 40, 20]]),
+        ("visual-genome/2401.jpg", 2401, "vg", "white the man", [[0, 0, 20, 20]]),
+    ]
+    assert table.info["layout"] == "mdetr" and "MDETR's mixed set" in caplog.text
+    assert table.info["entries"] == {"kept": {"coco": 1, "vg": 1}, "of another source": {}, "excluded": {"coco": 1}}
+    assert len(Mixed(tmp_path, cache_dir=tmp_path / "cache", exclude_eval_images=False).load("train")) == 4
+    with pytest.raises(UserError, match=r"no annotations of split 'val_flickr30k' \(found the mdetr layout\)"):
+        data.load("val_flickr30k")
+    with pytest.raises(UserError, match="none of the expected annotation files"):  # that is a part of SeqTR's
+        CocoAll(tmp_path, cache_dir=tmp_path / "cache").load("train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens_positive": []}, "expression without text"),  # the authors' cleaning of spans can end so
+        ({"bbox": [70, 50, 3, 3]}, "box"),
+    ],
+)
+def test_one_phrase_that_cannot_be_used_costs_no_other(tmp_path, change, message):
+    content_of_file = mixed_content()
+    content_of_file["annotations"][0].update(change)
+    write_json(tmp_path / "final_mixed_train.json", content_of_file)
+    with pytest.raises(UserError, match=rf"images\[0\], phrase 0: .*{message}"):
+        Mixed(tmp_path, cache_dir=tmp_path / "cache").load("train")
+    table = Mixed(tmp_path, cache_dir=tmp_path / "cache", on_bad_sample="skip").load("train")
+    assert [row.expression for row in table] == ["two cups", "white the man"]
+    assert list(table.info["skipped"].values()) == [1]
+
+
+def test_mdetr_mixed_set_without_coco(tmp_path):
+    write_json(tmp_path / "final_mixed_train_no_coco.json", mixed_content(coco=False))
+    (tmp_path / "images" / "gqa" / "images").mkdir(parents=True)
+    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "gqa" / "images" / "2401.jpg")
+    data = Mixed(tmp_path, cache_dir=tmp_path / "cache")
+    (row,) = data.load("train")
+    assert row.source == "vg" and data.image_path(row.image).is_file()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data_source", "gqa", r"images\[0\]: unknown data_source .*'gqa'; known: coco, vg"),
+        ("file_name", "../../x_1.jpg", r"images\[0\]: .*x_1\.jpg"),
+        ("caption", "", r"images\[0\]: expression without text"),
+    ],
+)
+def test_mdetr_mixed_entries_that_cannot_be_used(tmp_path, key, value, message):
+    content_of_file = mixed_content()
+    content_of_file["images"][0][key] = value
+    write_json(tmp_path / "final_mixed_train.json", content_of_file)
+    with pytest.raises(UserError, match=r"final_mixed_train\.json: " + message):
+        Mixed(tmp_path, cache_dir=tmp_path / "cache").load("train")
+    assert len(Mixed(tmp_path, cache_dir=tmp_path / "cache", on_bad_sample="skip").load("train")) == 1
