@@ -3,9 +3,11 @@
 Every fixture is written twice, in the layout under test and in the refer layout, and both must read alike.
 """
 
+import copy
 import io
 import json
 import pickle
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -362,3 +364,51 @@ def test_mdetr_mixed_entries_that_cannot_be_used(tmp_path, key, value, message):
     with pytest.raises(UserError, match=r"final_mixed_train\.json: " + message):
         Mixed(tmp_path, cache_dir=tmp_path / "cache").load("train")
     assert len(Mixed(tmp_path, cache_dir=tmp_path / "cache", on_bad_sample="skip").load("train")) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ fuzzing
+
+ODD = [None, True, -1, 0, 2**70, float("nan"), float("inf"), "", "x", "../../a.jpg", "\u0000", [], [[]], {}, {"a": 1}]
+
+
+def mutate(value, rng):
+    """``value`` with one random part replaced or removed."""
+    parts = [value]
+    while isinstance(parts[-1], (dict, list)) and parts[-1] and rng.random() < 0.9:
+        keys = list(parts[-1]) if isinstance(parts[-1], dict) else range(len(parts[-1]))
+        key = rng.choice(list(keys))
+        holder = parts[-1]
+        parts.append(holder[key])
+    if len(parts) > 1:
+        if rng.random() < 0.2:
+            del holder[key]
+        else:
+            holder[key] = copy.deepcopy(rng.choice(ODD))
+    return value
+
+
+def reads_or_says_why(data, split):
+    try:
+        data.load(split)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("kind", ["benchmark", "refclef", "refexp", "mixed"])
+def test_fuzzed_files_never_give_a_traceback(tmp_path, kind):
+    rng = random.Random(kind)
+    for number in range(40):
+        root = tmp_path / str(number)
+        if kind in ("benchmark", "refclef"):
+            stem = "refcoco_unc" if kind == "benchmark" else "refclef_unc"
+            try:
+                write_benchmark(root, stem, rows=[mutate(row, rng) for row in benchmark_rows(stem, "val")])
+            except (pa.ArrowException, OverflowError, TypeError, ValueError):
+                continue  # no parquet file holds that
+            reads_or_says_why(open_stem(stem, root, on_bad_sample="skip"), "val")
+        elif kind == "refexp":
+            write_json(root / "final_refexp_val.json", mutate(refexp_content(), rng))
+            reads_or_says_why(open_stem("refcoco_unc", root, on_bad_sample="skip"), "val")
+        else:
+            write_json(root / "final_mixed_train.json", mutate(mixed_content(), rng))
+            reads_or_says_why(Mixed(root, cache_dir=root / "cache", on_bad_sample="skip"), "train")
