@@ -15,7 +15,15 @@ from PIL import Image
 
 from vgbench.checks import shown
 from vgbench.dataset import BadSample, check_name, check_size, take
-from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of, folders
+from vgbench.datasets.layout import (
+    Layout,
+    LayoutDataset,
+    TargetReader,
+    add_ref,
+    coco_target,
+    expression_of,
+    folders,
+)
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
@@ -49,7 +57,8 @@ class HubLayout(Layout):
         return list(self.files.values())
 
     def read(self, split: str) -> AnnotationTable:
-        builder = self.data.builder(split, self)
+        per_image = self.data.multi_target and split == "train"  # as in the refer layout
+        builder = self.data.builder(split, self, "image" if per_image else "ref")
         reader = TargetReader()
         names: set[str] = set()
         number = 0
@@ -63,34 +72,27 @@ class HubLayout(Layout):
                     width, height = check_size(take(info, "width", int), take(info, "height", int))
                     name = check_name(take(info, "file_name", str))
                     ref_id, image_id = take(row, "ref_id", int), take(row, "image_id", int)
-                    several = annotation if self.data.multi_target and isinstance(annotation, list) else [annotation]
-                    targets = [
-                        {
-                            "box": take(one, "bbox", list),
-                            "segmentation": one.get("segmentation"),
-                            "ann_id": one.get("id", row["ann_id"]),
-                        }
-                        for one in several
-                    ]
+                    if self.data.multi_target and isinstance(annotation, list):
+                        targets = [coco_target(one) for one in annotation]
+                    else:
+                        targets = [{**coco_target(annotation), "ann_id": row["ann_id"]}]
                     found = reader.gather(targets, width, height)
                     sentences = [(expression_of(s), take(s, "sent_id", int)) for s in take(row, "sentences", list)]
                 except BadSample as error:
                     builder.skip(f"{path}: row {index}", error, max(len(_list(row["sentences"])), 1))
                     continue
-                for text, sent_id in sentences:
-                    builder.add(
-                        key=f"{ref_id}.{sent_id}",
-                        image_id=image_id,
-                        image=name,
-                        width=width,
-                        height=height,
-                        expression=text,
-                        ref_id=ref_id,
-                        sent_id=sent_id,
-                        group=image_id if self.data.multi_target and split == "train" else number,
-                        source=self.data.source,
-                        **vars(found),
-                    )
+                add_ref(
+                    builder,
+                    ref_id,
+                    sentences,
+                    image_id=image_id,
+                    image=name,
+                    width=width,
+                    height=height,
+                    group=image_id if per_image else number,
+                    source=self.data.source,
+                    **vars(found),
+                )
                 number += 1
         if split not in names:
             there = ", ".join(sorted(names)) or "none"
@@ -149,32 +151,25 @@ class BenchmarkLayout(Layout):
                         ):
                             if take(record, key, (int, str)) != wanted:
                                 raise BadSample(f"{key!r} that is not the ref's", f"{record[key]!r}, not {wanted!r}")
-                        target = {
-                            "box": take(annotation, "bbox", list),
-                            "segmentation": annotation.get("segmentation"),
-                            "ann_id": ann_id,
-                        }
-                        found = reader.gather([target], width, height)
+                        found = reader.gather([coco_target(annotation)], width, height)
                         ref_id = take(ref, "ref_id", int)
                         sentences = [(expression_of(s), take(s, "sent_id", int)) for s in take(ref, "sentences", list)]
                     except BadSample as error:
                         where = f"{path}: row {index}, ref_list[{number}]"
                         builder.skip(where, error, max(_sentence_count(entry), 1))
                         continue
-                    for text, sent_id in sentences:
-                        builder.add(
-                            key=f"{ref_id}.{sent_id}",
-                            image_id=image_id,
-                            image=name,
-                            width=width,
-                            height=height,
-                            expression=text,
-                            ref_id=ref_id,
-                            sent_id=sent_id,
-                            group=group,
-                            source=self.data.source,
-                            **vars(found),
-                        )
+                    add_ref(
+                        builder,
+                        ref_id,
+                        sentences,
+                        image_id=image_id,
+                        image=name,
+                        width=width,
+                        height=height,
+                        group=group,
+                        source=self.data.source,
+                        **vars(found),
+                    )
                     group += 1
         return builder.table()
 

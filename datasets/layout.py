@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
 from vgbench.checks import shown
-from vgbench.dataset import BadSample, GroundingData, TableBuilder, check_box, check_mask, check_text
+from vgbench.dataset import BadSample, GroundingData, TableBuilder, check_box, check_mask, check_text, take
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
@@ -216,6 +216,22 @@ class TargetReader:
             ann_ids=ann_ids if len(ann_ids) == len(targets) else [],
             categories=categories if len(categories) == len(targets) else [],
         )
+
+
+def coco_target(annotation: Any, id_key: str = "id") -> dict[str, Any]:
+    """A target for :meth:`TargetReader.gather` from an annotation as COCO writes it, its id under ``id_key``.
+
+    Raises:
+        BadSample: if it is no object with a box.
+    """
+    box = take(annotation, "bbox", list)
+    return {"box": box, "segmentation": annotation.get("segmentation"), "ann_id": annotation.get(id_key)}
+
+
+def add_ref(builder: TableBuilder, ref_id: int, sentences: Iterable[tuple[str, int]], **shared: Any) -> None:
+    """Add a ref: one row for each (text, sent_id), with the columns that they share."""
+    for text, sent_id in sentences:
+        builder.add(key=f"{ref_id}.{sent_id}", expression=text, ref_id=ref_id, sent_id=sent_id, **shared)
 
 
 def merge_boxes(targets: list[dict[str, Any]], form: Literal["xywh", "xyxy"]) -> dict[str, Any]:

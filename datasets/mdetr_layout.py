@@ -10,7 +10,15 @@ from typing import Any
 from vgbench.checks import shown
 from vgbench.dataset import BadSample, TableBuilder, check_name, check_size, read_json, take
 from vgbench.datasets.flat_layouts import files_by_split
-from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of, merge_boxes, number_in
+from vgbench.datasets.layout import (
+    Layout,
+    LayoutDataset,
+    TargetReader,
+    coco_target,
+    expression_of,
+    merge_boxes,
+    number_in,
+)
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
@@ -130,10 +138,7 @@ class MDETRLayout(Layout):
     def _expressions(self, caption: str, annotations: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
         """(text, targets) of each expression of a sentence."""
         there = [a for a in annotations if a.get("empty") is not True and a.get("category_id") != -1]
-        targets = [
-            {"box": take(a, "bbox", list), "segmentation": a.get("segmentation"), "ann_id": a.get("original_id")}
-            for a in there
-        ]
+        targets = [coco_target(annotation, "original_id") for annotation in there]
         if self.by_phrase:
             phrases: dict[tuple[tuple[int, int], ...], list[dict[str, Any]]] = {}
             for annotation, target in zip(there, targets, strict=True):

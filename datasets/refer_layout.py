@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from vgbench.dataset import BadSample, check_name, check_size, read_json, take
-from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, Targets, expression_of, folders
+from vgbench.datasets.layout import (
+    Layout,
+    LayoutDataset,
+    TargetReader,
+    Targets,
+    add_ref,
+    coco_target,
+    expression_of,
+    folders,
+)
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
 
@@ -128,20 +137,18 @@ class ReferLayout(Layout):
             except BadSample as error:
                 builder.skip(f"{refs_path}: ref {index}", error, max(count, 1))
                 continue
-            for expression, sent_id in sentences:
-                builder.add(
-                    key=f"{ref_id}.{sent_id}",
-                    image_id=image_id,
-                    image=file_name,
-                    width=width,
-                    height=height,
-                    expression=expression,
-                    ref_id=ref_id,
-                    sent_id=sent_id,
-                    group=image_id if per_image else index,
-                    source=self.data.source,
-                    **vars(found),
-                )
+            add_ref(
+                builder,
+                ref_id,
+                sentences,
+                image_id=image_id,
+                image=file_name,
+                width=width,
+                height=height,
+                group=image_id if per_image else index,
+                source=self.data.source,
+                **vars(found),
+            )
         if split not in names:
             there = ", ".join(sorted(names)) or "none"
             raise UserError(f"{refs_path}: no ref of split {split!r}; splits in the file: {there}")
@@ -165,14 +172,8 @@ class ReferLayout(Layout):
                 raise BadSample("ann_id without an annotation", f"ann_id {ann!r}")
             if take(record, "image_id", int) != image_id:
                 raise BadSample("annotation of another image", f"ann_id {ann}, image_id {image_id}")
-            targets.append(
-                {
-                    "box": take(record, "bbox", list),
-                    "segmentation": record.get("segmentation"),
-                    "ann_id": ann,
-                    "category": instances.categories.get(record.get("category_id")),
-                }
-            )
+            category = instances.categories.get(record.get("category_id"))
+            targets.append({**coco_target(record), "ann_id": ann, "category": category})
         return reader.gather(targets, width, height)
 
 

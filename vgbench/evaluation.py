@@ -99,8 +99,8 @@ class Evaluation:
 def flat_metrics(reports: Mapping[str, ScoreReport], sets: Sequence[str]) -> dict[str, float]:
     """Metric values by full name; of several prediction sets by ``set:name`` too, the bare name being the best."""
     flat: dict[str, float] = {}
-    for name in filter(reports.__contains__, sets):
-        for metric, value in reports[name].values.items():
+    for name, report in reports.items():
+        for metric, value in report.values.items():
             if len(sets) > 1:
                 flat[f"{name}:{metric}"] = value
             flat[metric] = max(value, flat.get(metric, value))

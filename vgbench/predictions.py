@@ -453,6 +453,11 @@ _DESCRIPTION = {
 }
 
 
+def _complete(side: list[float | None] | None) -> bool:
+    """Whether both numbers of a pair are there."""
+    return side is not None and None not in side
+
+
 def check(predictions: Predictions, name: str, unit: str) -> None:
     """Check the values that need no annotations. ``name`` and ``unit`` ("row", "line") go into the message.
 
@@ -488,22 +493,25 @@ def check(predictions: Predictions, name: str, unit: str) -> None:
     masks["masks_at"] = [(index, cut["mask"] or _NO_MASK) for index, row in cuts for cut in row or ()]
     for column, indexed in masks.items():
         given = [(index, mask) for index, mask in indexed if mask is not None]
-        sizes = [None if None in (mask["size"] or [None]) else mask["size"] for _, mask in given]
+        sizes = [mask["size"] if _complete(mask["size"]) else None for _, mask in given]
         pixels = np.array([-1 if size is None else size[0] * size[1] for size in sizes], dtype=np.int64)
         damaged = np.zeros(len(predictions), dtype=bool)
         good = rle.valid([mask["counts"] or "" for _, mask in given], pixels)
         damaged[[index for (index, _), fine in zip(given, good, strict=True) if not fine]] = True
         fail(damaged, f"{column} is no COCO RLE of its size; encode it with pycocotools.mask.encode")
     frames = predictions.arrow.column("geometry").to_pylist()
-    open_frames = [frame is not None and any(None in (side or [None]) for side in frame.values()) for frame in frames]
+    open_frames = [frame is not None and not all(map(_complete, frame.values())) for frame in frames]
     fail(np.array(open_frames, dtype=bool), f"geometry is incomplete; give {_DESCRIPTION['geometry']}")
     heat = predictions.arrow.column("heatmap").combine_chunks()
     if heat.null_count < len(heat):
-        unsized = [value is not None and None in (value["size"] or [None]) for value in heat.to_pylist()]
+        there = heat.is_valid().to_pylist()
+        sizes = heat.field("size").to_pylist()  # without the values, which are many
+        unsized = [given and not _complete(size) for given, size in zip(there, sizes, strict=True)]
         fail(np.array(unsized, dtype=bool), "heatmap has no size; give [height, width]")
-        sizes = [value and value["size"][0] * value["size"][1] for value in heat.to_pylist()]
         lengths = pc.list_value_length(heat.field("values")).to_pylist()
-        wrong = [size is not None and size != length for size, length in zip(sizes, lengths, strict=True)]
+        wrong = [
+            given and size[0] * size[1] != length for given, size, length in zip(there, sizes, lengths, strict=True)
+        ]
         fail(np.array(wrong), "heatmap has not height * width values; give all of them, row by row")
 
 

@@ -639,7 +639,7 @@ def _evaluate_and_record(
 
     splits = evaluation_splits(config, data)
     control_splits = set(config.eval.control or [])
-    variants = [name for name in config.eval.variants if name.partition("/")[0] in tasks]
+    variants = list(config.eval.variants)  # those of tasks that a prediction set is not scored on are left out there
     module = GroundingModule(method, config)
     trainer = build_trainer(config, folder, [], inference_mode=not method.requires_grad_at_inference)
     pin = isinstance(trainer.accelerator, L.pytorch.accelerators.CUDAAccelerator)

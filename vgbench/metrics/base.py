@@ -166,28 +166,29 @@ class Pairs:
             raise UserError(f"the predictions have no {what}; add the column, or choose metrics that need boxes only")
         return masks
 
-    def mask_areas(self, frame: str = "image") -> tuple[Array, Array, Array]:
+    def mask_areas(self, frame: str = "image", cut: int | None = None) -> tuple[Array, Array, Array]:
         """Pixels of the predicted mask, of the annotated mask, and of both, int64 [n] each.
 
         Args:
-            frame: "image": original pixels; "at50": the same with the mask cut at 50 %; "canvas": ``canvas_mask``
-                against the annotation resized as OpenCV's nearest does; "480x480" and the like: both stretched to
-                (height, width), nearest pixel centre.
+            frame: "image": original pixels; "canvas": ``canvas_mask`` against the annotation resized as OpenCV's
+                nearest does; "480x480" and the like: both stretched to (height, width), nearest pixel centre.
+            cut: at original pixels, the mask cut at this probability in percent instead of the method's own.
         """
-        if frame not in self._overlaps:
-            if frame == "image" or frame.startswith("at"):
-                self._overlaps[frame] = self._image_areas(int(frame[2:]) if frame != "image" else None)
+        key = (frame, cut)
+        if key not in self._overlaps:
+            if frame == "image":
+                self._overlaps[key] = self._image_areas(cut)
             else:
                 pixels = self._canvas_pixels() if frame == "canvas" else self._stretched_pixels(frame)
                 areas = [(a.sum(), b.sum(), (a & b).sum()) for a, b in pixels]
-                self._overlaps[frame] = tuple(np.array(areas, dtype=np.int64).reshape(-1, 3).T)  # type: ignore[assignment]
-        return self._overlaps[frame]
+                self._overlaps[key] = tuple(np.array(areas, dtype=np.int64).reshape(-1, 3).T)  # type: ignore[assignment]
+        return self._overlaps[key]
 
-    def _image_areas(self, percent: int | None = None) -> tuple[Array, Array, Array]:
-        predicted = self.masks() if percent is None else self.predictions.masks_at(percent)
-        if len(predicted) and all(mask is None for mask in predicted):
+    def _image_areas(self, cut: int | None) -> tuple[Array, Array, Array]:
+        predicted = self.masks() if cut is None else self.predictions.masks_at(cut)
+        if cut is not None and len(predicted) and all(mask is None for mask in predicted):
             raise UserError(
-                f"the predictions have no masks cut at {percent} % (masks_at); for VG-LAW name the percentage in "
+                f"the predictions have no masks cut at {cut} % (masks_at); for VG-LAW name the percentage in "
                 "method.mask_cuts"
             )
         for index, mask in enumerate(predicted):

@@ -81,7 +81,7 @@ class RES(GroundingMetric):
     def measure(self, pairs: Pairs) -> dict[str, Array]:
         rule: RESRule = self.rule
         pairs.single_target(self.spec)
-        predicted, annotated, shared = pairs.mask_areas(rule.frame if rule.cut is None else f"at{rule.cut}")
+        predicted, annotated, shared = pairs.mask_areas(rule.frame, rule.cut)
         union = predicted + annotated - shared
         denominator = union
         if rule.crowd:
