@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from vgbench import record as records
 from vgbench.errors import UserError
 from vgbench.record import Checkpoint, Code, Cost, Environment, Hardware, Metric, Record, Result, Training, TrainingData
 
 REPOSITORY = Path(__file__).parents[1]
+SCHEMA = Draft202012Validator(json.loads((REPOSITORY / "leaderboards/record.schema.json").read_text()))
 
 
 def make() -> Record:
@@ -85,6 +87,16 @@ def test_a_bad_record_is_refused_by_file_and_key(tmp_path: Path, change, message
     assert str(caught.value).startswith(f"{file}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not SCHEMA.is_valid(value)
+
+
+def test_the_json_schema_takes_the_records_of_this_repository() -> None:
+    SCHEMA.check_schema(SCHEMA.schema)
+    assert SCHEMA.schema == records.json_schema(), "write leaderboards/record.schema.json anew"
+    committed = sorted((REPOSITORY / "leaderboards/results").glob("**/record.json"))
+    assert committed
+    for value in (records.to_dict(make()), *(json.loads(file.read_text()) for file in committed)):
+        SCHEMA.validate(value)
 
 
 def test_what_cannot_be_read_back_is_not_written(tmp_path: Path) -> None:

@@ -268,15 +268,17 @@ def _converter(kind: Any) -> Callable[[Any], Any]:
     return lambda value: dict(_members(is_object(value).items(), item))
 
 
+def _required(members: Iterable[dataclasses.Field[Any]]) -> list[str]:
+    """Names of those without a default."""
+    missing = dataclasses.MISSING
+    return [item.name for item in members if item.default is missing and item.default_factory is missing]
+
+
 def _dataclass_converter(kind: Any) -> Callable[[Any], Any]:
     hints = typing.get_type_hints(kind)
     stored = [item for item in dataclasses.fields(kind) if item.metadata.get("stored", True)]
     converters = {item.name: _converter(hints[item.name]) for item in stored}
-    required = [
-        item.name
-        for item in stored
-        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    ]
+    required = _required(stored)
 
     def convert(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -389,6 +391,48 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
         name: [(step, value) for step, value in sorted(points.items()) if math.isfinite(value)]
         for name, points in series.items()
     }
+
+
+# The schema for other programs ---------------------------------------------------------------------------------------
+
+
+def json_schema() -> dict[str, Any]:
+    """The dataclasses above as a JSON Schema (draft 2020-12); ``leaderboards/record.schema.json`` is a copy of it."""
+    definitions: dict[str, Any] = {}
+    top = _schema_of(Record, definitions)
+    definitions["Record"]["properties"]["schema"] = {"const": SCHEMA_VERSION}
+    definitions["Record"]["required"].append("schema")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": FILE_NAME, **top, "$defs": definitions}
+
+
+def _schema_of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """What :func:`_converter` accepts for an annotated type; dataclasses go into ``definitions``."""
+    scalars = {str: "string", bool: "boolean", int: "integer", float: "number"}
+    if kind in scalars:
+        return {"type": scalars[kind]}
+    if kind is Any:
+        return {}
+    if dataclasses.is_dataclass(kind):
+        name = getattr(kind, "__name__", "")
+        if name not in definitions:
+            hints = typing.get_type_hints(kind)
+            stored = [item for item in dataclasses.fields(kind) if item.metadata.get("stored", True)]
+            definitions[name] = {
+                "type": "object",
+                "properties": {item.name: _schema_of(hints[item.name], definitions) for item in stored},
+                "required": _required(stored),
+                "additionalProperties": False,
+            }
+        return {"$ref": f"#/$defs/{name}"}
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return {"anyOf": [_schema_of(a, definitions) if a is not type(None) else {"type": "null"} for a in arguments]}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin is list:
+        return {"type": "array", "items": _schema_of(arguments[0], definitions)}
+    assert origin is dict, kind
+    return {"type": "object", "additionalProperties": _schema_of(arguments[1], definitions)}
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
