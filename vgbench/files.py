@@ -23,5 +23,9 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename == str(temporary):  # nobody asked for a file of that name
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
