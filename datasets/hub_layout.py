@@ -218,7 +218,8 @@ class LmmsLayout(Layout):
                     parts = REF_FILE.fullmatch(name)
                     if parts is None:
                         raise BadSample("file_name that is not COCO_train2014_<12 digits>[_<n>].jpg", shown(name))
-                    width, height = _embedded_size(row["image"])
+                    image = row["image"]
+                    width, height = embedded_size(image.get("bytes") if isinstance(image, dict) else None)
                     target: dict[str, Any] = {"box": take(row, "bbox", list)}
                     if self.data.file_suffix_is_ann_id and parts[3] is not None:
                         target["ann_id"] = int(parts[3])
@@ -243,8 +244,12 @@ class LmmsLayout(Layout):
         return builder.table()
 
 
-def _embedded_size(image: Any) -> tuple[int, int]:
-    content = image.get("bytes") if isinstance(image, dict) else None
+def embedded_size(content: Any) -> tuple[int, int]:
+    """(width, height) of an image file given as bytes, from its header.
+
+    Raises:
+        BadSample: if it is none.
+    """
     if not isinstance(content, bytes):
         raise BadSample("row without an image", type(content).__name__)
     try:

@@ -31,6 +31,7 @@ class Files:
         benchmark: ``<set>_<split_by>`` in the files of jxu124/refcoco-benchmark and refclef-benchmark.
         lmms: folders of the parquet files published as lmms-lab/<name>.
         lmms_mixed: splits of the latter that mix the split with another author's.
+        tfds: configuration of ``ref_coco`` in TensorFlow Datasets.
         entities: whether the original release of Flickr30k Entities is one of the layouts.
         vglaw: stem of ``<stem>.pkl`` in the VG-LAW layout.
         minigpt: stems of ``<stem>_<split>.json`` in the MiniGPT-v2 evaluation layout, and of Qwen-VL's ``.jsonl``.
@@ -46,6 +47,7 @@ class Files:
     benchmark: str = ""
     lmms: tuple[str, ...] = ()
     lmms_mixed: tuple[str, ...] = ()
+    tfds: str = ""
     entities: bool = False
     vglaw: tuple[str, ...] = ()
     minigpt: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from vgbench.datasets.layout import Files, Layout, LayoutDataset
 from vgbench.datasets.mdetr_layout import MDETRLayout
 from vgbench.datasets.refer_layout import ReferLayout
 from vgbench.datasets.seqtr_layout import SeqTRLayout
+from vgbench.datasets.tfds_layout import TFDSLayout
 from vgbench.errors import UserError
 
 __all__ = ["COCO_FOLDERS", "ReferDataset", "Variants"]
@@ -53,6 +54,7 @@ class ReferDataset(LayoutDataset):
         SeqTRLayout,
         HubLayout,
         BenchmarkLayout,
+        TFDSLayout,
         LmmsLayout,
         VGLawLayout,
         MDETRLayout,

@@ -37,8 +37,18 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "method=alvgg"], ["alvgg", "alvg"]),
-        (["run", "recipe.epocs=3"], ["epocs"]),
+        (
+            ["run", "method=alvgg"],
+            ["method=alvgg: there is no such method; did you mean alvg? there are: alvg,", "vglaw"],
+        ),
+        (["run", "recipe.epocs=3"], ["recipe.epocs: unknown key; did you mean recipe.epochs?"]),
+        (["data", "stats", "dataset=nowhere"], ["dataset=nowhere: there is no such dataset; there are:", "refcoco+, "]),
+        (
+            ["run", "train.exclude_leaked=true"],
+            ["train.exclude_leaked: unknown key; did you mean recipe.exclude_leaked?"],
+        ),
+        (["bench", "batch_size=3"], ["batch_size: unknown key; did you mean bench.batch_size?"]),
+        (["run", "dataset=grefshapes", "some.thing=3"], ["some.thing: unknown key; --cfg job shows all keys"]),
         (["run", "recipe.lr=abc"], ["recipe.lr=abc", "number"]),
         (["run", "recipe.batch_size=0"], ["recipe.batch_size=0", "at least 1"]),
         (["bench", "bench.precision=[foo]"], ["bench.precision", "foo", "bf16-mixed"]),

@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -281,3 +284,23 @@ def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "50.00 ±0.61" in capsys.readouterr().out
     assert leaderboard.main([tmp_path / "runs"], "csv", tmp_path / "out" / "t.csv") == 0
     assert (tmp_path / "out" / "t.csv").read_text().startswith("row,method,")
+
+
+@pytest.mark.slow
+def test_a_thousand_run_folders(tmp_path: Path) -> None:
+    """``pytest -n 0 -s -m slow tests/test_leaderboard.py``: the time of the whole command on an idle machine."""
+    rules = ("expression length", "words of location", "distractors", "target size")
+    slices = {"prec@0.5": {rule: {f"bucket {i}": Metric(50.0, 100, 45.0, 55.0) for i in range(4)} for rule in rules}}
+    for number in range(1000):
+        value = 40 + number % 500 / 10
+        metrics = {f"prec@0.{tenth}": Metric(value - tenth, 10834, value - tenth - 1, value) for tenth in range(5, 10)}
+        results = [result(value, split=split, metrics=metrics, slices=slices) for split in ("val", "testA", "testB")]
+        made = run(f"method{number % 20}", *results, config_hash=f"{number:016x}", seed=number)
+        record.write(made, tmp_path / f"run{number}")
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "vgbench.cli", "compare", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - started
+    print(f"vgbench compare over 1,000 run folders: {seconds:.2f} s")
+    assert len(grid(done.stdout)) == 1001
+    assert seconds < 3

@@ -6,7 +6,7 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def compose(overrides: Sequence[str]) -> Any:
-    """The configuration of ``vgbench run`` with overrides, composed without running anything.
+def compose(overrides: Sequence[str], name: str = "run") -> Any:
+    """The configuration of ``vgbench run`` (``name="bench"``: of ``vgbench bench``) with overrides, composed without running anything.
 
     ``data_root=...`` and ``image_root=...`` are short for ``dataset.data_root=...`` and ``dataset.image_root=...``.
     """
@@ -178,7 +178,7 @@ def compose(overrides: Sequence[str]) -> Any:
     from vgbench.plugins import prepare
 
     with initialize_config_module("vgbench.configs", version_base="1.3"):
-        return hydra_compose("run", overrides=prepare(expand(overrides)), return_hydra_config=True)
+        return hydra_compose(name, overrides=prepare(expand(overrides)), return_hydra_config=True)
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
@@ -394,7 +394,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("vgbench: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        hint = _config_hint(error) if _is_config_error(error) else _place_hint(error)
+        hint = _config_hint(error, arguments) if _is_config_error(error) else _place_hint(error)
         if arguments.debug or hint is None:
             raise
         print(f"vgbench: error: {hint}", file=sys.stderr)
@@ -405,10 +405,44 @@ def _is_config_error(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in ("hydra", "omegaconf")
 
 
-def _config_hint(error: Exception) -> str:
-    """One line for an error of Hydra or OmegaConf: its first sentence says which key, we add how to look further."""
+def _config_hint(error: Exception, arguments: argparse.Namespace) -> str:
+    """One line for an error of Hydra or OmegaConf: names the key and what it could have been."""
+    import re
+    from difflib import get_close_matches
+
+    choices, missing = getattr(error, "options", None), getattr(error, "missing_cfg_file", None)
+    if choices and missing:
+        group, _, name = missing.rpartition("/")
+        close = get_close_matches(name, choices, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        return f"{group}={name}: there is no such {group}; {meant}there are: {', '.join(sorted(choices))}"
     text = _one_line(error.__cause__ or error) if type(error).__name__ == "InstantiationException" else _one_line(error)
+    unknown = re.match(r"Could not override '([^']+)'", text)
+    if unknown:
+        meant = " or ".join(_similar_keys(unknown[1], arguments))
+        return f"{unknown[1]}: unknown key; " + (f"did you mean {meant}?" if meant else "--cfg job shows all keys")
     return f"configuration: {text} (vgbench list shows the choices, --cfg job the composed keys)"
+
+
+def _similar_keys(key: str, arguments: argparse.Namespace) -> list[str]:
+    """Keys of the configuration with the same last part as ``key``, else the one that is spelt most like it."""
+    from difflib import get_close_matches
+
+    from omegaconf import OmegaConf
+
+    groups = ("method=", "dataset=", "recipe=", "trainer=", "logger=", "bench=")
+    chosen = [item.partition(",")[0] for item in arguments.overrides if item.startswith(groups)]
+    config: Any = OmegaConf.to_container(compose(chosen, "bench" if arguments.command == "bench" else "run"))
+
+    def walk(node: Any, above: str = "") -> Iterator[str]:
+        for name, value in node.items() if isinstance(node, dict) else ():
+            yield above + str(name)
+            yield from walk(value, f"{above}{name}.")
+
+    keys = [name for name in walk(config) if name.partition(".")[0] != "hydra"]
+    last = key.rpartition(".")[2]
+    same = sorted((name for name in keys if name.rpartition(".")[2] == last), key=lambda name: name.count("."))
+    return same[:3] or get_close_matches(key, keys, n=1, cutoff=0.8)
 
 
 def _place_hint(error: Exception) -> str | None:

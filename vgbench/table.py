@@ -1,5 +1,8 @@
 """The annotation table: one row per (image, expression), kept as Arrow, memory-mapped from disk.
 
+A saved table holds every row twice: in columns, for whatever looks at all of them, and as one piece of JSON, because a
+row's sixteen columns lie far apart: drawn at random they would cost some thirty distant reads instead of two.
+
 It is the only thing that passes between the files on disk and everything else: the loader of training samples, the
 metrics, the statistics. Boxes are as annotated (never clipped, never rounded), text is as written.
 """
@@ -9,9 +12,9 @@ from __future__ import annotations
 import bisect
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,11 @@ SCHEMA = pa.schema(
         pa.field("split", pa.string(), nullable=False),
     ]
 )
+
+PACKED = "row"  # the further column of a saved table: the row as a JSON list, in the order of SCHEMA
+BATCH = 65_536  # rows per record batch of a saved table
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ class AnnotationTable:
             raise ValueError(f"annotation table has columns {arrow.schema.names}, expected {SCHEMA.names}")
         self.arrow = arrow
         self.info = info
+        self._packed: pa.ChunkedArray | None = None  # column PACKED of the file, if the table is one
 
     @classmethod
     def from_rows(cls, rows: Iterable[dict[str, Any]], info: dict[str, Any]) -> AnnotationTable:
@@ -93,6 +102,10 @@ class AnnotationTable:
         columns["boxes"] = [np.asarray(value, dtype=np.float64).reshape(-1).tolist() for value in columns["boxes"]]
         return cls(pa.table(columns, schema=SCHEMA), info)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For processes that are started afresh: views of the mapped file are made again there."""
+        return {name: value for name, value in self.__dict__.items() if name != "_batches"}
+
     def __len__(self) -> int:
         return self.arrow.num_rows
 
@@ -100,21 +113,24 @@ class AnnotationTable:
         return (self.row(index) for index in range(len(self)))
 
     @cached_property
-    def _batches(self) -> tuple[list[int], list[list[pa.Array]]]:
-        """First row and columns of each record batch, as they lie in the file: nothing is copied."""
-        batches = [batch for batch in self.arrow.to_batches() if batch.num_rows]
-        starts = np.cumsum([0, *(batch.num_rows for batch in batches)]).tolist()
-        return starts[:-1], [batch.columns for batch in batches]
+    def _batches(self) -> tuple[list[int], list[Callable[[int], Iterable[Any]]]]:
+        """First row of each record batch, and what gives the values of one of its rows. Nothing is copied."""
+        if self._packed is not None:
+            chunks = [chunk for chunk in self._packed.chunks if len(chunk)]
+            readers: list[Callable[[int], Iterable[Any]]] = [_packed_reader(chunk) for chunk in chunks]
+        else:
+            chunks = [batch for batch in self.arrow.to_batches() if batch.num_rows]
+            readers = [partial(_column_values, batch.columns) for batch in chunks]
+        return np.cumsum([0, *map(len, chunks)]).tolist()[:-1], readers
 
     def row(self, index: int) -> Row:
         """The expression at ``index`` (0-based; negative counts from the end)."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of a table with {len(self)} rows")
         index %= len(self)
-        starts, batches = self._batches
+        starts, readers = self._batches
         batch = bisect.bisect_right(starts, index) - 1
-        offset = index - starts[batch]
-        value = {name: column[offset].as_py() for name, column in zip(SCHEMA.names, batches[batch], strict=True)}
+        value = dict(zip(SCHEMA.names, readers[batch](index - starts[batch]), strict=True))
         size = [value["height"], value["width"]]
         value["boxes"] = np.asarray(value["boxes"], dtype=np.float64).reshape(-1, 4)
         value["masks"] = tuple({"size": size, "counts": counts} for counts in value["masks"])
@@ -151,14 +167,17 @@ class AnnotationTable:
 
     def save(self, path: Path) -> None:
         """Write atomically (temporary file, fsync, rename)."""
-        info = {**self.info, "hash": self.hash}
-        table = self.arrow.replace_schema_metadata({"vgbench": json.dumps(info)})
-        with atomic(path) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
-            writer.write_table(table)
+        info = json.dumps({**self.info, "hash": self.hash})
+        schema = SCHEMA.append(pa.field(PACKED, pa.string(), nullable=False)).with_metadata({"vgbench": info})
+        with atomic(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+            for batch in self.arrow.to_batches(max_chunksize=BATCH):
+                rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+                packed = pa.array(map(_encode, rows), pa.string(), size=batch.num_rows)
+                writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, packed], schema=schema))
 
     @classmethod
     def open(cls, path: Path) -> AnnotationTable:
-        """Open memory-mapped.
+        """Open memory-mapped. A file without the column :data:`PACKED` is read by its columns.
 
         Raises:
             UserError: if the file is not an annotation table.
@@ -166,12 +185,29 @@ class AnnotationTable:
         try:
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
             info = json.loads(table.schema.metadata[b"vgbench"])
+            packed = table.column(PACKED) if PACKED in table.schema.names else None
+            opened = cls(table.select(table.schema.names[: len(SCHEMA)]).replace_schema_metadata(None), info)
         except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not an annotation table ({error}); delete it, it is built again") from error
-        opened = cls(table.replace_schema_metadata(None), info)
+        opened._packed = packed
         if "hash" in info:
             opened.__dict__["hash"] = info.pop("hash")
         return opened
+
+
+def _column_values(columns: list[pa.Array], offset: int) -> Iterator[Any]:
+    return (column[offset].as_py() for column in columns)
+
+
+def _packed_reader(rows: pa.StringArray) -> Callable[[int], list[Any]]:
+    """What reads one of some packed rows, straight from Arrow's buffers: an Arrow scalar would cost as much again."""
+    _, offsets, content = rows.buffers()
+    ends, text = memoryview(offsets).cast("B").cast("i")[rows.offset :], memoryview(content)
+
+    def read(index: int) -> list[Any]:
+        return json.loads(str(text[ends[index] : ends[index + 1]], "utf-8"))
+
+    return read
 
 
 def _digest_array(array: pa.Array, parts: list[Any]) -> None:
