@@ -168,8 +168,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def compose(overrides: Sequence[str], name: str = "run") -> Any:
-    """The configuration of ``vgbench run`` (``name="bench"``: of ``vgbench bench``) with overrides, composed without running anything.
+    """The configuration of ``vgbench run`` with overrides, composed without running anything.
 
+    ``name="bench"``: that of ``vgbench bench``.
     ``data_root=...`` and ``image_root=...`` are short for ``dataset.data_root=...`` and ``dataset.image_root=...``.
     """
     from hydra import compose as hydra_compose
