@@ -18,8 +18,10 @@ from pycocotools.coco import COCO
 
 from vgbench.convert import convert
 from vgbench.dataset import TableBuilder
+from vgbench.datasets.arpgrounding import ARPGrounding
 from vgbench.datasets.grefcoco import GRefCOCO
-from vgbench.datasets.mixed import CocoAll, Flickr30k, Mixed, ReferIt
+from vgbench.datasets.mixed import CocoAll, Flickr30k, Mixed, MixedSeg, ReferIt
+from vgbench.datasets.refadv import RefAdv
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
 from vgbench.datasets.refcocos import RefCOCOS
 from vgbench.datasets.vg import VisualGenome, evaluation_images
@@ -183,6 +185,39 @@ def seqtr_grouped(group_all):
     return content
 
 
+def with_ids(content):
+    """As PropVG and InstanceVG write it: every entry has the id of its annotation."""
+    known = {(record["image_id"], *record["bbox"]): ann for ann, record in ANNOTATIONS.items()}
+    for entries in content.values():
+        for entry in entries if isinstance(entries, list) else []:
+            entry["id"] = known[(entry["image_id"], *entry["bbox"])]
+    return content
+
+
+def seqtr_flat(as_list=False):
+    """gRefCOCO as PropVG and InstanceVG write it: an entry per expression, all of its annotations are targets."""
+    content = {}
+    for split, anns, sentences in GREFS:
+        image_id = ANNOTATIONS[anns[0]]["image_id"] if anns else 103
+        targets = [{**ANNOTATIONS[ann], "id": ann} for ann in anns] or [{"bbox": None, "segmentation": None}]
+        head = {**seqtr_head(image_id), "file_name": image_name(image_id), "annotations": targets}
+        for raw in [sentences] if as_list else sentences:
+            content.setdefault(split, []).append({**head, "expressions": {"raw": raw, "sent": "x"}})
+    return content
+
+
+def mixed_seg_content(ids=True):
+    """The merge of three SeqTR files: ``train`` of all, the other splits with the name of their dataset."""
+    content = {"train": []}
+    for name, splits in (("refcoco_unc", "val testA testB"), ("refcoco_plus", ""), ("refcocog_umd", "val test")):
+        part = seqtr_content()
+        part["test"] = part["testA"]
+        part = with_ids(part) if ids else part
+        content["train"] += part["train"]
+        content.update({f"{split}_{name}": part[split] for split in splits.split()})
+    return content
+
+
 def open_set(kind, root, **options):
     return kind(root, cache_dir=root / "cache", **options)
 
@@ -212,6 +247,76 @@ def test_refer_and_seqtr_give_the_same_expressions(tmp_path, split):
     seqtr = open_set(RefCOCO, write_seqtr(tmp_path / "b")).load(split)
     assert content(refer) == content(seqtr)
     assert [row.expression for row in refer] == [s for name, _, texts in REFS if name == split for s in texts]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_propvg_files_give_the_same_expressions(tmp_path, split):
+    refer = open_set(RefCOCO, write_refer(tmp_path / "a")).load(split)
+    path = tmp_path / "b" / "seqtr_type" / "annotations" / "refcoco-unc" / "instances_withid.json"
+    dump(path, with_ids(seqtr_content()))
+    found = open_set(RefCOCO, tmp_path / "b").load(split)
+    assert content(found) == content(refer) and found.info["layout"] == "seqtr"
+    assert sorted(row.ann_ids for row in found) == sorted(row.ann_ids for row in refer)
+    written = with_ids(seqtr_content())
+    del written[split][0]["id"]
+    dump(path, written)
+    with pytest.raises(UserError, match=rf"instances_withid\.json: {split}\[0\]: no key 'id'"):
+        open_set(RefCOCO, tmp_path / "b").load(split)
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize("name", ["instance.json", "instances_withid.json"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_propvg_grefcoco_gives_the_same_expressions(tmp_path, split, name, as_list):
+    refer = open_set(GRefCOCO, write_grefs(tmp_path / "a")).load(split)
+    dump(tmp_path / "b" / "annotations" / "grefs" / name, seqtr_flat(as_list))
+    found = open_set(GRefCOCO, tmp_path / "b").load(split)
+    assert content(found) == content(refer)
+    assert sorted(row.ann_ids for row in found) == sorted(row.ann_ids for row in refer)
+    if split == "train":  # drawn per image, as in the other forms
+        assert len(np.unique(found.column("group"))) == len(np.unique(found.column("image_id")))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda e: e.update(expressions={"sent": "x"}), "no key 'raw'"),
+        (lambda e: e.update(expressions={"raw": 3}), "wrong type of 'raw'"),
+        (lambda e: e.pop("annotations"), "no key 'annotations'"),
+        (lambda e: e["annotations"].append({"bbox": None}), "annotations with and without a box .2 of 3"),
+        (lambda e: e["annotations"].append("x"), "not an object"),
+        (lambda e: e["annotations"][0].update(bbox=[1, 2, 0, 0]), "box without area"),
+    ],
+)
+def test_propvg_entries_that_cannot_be_used(tmp_path, damage, message):
+    written = json.loads(json.dumps(seqtr_flat()))  # nothing shared
+    damage(written["train"][0])
+    dump(tmp_path / "annotations" / "grefs" / "instance.json", written)
+    with pytest.raises(UserError, match=rf"instance\.json: train\[0\].*{message}"):
+        open_set(GRefCOCO, tmp_path).load("train")
+    assert len(open_set(GRefCOCO, tmp_path, on_bad_sample="skip").load("train")) == 3
+
+
+@pytest.mark.parametrize("name", ["instances_nogoogle.json", "instances_nogoogle_withid.json"])
+def test_merged_set_with_masks(tmp_path, name):
+    ids = name.endswith("_withid.json")
+    dump(tmp_path / "b" / "annotations" / "mixed-seg" / name, mixed_seg_content(ids))
+    refer = open_set(RefCOCO, write_refer(tmp_path / "a")).load("val")
+    found = open_set(MixedSeg, tmp_path / "b").load("val_refcoco_unc")
+    assert list(MixedSeg.splits)[:2] == ["train", "val_refcoco_unc"] and len(MixedSeg.splits) == 9
+    assert [(r.expression, r.boxes.tolist(), r.masks, r.source) for r in found] == [
+        (r.expression, r.boxes.tolist(), r.masks, r.source) for r in refer
+    ]
+    assert found.row(0).image == f"mscoco/train2014/{image_name(102)}"
+    assert [row.ann_ids for row in found] == ([row.ann_ids for row in refer] if ids else [()] * len(refer))
+    train = open_set(MixedSeg, tmp_path / "b").load("train")
+    assert len(train) == 9 and train.info["entries"]["kept"] == {"coco": 6}  # no image of an evaluation split in it
+    written = mixed_seg_content(ids)
+    written["testB_refcoco_unc"] = written["train"][:1]  # image 101, the only one of train
+    dump(tmp_path / "b" / "annotations" / "mixed-seg" / name, written)
+    train = open_set(MixedSeg, tmp_path / "b").load("train")
+    assert len(train) == 0 and train.info["excluded_images"] == 1
+    assert len(open_set(MixedSeg, tmp_path / "b", exclude_eval_images=False).load("train")) == 9
 
 
 def test_refer_rows_have_what_was_written(tmp_path):
@@ -509,7 +614,11 @@ JUNK = [
 
 
 @pytest.mark.parametrize(
-    "kind", ["refer", "refs", "seqtr", "grefs", "grouped", "minigpt", "refcocos", "mixed", "mdetr", "vglaw"]
+    "kind",
+    [
+        *("refer", "refs", "seqtr", "grefs", "grouped", "minigpt", "refcocos", "mixed", "mdetr", "vglaw"),
+        *("withid", "flat", "mixed-seg"),
+    ],
 )
 def test_fuzzed_files_never_give_a_traceback(tmp_path, kind, mutate):
     refs = write_refer(tmp_path) / "refcoco" / "refs(unc).json"
@@ -537,6 +646,14 @@ def test_fuzzed_files_never_give_a_traceback(tmp_path, kind, mutate):
             "test",
         ),
         "mixed": (tmp_path / "mixed" / "instances.json", merged_content, Mixed, "train"),
+        "withid": (
+            tmp_path / "refcocoplus-unc" / "instances_withid.json",
+            lambda: with_ids(seqtr_content()),
+            RefCOCOPlus,
+            "train",
+        ),
+        "flat": (tmp_path / "g" / "grefs" / "instance.json", seqtr_flat, GRefCOCO, "val"),
+        "mixed-seg": (tmp_path / "mixed-seg" / "instances_nogoogle_withid.json", mixed_seg_content, MixedSeg, "train"),
         "mdetr": (tmp_path / "final_flickr_separateGT_val.json", mdetr_phrases, Flickr30k, "val"),
         "vglaw": (tmp_path / "refcoco(google).pkl", vglaw_items, RefCOCO, "val"),
     }[kind]
@@ -549,7 +666,7 @@ def test_fuzzed_files_never_give_a_traceback(tmp_path, kind, mutate):
         else:
             dump(target, damaged)
         options = {"split_by": "google"} if kind == "vglaw" else {}
-        data = open_set(dataset, target.parents[1] if kind == "grouped" else tmp_path, **options)
+        data = open_set(dataset, target.parents[1] if kind in ("grouped", "flat") else tmp_path, **options)
         try:
             table = data.read(split)
             outcomes.add("skipped" if table.info["skipped"] else "read")
@@ -737,6 +854,7 @@ def test_statistics():
     assert found.location == 0.75 and found.targets == {1: 4} and found.length == {1: 1, 3: 3}
     assert found.duplicates == 1 and found.ambiguous == 0 and found.same_category == 0
     assert found.area == (0.1,) * 5 and found.common[0] == ("the", 3)
+    assert found.growth == ((1, 3), (2, 3), (3, 3), (4, 4)) and found.others == {0: 2}
 
 
 def test_statistics_as_a_picture(tmp_path):
@@ -757,7 +875,7 @@ def test_real_statistics(tmp_path):
     assert [s.ambiguous for s in found.values()] == [3, 1, 9]
     assert "10,834" in statistics_text(found)
     figure(found, tmp_path / "figures" / "refcoco.png")
-    assert Image.open(tmp_path / "figures" / "refcoco.png").size == (1350, 525)
+    assert Image.open(tmp_path / "figures" / "refcoco.png").size == (1350, 975)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real annotation files here")
@@ -895,18 +1013,22 @@ def vglaw_items():
     return {"index": 0, "items": {"val": [entry, {**entry, "ref_id": 4}]}}
 
 
-def test_lmms_lab_files(tmp_path):
+def lmms_row(*texts):
     buffer = io.BytesIO()
     Image.new("RGB", (64, 48)).save(buffer, "PNG")
-    row = {
+    return {
         "question_id": "1",
         "image": {"bytes": buffer.getvalue(), "path": None},
-        "answer": ["the mug", "mug"],
+        "answer": list(texts),
         "bbox": [1.5, 2.0, 10.0, 10.25],
         "segmentation": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
         "iscrowd": 0,
         "file_name": "COCO_train2014_000000000101_55.jpg",
     }
+
+
+def test_lmms_lab_files(tmp_path):
+    row = lmms_row("the mug", "mug")
     for split in ("val", "test"):
         (tmp_path / "RefCOCOg" / "data").mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist([row, {**row, "file_name": "../x.jpg"}])
@@ -916,8 +1038,94 @@ def test_lmms_lab_files(tmp_path):
     first = table.row(0)
     assert (first.image, first.width, first.height, first.ann_ids) == (image_name(101), 64, 48, (55,))
     assert first.boxes.tolist() == [[1.5, 2, 11.5, 12.25]]
-    with pytest.raises(UserError, match="mixes splits of two authors"):
-        open_set(RefCOCOg, tmp_path).load("val")
+    for split_by in ("umd", "google"):
+        with pytest.raises(UserError, match=r"mixes splits of two authors \(2,573 rows of umd, 5,000 of google\)"):
+            open_set(RefCOCOg, tmp_path, split_by=split_by).load("val")
+
+
+def test_lmms_lab_test_split_is_googles(tmp_path):
+    folder = tmp_path / "RefCOCO" / "data"
+    folder.mkdir(parents=True)
+    for split, text in (("val", "mixed"), ("test", "google"), ("testA", "unc")):
+        pq.write_table(pa.Table.from_pylist([lmms_row(text)]), folder / f"{split}-00000-of-00001.parquet")
+    google = open_set(RefCOCO, tmp_path, split_by="google")
+    assert [row.expression for row in google.load("test")] == ["google"]
+    assert [row.expression for row in open_set(RefCOCO, tmp_path).load("testA")] == ["unc"]
+    with pytest.raises(UserError, match=r"val-00000.*\(3,811 rows of unc, 5,000 of google\), and no column tells"):
+        google.load("val")
+    with pytest.raises(UserError, match="no annotations of split 'train'"):
+        google.load("train")
+    # the folder of one dataset is not taken for another's
+    folder.parent.rename(tmp_path / "RefCOCOplus")
+    with pytest.raises(UserError, match="none of the expected"):
+        open_set(RefCOCO, tmp_path / "RefCOCOplus").load("testA")
+    assert len(open_set(RefCOCOPlus, tmp_path / "RefCOCOplus").load("testA")) == 1
+
+
+def refadv_entries():
+    """The fields of the authors' example that matter, and some that do not."""
+    entry = {
+        "raw_str": "two cups next to a vase",
+        "GT_bbox_number": "2",
+        "annID": "12",
+        "most_confused_bbox_GT_desc": "A vase next to two cups.",
+        "most_confused_bbox_number": "1",
+        "bbox_candidates_map": '{"1": [10.5, 2.0, 20.25, 30.0], "2": [0.0, 0.0, 5.0, 5.0]}',
+        "assigns": [{"dropdownselect": "2"}],
+        "imgID": "101",
+        "img_file_name": image_name(101),
+        "stage": "stage3",
+    }
+    return {"3K3G_batch18": entry, "36BT_batch19": {**entry, "most_confused_bbox_number": "2"}}
+
+
+def test_ref_adv(tmp_path):
+    path = dump(tmp_path / "ref-adv" / "refcocog_adv_annotations.json", refadv_entries())
+    put_images(tmp_path / "images" / "train2014")
+    first, second = open_set(RefAdv, tmp_path).load("test")
+    assert (first.expression, first.boxes.tolist()) == ("A vase next to two cups.", [[10.5, 2, 30.75, 32]])
+    assert (first.image, first.image_id, first.width, first.height) == (image_name(101), 101, 64, 48)
+    assert second.boxes.tolist() == [[0, 0, 5, 5]] and first.group != second.group
+    for key, value, message in [
+        ("most_confused_bbox_number", "3", "none of the candidates"),
+        ("bbox_candidates_map", "{", "'bbox_candidates_map' is not valid JSON"),
+        ("img_file_name", image_name(999), "image file is missing"),
+        ("img_file_name", "../../etc/1.jpg", "leaves the image folder"),
+    ]:
+        damaged = refadv_entries()
+        damaged["36BT_batch19"][key] = value
+        dump(path, damaged)
+        with pytest.raises(UserError, match=rf"annotations\.json: '36BT_batch19': .*{message}"):
+            open_set(RefAdv, tmp_path).load("test")
+
+
+def arp_pairs():
+    cup = {"phrase": "A White cup", "x": 1, "y": 2, "w": 10, "h": 20}
+    return {101: [[cup, {**cup, "phrase": "black cup", "x": 30}]], 102: [[cup, cup], [cup, cup]]}
+
+
+def test_arpgrounding(tmp_path):
+    folder = tmp_path / "arpgrounding"
+    folder.mkdir()
+    for name in ("attribute", "relationship", "priority"):
+        (folder / f"{name}_vg.pkl").write_bytes(pickle.dumps(arp_pairs()))
+    put_images(tmp_path / "visual-genome" / "VG_100K_2", lambda i: f"{i}.jpg")
+    data = open_set(ARPGrounding, tmp_path)
+    for split in ("attribute", "relation", "priority"):
+        rows = list(data.load(split))
+        assert [(r.expression, r.boxes.tolist(), r.image_id, r.group) for r in rows[:2]] == [
+            ("A White cup", [[1, 2, 11, 22]], 101, 0),
+            ("black cup", [[30, 2, 40, 22]], 101, 0),
+        ]
+        assert len(rows) == 6 and len({row.key for row in rows}) == 6 and rows[5].group == 2
+        assert (rows[0].width, rows[0].height, rows[0].source) == (64, 48, "vg")
+    assert data.image_path("101.jpg") == tmp_path / "visual-genome" / "VG_100K_2" / "101.jpg"
+    leaked = min(evaluation_images())
+    dump(tmp_path / "image_data.json", [{"image_id": 101, "coco_id": leaked}, {"image_id": 102, "coco_id": None}])
+    assert leakage(table_of([(leaked, "x")]), data.load("priority"), data.coco_of_vg()).images == 1
+    (folder / "priority_vg.pkl").write_bytes(pickle.dumps({101: [[arp_pairs()[101][0][0]]], 7: [], 102: [3]}))
+    table = open_set(ARPGrounding, tmp_path, on_bad_sample="skip").load("priority")
+    assert len(table) == 0 and sum(table.info["skipped"].values()) == 5
 
 
 def write_entities(root):
