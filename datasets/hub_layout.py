@@ -205,8 +205,8 @@ class LmmsLayout(Layout):
     def read(self, split: str) -> AnnotationTable:
         if split in self.data.files.lmms_mixed:
             raise UserError(
-                f"{self.sources(split)[0]}: lmms-lab's {split} of {self.data.title} mixes splits of two authors and "
-                "cannot be told apart; take another layout for it"
+                f"{self.sources(split)[0]}: lmms-lab's {split} of {self.data.title} mixes splits of two authors "
+                f"({self.data.files.lmms_mixed[split]}), and no column tells which row is whose; take another layout"
             )
         builder = self.data.builder(split, self)
         reader = TargetReader()

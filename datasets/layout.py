@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
@@ -30,7 +30,7 @@ class Files:
         hub: folders of the parquet files published as jxu124/<name>.
         benchmark: ``<set>_<split_by>`` in the files of jxu124/refcoco-benchmark and refclef-benchmark.
         lmms: folders of the parquet files published as lmms-lab/<name>.
-        lmms_mixed: splits of the latter that mix the split with another author's.
+        lmms_mixed: splits of the latter that mix the split with another author's, and the rows of each.
         tfds: configuration of ``ref_coco`` in TensorFlow Datasets.
         entities: whether the original release of Flickr30k Entities is one of the layouts.
         vglaw: stem of ``<stem>.pkl`` in the VG-LAW layout.
@@ -46,7 +46,7 @@ class Files:
     hub: tuple[str, ...] = ()
     benchmark: str = ""
     lmms: tuple[str, ...] = ()
-    lmms_mixed: tuple[str, ...] = ()
+    lmms_mixed: Mapping[str, str] = field(default_factory=dict)
     tfds: str = ""
     entities: bool = False
     vglaw: tuple[str, ...] = ()
@@ -89,6 +89,8 @@ def folders(root: Path, names: tuple[str, ...]) -> Iterator[Path]:
             root / "annotations" / name,
             root / "data" / name,
             root / "data" / "annotations" / name,
+            root / "seqtr_type" / "annotations" / name,
+            root / "data" / "seqtr_type" / "annotations" / name,
         ):
             if place.is_dir():
                 yield place
@@ -97,9 +99,11 @@ def folders(root: Path, names: tuple[str, ...]) -> Iterator[Path]:
 
 
 DATASET_FOLDERS = {
-    *("refcoco", "refcoco+", "refcocog", "refclef", "grefcoco"),
+    *("refcoco", "refcoco+", "refcocog", "refclef", "grefcoco", "refcocoplus"),
     *("refcoco-unc", "refcocoplus-unc", "refcocog-umd", "refcocog-google", "referitgame-berkeley"),
-    *("flickr30k", "mixed", "unc", "unc+", "gref", "gref_umd", "referit", "flickr", "refcocoplus"),
+    *("flickr30k", "mixed", "mixed-seg", "grefs", "grefs_grec"),
+    *("unc", "unc+", "gref", "gref_umd", "referit", "flickr"),
+    *("RefCOCO", "RefCOCOplus", "RefCOCOg"),
 }
 
 

@@ -12,6 +12,8 @@ __all__ = ["RefCOCO", "RefCOCOPlus", "RefCOCOg"]
 
 _LICENCE = "annotations of COCO: CC BY 4.0; images: Flickr terms; expressions: see the authors' page"
 _HOMEPAGE = "https://github.com/lichengunc/refer"
+_LMMS_REFCOCO = {"val": "3,811 rows of unc, 5,000 of google"}
+_LMMS_REFCOCOG = {"val": "2,573 rows of umd, 5,000 of google"}
 
 
 class RefCOCO(ReferDataset):
@@ -39,7 +41,7 @@ class RefCOCO(ReferDataset):
                 refexp="refcoco",
                 hub=("refcoco", "jxu124/refcoco"),
                 lmms=("RefCOCO", "lmms-lab/RefCOCO"),
-                lmms_mixed=("val",),
+                lmms_mixed=_LMMS_REFCOCO,
                 benchmark="refcoco_unc",
                 tfds="refcoco_unc",
                 vglaw=("refcoco(unc)",),
@@ -56,6 +58,8 @@ class RefCOCO(ReferDataset):
                 refer=("refcoco",),
                 refs=("refs(google).p", "refs(google).json"),
                 seqtr=("refcoco-google",),
+                lmms=("RefCOCO", "lmms-lab/RefCOCO"),
+                lmms_mixed=_LMMS_REFCOCO,
                 benchmark="refcoco_google",
                 tfds="refcoco_google",
                 vglaw=("refcoco(google)",),
@@ -126,7 +130,7 @@ class RefCOCOg(ReferDataset):
                 refexp="refcocog",
                 hub=("refcocog", "jxu124/refcocog"),
                 lmms=("RefCOCOg", "lmms-lab/RefCOCOg"),
-                lmms_mixed=("val",),
+                lmms_mixed=_LMMS_REFCOCOG,
                 benchmark="refcocog_umd",
                 tfds="refcocog_umd",
                 vglaw=("refcocog(umd)",),
@@ -140,6 +144,8 @@ class RefCOCOg(ReferDataset):
                 refs=("refs(google).p", "refs(google).json"),
                 seqtr=("refcocog-google",),
                 transvg=("gref",),
+                lmms=("RefCOCOg", "lmms-lab/RefCOCOg"),
+                lmms_mixed=_LMMS_REFCOCOG,
                 benchmark="refcocog_google",
                 tfds="refcocog_google",
                 vglaw=("refcocog(google)",),

@@ -1,4 +1,5 @@
-"""Published files that hold several datasets at once: jxu124's benchmark parquet files and MDETR's merged JSON.
+"""Published files that hold several datasets at once: jxu124's benchmark parquet files, TensorFlow Datasets' TFRecord
+files and MDETR's merged JSON.
 
 Every fixture is written twice, in the layout under test and in the refer layout, and both must read alike.
 """
@@ -8,15 +9,22 @@ import io
 import json
 import pickle
 import random
+import shutil
+import struct
+import sys
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from vgbench.datasets.mixed import CocoAll, Mixed, ReferIt
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
+from vgbench.datasets.tfds_layout import _example_type, parse_example, read_records
 from vgbench.datasets.vg import evaluation_images
 from vgbench.errors import UserError
 
@@ -207,6 +215,241 @@ def test_damaged_benchmark_file(tmp_path):
         open_stem("refcoco_unc", tmp_path).load("val")
 
 
+# -------------------------------------------------------------------------------------------------- TensorFlow Datasets
+
+# built by tensorflow-datasets 4.9.10 from REFS: what its builder of ref_coco wrote
+BUILT = Path(__file__).parent / "fixtures" / "ref_coco" / "refcoco_unc" / "1.1.0"
+CONFIGS = {
+    "refcoco_unc": "refcoco_unc",
+    "refcoco_google": "refcoco_google",
+    "refcoco_plus_unc": "refcocoplus_unc",
+    "refcocog_umd": "refcocog_umd",
+    "refcocog_google": "refcocog_google",
+}
+
+
+def varint(number):
+    number &= 2**64 - 1
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def chunk(number, content):
+    """A protocol-buffer field that holds a message, a text or bytes."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def encode_example(features):
+    """tf.train.Example, by hand: {name: list of bytes, floats or integers}."""
+    entries = b""
+    for name, values in features.items():
+        if values and isinstance(values[0], bytes):
+            feature = chunk(1, b"".join(chunk(1, value) for value in values))
+        elif values and isinstance(values[0], float):
+            feature = chunk(2, chunk(1, struct.pack(f"<{len(values)}f", *values)))
+        else:
+            feature = chunk(3, chunk(1, b"".join(map(varint, values))))
+        entries += chunk(1, chunk(1, name.encode()) + chunk(2, feature))
+    return chunk(1, entries)
+
+
+def annotation_features(prefix, there, size):
+    """``objects`` or ``coco_annotations``: boxes are normalised ymin, xmin, ymax, xmax."""
+    width, height = size
+    boxes = [(y / height, x / width, (y + h) / height, (x + w) / width) for x, y, w, h in (a["bbox"] for a in there)]
+    return {
+        f"{prefix}/area": [int(a["area"]) for a in there],
+        f"{prefix}/bbox": [value for box in boxes for value in box],
+        f"{prefix}/id": [a["id"] for a in there],
+        f"{prefix}/label": [a["category_id"] for a in there],
+    }
+
+
+def picture(kind, image):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def tfds_examples(stem, split, masks=True):
+    """One example per image, as the builder's _generate_examples gives them."""
+    examples = []
+    there = annotations(stem)
+    for image_id, (width, height) in SIZES.items():
+        of_image = [(ann, ref) for ann, ref in refs(stem) if ref["image_id"] == image_id and ref["split"] == split]
+        if not of_image:
+            continue
+        known = [ann for ann in there.values() if ann["image_id"] == image_id]
+        texts = [[sentence["raw"].encode() for sentence in ref["sentences"]] for _, ref in of_image]
+        example = {
+            "image": [picture("JPEG", Image.new("RGB", (width, height)))],
+            "image/id": [image_id],
+            **annotation_features("coco_annotations", known, (width, height)),
+            **annotation_features("objects", [ann for ann, _ in of_image], (width, height)),
+            "objects/gt_box_index": [known.index(ann) for ann, _ in of_image],
+            "objects/refexp/raw/ragged_flat_values": [text for part in texts for text in part],
+            "objects/refexp/raw/ragged_row_lengths_0": [len(part) for part in texts],
+            "objects/refexp/refexp_id/ragged_flat_values": [n for _, ref in of_image for n in ref["sent_ids"]],
+            "objects/refexp/refexp_id/ragged_row_lengths_0": [len(part) for part in texts],
+        }
+        if masks:
+            decoded = [
+                coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(ann["segmentation"], height, width)))
+                for ann, _ in of_image
+            ]
+            example["objects/mask"] = [picture("PNG", Image.fromarray(mask.astype(bool))) for mask in decoded]
+        examples.append(example)
+    return examples
+
+
+def write_tfds(root, stem, split="val", examples=None, version="1.1.0", shards=1):
+    folder = root / "ref_coco" / CONFIGS[stem] / version
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "features.json").write_text("{}")
+    (folder / "dataset_info.json").write_text("{}")
+    examples = tfds_examples(stem, split, version != "1.0.0") if examples is None else examples
+    for number in range(shards):
+        name = f"ref_coco-{'validation' if split == 'val' else split}.tfrecord-{number:05d}-of-{shards:05d}"
+        with (folder / name).open("wb") as file:
+            writer = RecordWriter(file)
+            for example in examples[number::shards]:
+                writer.write(example if isinstance(example, bytes) else encode_example(example))
+    return root
+
+
+def tfds_content(table, masks=True):
+    columns = ("sent_id", "image_id", "image", "width", "height", "expression", "boxes", "ann_ids", "source", "split")
+    columns = (*columns, "masks") if masks else columns
+    return table.arrow.select(columns).sort_by("sent_id").to_pylist()
+
+
+@pytest.mark.parametrize("split", ["val", "testA"])
+def test_files_built_by_tensorflow_datasets(tmp_path, split):
+    shutil.copytree(BUILT.parents[1], tmp_path / "b" / "ref_coco")
+    found = open_stem("refcoco_unc", tmp_path / "b").load(split)
+    refer = open_stem("refcoco_unc", write_refer(tmp_path / "a", "refcoco_unc")).load(split)
+    assert found.info["layout"] == "tfds" and tfds_content(found) == tfds_content(refer)
+    # the writer of these tests makes the same features; the pictures may be compressed otherwise
+    write_tfds(tmp_path / "c", "refcoco_unc", split)
+    name = f"ref_coco-{'validation' if split == 'val' else split}.tfrecord-00000-of-00001"
+    made, built = (
+        list(map(parse_example, read_records(path / name)))
+        for path in (tmp_path / "c" / "ref_coco" / "refcoco_unc" / "1.1.0", BUILT)
+    )
+    assert len(made) == len(built) == (2 if split == "val" else 1)
+    for ours, theirs in zip(made, built, strict=True):
+        assert set(ours) == set(theirs)
+        for feature in set(ours) - {"image", "objects/mask"}:
+            assert ours[feature] == theirs[feature], feature
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "1.1.0"])
+@pytest.mark.parametrize("stem", CONFIGS)
+def test_tfds_files_read_as_the_refer_layout(tmp_path, stem, version):
+    for there in CONFIGS:
+        write_tfds(tmp_path / "b", there, version=version, shards=2 if there == stem else 1)
+    found = open_stem(stem, tmp_path / "b").load("val")
+    refer = open_stem(stem, write_refer(tmp_path / "a", stem)).load("val")
+    assert found.has_masks == (version == "1.1.0") and len(found) == 4
+    assert tfds_content(found, found.has_masks) == tfds_content(refer, found.has_masks)
+    groups = {row.sent_id: row.group for row in found}
+    assert groups[100] == groups[101] and len(set(groups.values())) == 3
+    # also where data_root is the folder of the configuration, and never one of another
+    folder = tmp_path / "b" / "ref_coco" / CONFIGS[stem]
+    assert len(open_stem(stem, folder, layout="tfds").load("val")) == 4
+    other = next(name for name in CONFIGS if name != stem)
+    with pytest.raises(UserError, match="none of the expected"):
+        open_stem(other, folder, layout="tfds").load("val")
+
+
+def test_latest_tfds_version_is_taken(tmp_path):
+    for version, text in (("1.9.0", b"old"), ("1.10.0", b"new")):
+        (example,) = tfds_examples("refcoco_unc", "testA")
+        example["objects/refexp/raw/ragged_flat_values"] = [text]
+        write_tfds(tmp_path, "refcoco_unc", "testA", [example], version)
+    assert [row.expression for row in open_stem("refcoco_unc", tmp_path).load("testA")] == ["new"]
+    with pytest.raises(UserError, match=r"no annotations of split 'val' \(found the tfds layout\)"):
+        open_stem("refcoco_unc", tmp_path).load("val")
+
+
+def test_tfds_boxes_have_the_decimals_of_the_annotations(tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    monkeypatch.setitem(SIZES, 101, (640, 427))
+    for _ in range(20):
+        x, y = generator.integers(0, [40000, 30000]) / 100
+        w, h = generator.integers(2000, [20000, 10000]) / 100
+        monkeypatch.setitem(COCO[11], "bbox", [float(x), float(y), float(w), float(h)])
+        examples = tfds_examples("refcoco_unc", "val", masks=False)
+        root = write_tfds(tmp_path, "refcoco_unc", examples=examples, version="1.0.0")
+        assert open_stem("refcoco_unc", root).read("val").row(0).boxes.tolist() == [[x, y, x + w, y + h]]
+
+
+RAW = "objects/refexp/raw/ragged_flat_values"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message", "lost"),
+    [
+        (lambda e: e.pop("objects/bbox"), "no feature 'objects/bbox'", 3),
+        (lambda e: e["objects/bbox"].pop(), "wrong number of values of 'objects/bbox' .7 instead of 8", 3),
+        (lambda e: e.update({"objects/bbox": [1, 2, 3, 4] * 2}), "wrong type of 'objects/bbox'", 3),
+        (lambda e: e["objects/bbox"].__setitem__(0, float("nan")), r"objects\[0\]: .*not a finite number", 2),
+        (lambda e: e["objects/bbox"].__setitem__(7, 0.5), r"objects\[1\]: box without area", 1),
+        (lambda e: e.update({"objects/refexp/raw/ragged_row_lengths_0": [2, 2]}), "row lengths that do not fit", 3),
+        (lambda e: e.update({"objects/refexp/raw/ragged_row_lengths_0": [4, -1]}), "row lengths that do not fit", 3),
+        (lambda e: e.update({"objects/refexp/refexp_id/ragged_row_lengths_0": [1, 2]}), "row lengths of .* differ", 3),
+        (lambda e: e[RAW].__setitem__(2, "Café".encode("latin-1")), r"objects\[1\]: .*not valid Unicode", 1),
+        (lambda e: e[RAW].__setitem__(2, b" "), r"objects\[1\]: expression without text", 1),
+        (lambda e: e["objects/mask"].__setitem__(0, picture("PNG", Image.new("1", (9, 9)))), "mask of another size", 3),
+        (lambda e: e["objects/mask"].__setitem__(0, b"PNG"), "embedded image that is no image", 3),
+        (
+            lambda e: e["objects/mask"].__setitem__(0, picture("PNG", Image.new("RGB", (64, 48)))),
+            r"mask that is no \[height, width\] image",
+            3,
+        ),
+        (lambda e: e.update(image=[b"JPEG"]), "embedded image that is no image", 3),
+        (lambda e: e.update(image=[]), "wrong number of values of 'image'", 3),
+    ],
+)
+def test_tfds_records_that_cannot_be_used(tmp_path, damage, message, lost):
+    examples = tfds_examples("refcoco_unc", "val")
+    damage(examples[0])
+    write_tfds(tmp_path, "refcoco_unc", examples=examples)
+    with pytest.raises(UserError, match=r"tfrecord-00000-of-00001: record 0.*" + message) as error:
+        open_stem("refcoco_unc", tmp_path).load("val")
+    assert "\n" not in str(error.value)
+    table = open_stem("refcoco_unc", tmp_path, on_bad_sample="skip").load("val")
+    assert sum(table.info["skipped"].values()) == lost and "Caf\u00e9 sign" in [row.expression for row in table]
+
+
+def test_damaged_tfds_files(tmp_path):
+    write_tfds(tmp_path, "refcoco_unc", shards=2)
+    first, second = sorted((tmp_path / "ref_coco" / "refcoco_unc" / "1.1.0").glob("*.tfrecord*"))
+    whole = first.read_bytes()
+    for content in (whole[:-1], whole[:7], b"\xff" * 40, whole[:3] + b"\x01" + whole[4:], whole + b"0123456789"):
+        first.write_bytes(content)
+        with pytest.raises(UserError, match=r"00000-of-00002: not a TFRecord file, damaged or truncated"):
+            open_stem("refcoco_unc", tmp_path).load("val")
+    first.write_bytes(whole)
+    second.unlink()
+    with pytest.raises(UserError, match=r"1\.1\.0: 1 of 2 files of val are there"):
+        open_stem("refcoco_unc", tmp_path).load("val")
+    write_tfds(tmp_path / "b", "refcoco_unc", examples=[b"no message"])
+    with pytest.raises(UserError, match=r"record 0: record that is no tf\.train\.Example"):
+        open_stem("refcoco_unc", tmp_path / "b").load("val")
+
+
+def test_tfds_files_without_protobuf(tmp_path, monkeypatch):
+    write_tfds(tmp_path, "refcoco_unc")
+    monkeypatch.setitem(sys.modules, "google.protobuf.descriptor_pb2", None)
+    _example_type.cache_clear()
+    with pytest.raises(UserError, match=r'pip install "vgbench\[tfds\]"'):
+        open_stem("refcoco_unc", tmp_path).load("val")
+
+
 # ------------------------------------------------------------------------------------------------- MDETR's merged files
 
 REFEXP = {"refcoco": "refcoco_unc", "refcoco+": "refcoco_plus_unc", "refcocog": "refcocog_umd"}
@@ -394,7 +637,7 @@ def reads_or_says_why(data, split):
         assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize("kind", ["benchmark", "refclef", "refexp", "mixed"])
+@pytest.mark.parametrize("kind", ["benchmark", "refclef", "tfds", "refexp", "mixed"])
 def test_fuzzed_files_never_give_a_traceback(tmp_path, kind):
     rng = random.Random(kind)
     for number in range(40):
@@ -406,6 +649,13 @@ def test_fuzzed_files_never_give_a_traceback(tmp_path, kind):
             except (pa.ArrowException, OverflowError, TypeError, ValueError):
                 continue  # no parquet file holds that
             reads_or_says_why(open_stem(stem, root, on_bad_sample="skip"), "val")
+        elif kind == "tfds":
+            try:
+                examples = [mutate(example, rng) for example in tfds_examples("refcoco_unc", "val")]
+                write_tfds(root, "refcoco_unc", examples=examples)
+            except (AttributeError, TypeError, struct.error):
+                continue  # no Example holds that
+            reads_or_says_why(open_stem("refcoco_unc", root, on_bad_sample="skip"), "val")
         elif kind == "refexp":
             write_json(root / "final_refexp_val.json", mutate(refexp_content(), rng))
             reads_or_says_why(open_stem("refcoco_unc", root, on_bad_sample="skip"), "val")
