@@ -14,13 +14,14 @@ from vgbench.datasets.flat_layouts import TransVGLayout, files_by_split
 from vgbench.datasets.hub_layout import BenchmarkLayout
 from vgbench.datasets.layout import Files, Layout, LayoutDataset, number_in
 from vgbench.datasets.mdetr_layout import MDETR_FOLDERS, MDETRLayout
+from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
 from vgbench.datasets.refer import ReferDataset, Variants
 from vgbench.datasets.refer_layout import ReferLayout
 from vgbench.datasets.seqtr_layout import SeqTRLayout, read_splits
 from vgbench.datasets.vg import coco_ids, evaluation_images, read_image_data
 from vgbench.errors import UserError
 
-__all__ = ["CocoAll", "Flickr30k", "Mixed", "ReferIt"]
+__all__ = ["CocoAll", "Flickr30k", "Mixed", "MixedSeg", "ReferIt"]
 
 _Entry = TypeVar("_Entry")
 
@@ -189,6 +190,16 @@ class MergedLayout(SeqTRLayout):
         return excluded
 
 
+class MergedMasksLayout(MergedLayout):
+    """``annotations/mixed-seg/instances_nogoogle.json``: the SeqTR files of RefCOCO unc, RefCOCO+ unc and RefCOCOg umd
+    in one, all on COCO images; PropVG and InstanceVG add ``id``."""
+
+    file_names = ("instances_nogoogle_withid.json", "instances_nogoogle.json")
+
+    def data_source(self, entry: Any, split: str) -> str:
+        return super().data_source(entry, split) if isinstance(entry, dict) and "data_source" in entry else "coco"
+
+
 class MergedPhrasesLayout(MDETRLayout):
     """MDETR's own merged set, ``final_mixed_train.json`` or its part ``final_mixed_train_no_coco.json``: RefCOCO/+/g,
     Visual Genome and GQA. A caption strings several sentences of one image together, so the expressions are the
@@ -249,7 +260,7 @@ class Mixed(LayoutDataset):
 
     name = "mixed"
     title = "Mixed pre-training set"
-    tasks = ("rec",)
+    tasks: ClassVar[tuple[str, ...]] = ("rec",)
     licence = "each part has its own; see the authors' pages"
     homepage = "https://github.com/seanzhuh/SeqTR"
     layouts: ClassVar[tuple[type[Layout], ...]] = (MergedLayout, MergedPhrasesLayout)
@@ -351,4 +362,29 @@ class CocoAll(Mixed):
     kept_sources = frozenset({"coco"})
     splits: ClassVar[Mapping[str, Counts]] = {
         key: value for key, value in Mixed.splits.items() if key.startswith(("train", "val_refcoco"))
+    }
+
+
+class MixedSeg(Mixed):
+    """RefCOCO (unc), RefCOCO+ (unc) and RefCOCOg (umd) in one, with masks: what PropVG and InstanceVG train on."""
+
+    name = "mixed-seg"
+    title = "RefCOCO/+/g in one, with masks"
+    tasks = ("rec", "res")
+    homepage = "https://github.com/Dmmm1997/PropVG"
+    layouts: ClassVar[tuple[type[Layout], ...]] = (MergedMasksLayout,)
+    files = Files(seqtr=("mixed-seg",))
+    kept_sources = frozenset({"coco"})
+    splits: ClassVar[Mapping[str, Counts]] = {
+        "train": Counts(),
+        **{
+            f"{split}_{name}": counts
+            for name, (counts_by_split, _) in (
+                ("refcoco_unc", RefCOCO.variants["unc"]),
+                ("refcocoplus_unc", RefCOCOPlus.variants["unc"]),
+                ("refcocog_umd", RefCOCOg.variants["umd"]),
+            )
+            for split, counts in counts_by_split.items()
+            if split != "train"
+        },
     }

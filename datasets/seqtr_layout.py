@@ -1,12 +1,12 @@
 """The layout of SeqTR, SimVG and ALVG: one ``instances.json`` per dataset whose keys are the splits, one entry per
-object (or, for gRefCOCO, per image) with its expressions.
+object (or, for gRefCOCO, per image) with its expressions; and its variants of PropVG and InstanceVG.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vgbench.dataset import BadSample, TableBuilder, check_size, read_json, take
 from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of, folders
@@ -23,22 +23,25 @@ def read_splits(path: Path) -> dict[str, list[Any]]:
 
 
 class SeqTRLayout(Layout):
-    """``annotations/<folder>/instances.json``."""
+    """``annotations/<folder>/instances.json``. PropVG and InstanceVG call it ``instances_withid.json`` (each entry has
+    the ``id`` of its annotation too) or, for gRefCOCO, ``instance.json``: there ``expressions`` is an object whose
+    ``raw`` is a text or a list of texts, all of them for the objects in the list ``annotations``."""
 
     key = "seqtr"
+    file_names: ClassVar[tuple[str, ...]] = ("instances.json", "instances_withid.json", "instance.json")
 
     @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
         for folder in folders(data.data_root, data.files.seqtr) if data.files.seqtr else ():
-            path = folder / "instances.json"
-            # refer's file of the same name lies beside a file of refs
-            if path.is_file() and not any((folder / name).is_file() for name in data.files.refs):
-                return cls(data, {"instances": path})
+            for path in (folder / name for name in cls.file_names):
+                # refer's instances.json lies beside a file of refs
+                if path.is_file() and not any((folder / name).is_file() for name in data.files.refs):
+                    return cls(data, {"instances": path})
         return None
 
     @classmethod
     def expects(cls, data: LayoutDataset) -> str:
-        return f"annotations/{data.files.seqtr[0]}/instances.json" if data.files.seqtr else ""
+        return f"annotations/{data.files.seqtr[0]}/{cls.file_names[0]}" if data.files.seqtr else ""
 
     def sources(self, split: str) -> list[Path]:
         return list(self.files.values())
@@ -65,6 +68,7 @@ class SeqTRLayout(Layout):
 
     def read(self, split: str) -> AnnotationTable:
         path = self.files["instances"]
+        with_ids = path.stem.endswith("_withid")
         train = split == "train"
         per_image = self.data.multi_target and train
         # one entry per object in training, one per expression otherwise
@@ -73,19 +77,24 @@ class SeqTRLayout(Layout):
         grouped = 0
         for index, entry in self.entries(split, builder):
             where = f"{path}: {split}[{index}]"
-            count = len(entry["expressions"]) if _has_list(entry, "expressions") else 1
+            written = entry.get("expressions") if isinstance(entry, dict) else None
+            flat = isinstance(written, dict)
+            count = len(written) if isinstance(written, list) else 1
             try:
                 image_id = take(entry, "image_id", int)
                 source, name = self.image_name(entry, image_id, split)
                 width, height = check_size(take(entry, "width", int), take(entry, "height", int))
-                expressions = take(entry, "expressions", list)
+                expressions = _raw(written) if flat else take(entry, "expressions", list)
                 if not expressions:
                     raise BadSample("expression without text", "expressions []")
                 grouped += len(expressions) > 1
                 if self.data.multi_target:
-                    wanted = _grouped_targets(entry, len(expressions))
+                    wanted = [_flat_targets(entry)] if flat else _grouped_targets(entry, len(expressions))
                 else:
-                    wanted = [[{"box": take(entry, "bbox", list), "segmentation": entry.get("mask")}]]
+                    target = {"box": take(entry, "bbox", list), "segmentation": entry.get("mask")}
+                    if with_ids and (ann_id := take(entry, "id", int)) > 0:
+                        target["ann_id"] = ann_id
+                    wanted = [[target]]
             except BadSample as error:
                 builder.skip(where, error, max(count, 1))
                 continue
@@ -117,8 +126,18 @@ class SeqTRLayout(Layout):
         return builder.table()
 
 
-def _has_list(entry: Any, key: str) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get(key), list)
+def _raw(expressions: Any) -> list[Any]:
+    raw = take(expressions, "raw", (str, list))
+    return [raw] if isinstance(raw, str) else raw
+
+
+def _flat_targets(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """PropVG's and InstanceVG's gRefCOCO entries: every annotation is a target; without a box it says there is none."""
+    annotations = take(entry, "annotations", list)
+    there = [a for a in annotations if not (isinstance(a, dict) and a.get("bbox") is None)]
+    if there and len(there) < len(annotations):
+        raise BadSample("annotations with and without a box", f"{len(there)} of {len(annotations)} have one")
+    return _expression_targets([take(annotation, "bbox", list) for annotation in there], there, None)
 
 
 def _grouped_targets(entry: dict[str, Any], count: int) -> list[list[dict[str, Any]]]:
@@ -147,5 +166,5 @@ def _expression_targets(boxes: Any, annotations: Any, segmentation: Any) -> list
     for box, annotation, part in zip(boxes, annotations, parts, strict=True):
         known = annotation if isinstance(annotation, dict) else {}
         segment = part if part is not None else known.get("segmentation")
-        targets.append({"box": box, "segmentation": segment, "ann_id": known.get("original_id")})
+        targets.append({"box": box, "segmentation": segment, "ann_id": known.get("original_id", known.get("id"))})
     return targets
