@@ -19,7 +19,9 @@ from pycocotools import mask as coco_mask
 from vgbench.checks import read_json
 from vgbench.dataset import GroundingData
 from vgbench.datasets.amc_vg import AMCVisualGenome
+from vgbench.datasets.arpgrounding import ARPGrounding
 from vgbench.datasets.mixed import Flickr30k
+from vgbench.datasets.refadv import RefAdv
 from vgbench.datasets.refcoco import RefCOCO
 from vgbench.datasets.refcocom import RefCOCOM
 from vgbench.datasets.refl4 import RefL4
@@ -51,7 +53,7 @@ SENTENCES = {
 }
 BOXES = {"101": {"boxes": {"7": [[1, 2, 9, 9], [3, 3, 12, 12]]}, "width": 64, "height": 48}}
 QWEN = {"image": f"x/{NAME}", "sent": "mug", "bbox": [1, 2, 11, 12], "width": 64, "height": 48}
-TRANSVG = [(NAME, "1.pth", [1, 2, 10, 10], "mug", []), (NAME, "1.pth", [1, 2, 10, 10], "cup", [])]
+TRANSVG: list[Any] = [(NAME, "1.pth", [1, 2, 10, 10], "mug", []), (NAME, "1.pth", [1, 2, 10, 10], "cup", [])]
 LISTS = [{"image": "VG_100K/101.jpg", "caption": ["a", "b"], "bbox": [[1, 2, 9, 9]]}]
 PACKED = coco_mask.encode(np.asfortranarray(np.ones((48, 64), np.uint8)))
 MASK = {"counts": PACKED["counts"].decode(), "size": [48, 64]}
@@ -60,6 +62,13 @@ REVIEW = {
     "images": [{"id": 1, "file_name": NAME, "caption": "mug"}],
     "annotations": [{"id": 1, "image_id": 1, "bbox": [1, 2, 10, 10], "caption_quality": 0}],
 }
+ADVERSARIAL = {
+    "most_confused_bbox_GT_desc": "mug",
+    "most_confused_bbox_number": "1",
+    "bbox_candidates_map": '{"1": [1, 2, 10, 10]}',
+    "img_file_name": NAME,
+}
+REGION = {"phrase": "mug", "x": 1, "y": 2, "w": 10, "h": 10}
 FILTER = {"name": "mine", "by": "sent_id", "exclude": {"val": [1]}}
 
 Case = tuple[type[GroundingData], str, dict[str, Any], Callable[[Path, Any], None], Any]
@@ -74,12 +83,25 @@ def write_json(name: str, **others: Any) -> Callable[[Path, Any], None]:
     return write
 
 
+def put_image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 48)).save(path)
+
+
 def write_transvg(root: Path, value: Any) -> None:
     (root / "unc").mkdir(exist_ok=True)
     torch.save(value, root / "unc" / "unc_val.pth")
-    pictures = root / "images" / "train2014"
-    pictures.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (64, 48)).save(pictures / NAME)
+    put_image(root / "images" / "train2014" / NAME)
+
+
+def write_adversarial(root: Path, value: Any) -> None:
+    dump(root / "refcocog_adv_annotations.json", value)
+    put_image(root / "images" / "train2014" / NAME)
+
+
+def write_pairs(root: Path, value: Any) -> None:
+    (root / "priority_vg.pkl").write_bytes(pickle.dumps(value))
+    put_image(root / "images" / "vg" / "101.jpg")
 
 
 def write_lines(root: Path, value: Any) -> None:
@@ -117,6 +139,8 @@ CASES: dict[str, Case] = {
     ),
     "qwen": (RefCOCO, "val", {}, write_lines, QWEN),
     "transvg": (RefCOCO, "val", {}, write_transvg, TRANSVG),
+    "ref-adv": (RefAdv, "test", {}, write_adversarial, {"a": ADVERSARIAL, "b": ADVERSARIAL}),
+    "arpgrounding": (ARPGrounding, "priority", {}, write_pairs, {101: [[REGION, REGION], [REGION, REGION]]}),
     "review": (RefCOCO, "val", {"filter": "ref-l4"}, write_review, REVIEW),
     "filter": (RefCOCO, "val", {"filter": "filter.json"}, write_filter, FILTER),
 }
@@ -236,6 +260,38 @@ def test_fuzzed_parquet(tmp_path: Path, kind: str, mutate: Mutate) -> None:
             assert "\n" not in str(error)
             outcomes.add("refused")
     assert len(outcomes) == 3
+
+
+@pytest.mark.parametrize("part", ["anywhere", "content"])
+def test_fuzzed_records(tmp_path: Path, part: str) -> None:
+    """TFRecord files as TensorFlow Datasets built them, with other bytes in them."""
+    place = Path("ref_coco", "refcoco_unc", "1.1.0", "ref_coco-validation.tfrecord-00000-of-00001")
+    whole = (Path(__file__).parent / "fixtures" / place).read_bytes()
+    target = tmp_path / place
+    target.parent.mkdir(parents=True)
+    target.write_bytes(whole)
+    assert len(RefCOCO(tmp_path).read("val")) == 4
+    generator = random.Random(part)
+    outcomes = set()
+    for _ in range(150):
+        damaged = bytearray(whole)
+        if part == "anywhere" and generator.random() < 0.3:
+            del damaged[generator.randrange(len(damaged)) :]
+        else:
+            for _ in range(generator.randrange(1, 4)):
+                length = int.from_bytes(whole[:8], "little")  # of the first record's content
+                at = generator.randrange(12, 12 + length) if part == "content" else generator.randrange(len(damaged))
+                damaged[at] = generator.randrange(256)
+        target.write_bytes(damaged)
+        try:
+            table = RefCOCO(tmp_path).read("val")
+            outcomes.add("skipped" if table.info["skipped"] else "read")
+            for row in table:
+                coco_mask.decode(list(row.masks))
+        except UserError as error:
+            assert "\n" not in str(error) and place.name in str(error)
+            outcomes.add("refused")
+    assert outcomes == ({"read", "skipped"} if part == "content" else {"read", "skipped", "refused"})
 
 
 def test_values_that_contain_themselves(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""ARPGrounding: pairs of phrases for two objects of one image that differ in attribute, relation or priority."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vgbench.checks import shown
+from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, check_box, take
+from vgbench.datasets.layout import expression_of
+from vgbench.datasets.refer_layout import read_pickle
+from vgbench.datasets.vg import coco_ids
+from vgbench.errors import UserError
+from vgbench.table import AnnotationTable
+
+__all__ = ["ARPGrounding"]
+
+FILES = {"attribute": "attribute_vg.pkl", "relation": "relationship_vg.pkl", "priority": "priority_vg.pkl"}
+IMAGE_DATA = "image_data.json"  # Visual Genome's, optional: tells which of its images are COCO images
+
+
+class ARPGrounding(GroundingData):
+    """``arpgrounding/<kind>_vg.pkl``: a pickle of {Visual Genome image id: [[one, other], ...]}, both {phrase, x, y, w,
+    h} (Zeng et al., CVPR 2024).
+
+    Each phrase of a pair becomes an expression with its own box; the pair is the group. Image sizes come from the image
+    files.
+    """
+
+    name = "arpgrounding"
+    title = "ARPGrounding"
+    tasks = ("rec",)
+    licence = "see the authors' page; annotations of Visual Genome: CC BY 4.0; images: Flickr terms"
+    homepage = "https://github.com/TyroneZ3/ARPGrounding"
+    splits: ClassVar[Mapping[str, Counts]] = dict.fromkeys(FILES, Counts())
+    disjoint = False  # by kind of pair
+    image_folders = ("images/visual-genome", "visual-genome", "images/vg", "vg", "VG_Images", "images", ".")
+    image_names = ("VG_100K/{:d}.jpg", "VG_100K_2/{:d}.jpg", "VG_Images/{:d}.jpg")
+
+    def coco_of_vg(self) -> Mapping[int, int]:
+        images = self.data_root / IMAGE_DATA
+        return coco_ids(images) if images.is_file() else {}
+
+    def expected_files(self) -> list[str]:
+        return [f"arpgrounding/{{{', '.join(FILES.values())}}}"]
+
+    def sources(self, split: str) -> list[Path]:
+        self.check_split(split)
+        for folder in (".", "arpgrounding", "ARPGrounding/arpgrounding"):
+            path = self.data_root / folder / FILES[split]
+            if path.is_file():
+                return [path]
+        raise self.missing(f"{FILES[split]} is not there")
+
+    def read(self, split: str) -> AnnotationTable:
+        (path,) = self.sources(split)
+        images: Any = self.parse_file(path, read_pickle)
+        if not isinstance(images, dict):
+            raise UserError(f"{path}: holds a {type(images).__name__}, expected an object with a list per image")
+        builder = TableBuilder(self.name, split, "rec")
+        group = 0
+        for image_id, pairs in images.items():
+            where = f"{path}: image {shown(image_id)}"
+            try:
+                if isinstance(image_id, bool) or not isinstance(image_id, int) or not 0 <= image_id < 2**63:
+                    raise BadSample("image that is no number", shown(image_id))
+                if not isinstance(pairs, list):
+                    raise BadSample("image without a list of pairs", type(pairs).__name__)
+                width, height = self.image_size(f"{image_id}.jpg")
+            except BadSample as error:
+                builder.skip(where, error, max(2 * len(pairs), 1) if isinstance(pairs, list) else 1)
+                continue
+            for number, pair in enumerate(pairs):
+                try:
+                    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+                        raise BadSample("not a pair of two regions", shown(pair))
+                    found = [
+                        (
+                            expression_of(take(region, "phrase", str)),
+                            check_box([take(region, key, (int, float)) for key in "xywh"], width, height),
+                        )
+                        for region in pair
+                    ]
+                except BadSample as error:
+                    builder.skip(f"{where}, pair {number}", error, 2)
+                    continue
+                for place, (text, box) in enumerate(found):
+                    builder.add(
+                        key=f"{image_id}.{number}.{place}",
+                        image_id=image_id,
+                        image=f"{image_id}.jpg",
+                        width=width,
+                        height=height,
+                        expression=text,
+                        boxes=[box],
+                        group=group,
+                        source="vg",
+                    )
+                group += 1
+        return builder.table()
