@@ -14,6 +14,7 @@ from vgbench.cli import main
 from vgbench.datasets.refcoco import RefCOCO
 from vgbench.datasets.refcocom import RefCOCOM
 from vgbench.datasets.refl4 import RefL4
+from vgbench.datasets.refshapes import RefShapes
 from vgbench.errors import UserError
 
 IMAGES = [{"id": i, "file_name": f"COCO_train2014_{i:012d}.jpg", "width": 64, "height": 48} for i in (1, 2)]
@@ -130,6 +131,20 @@ def test_lists_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     listing.write_text(json.dumps({"name": "my-clean", "by": "sent_id", "exclude": {"val": [1]}}))
     assert main([*given, f"dataset.filter={listing}"]) == 0
     assert "refcoco@my-clean val: 5 expressions" in capsys.readouterr().out
+
+
+def test_the_embedded_sets_take_lists_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [f"dataset.cache_dir={tmp_path}", "dataset.images={train: 2, val: 3, testA: 1, testB: 1}", "split=val"]
+    whole = RefShapes(cache_dir=tmp_path, images={"train": 2, "val": 3, "testA": 1, "testB": 1})
+    first = whole.load("val").row(0)
+    listing = tmp_path / "clean.json"
+    listing.write_text(json.dumps({"name": "clean", "by": "image_id", "exclude": {"val": [first.image_id]}}))
+    assert main(["data", "verify", "dataset=refshapes", *given, f"dataset.filter={listing}", "--strict"]) == 0
+    said = capsys.readouterr().out
+    assert "RefShapes (clean)" in said and "refshapes@clean" in said and "images opened: 2" in said
+    filtered = RefShapes(cache_dir=tmp_path, images={"train": 2, "val": 3, "testA": 1, "testB": 1}, filter=str(listing))
+    assert texts(filtered.load("val")) == [part for part in texts(whole.load("val")) if part[0] != first.image_id]
+    assert filtered.splits["train"].images == 2 and filtered.splits["val"].images is None
 
 
 @pytest.mark.parametrize(

@@ -183,9 +183,10 @@ def compose(overrides: Sequence[str], name: str = "run") -> Any:
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
-    """Spell out the short forms of override keys."""
+    """Spell out the short forms of override keys. Every dataset takes a filter, whether its YAML names it or not."""
     short = ("data_root=", "image_root=", "split_by=")
-    return [f"dataset.{item}" if item.startswith(short) else item for item in overrides]
+    spelt = [f"dataset.{item}" if item.startswith(short) else item for item in overrides]
+    return [f"++{item}" if item.startswith("dataset.filter=") else item for item in spelt]
 
 
 def quoted(path: Path) -> str:

@@ -91,8 +91,10 @@ class RefShapes(ReferDataset):
         super().__init__(data_root, **options)
         self.generator = Options.of(seed, side, images)
         if self.generator != Options.of():
-            counts = {split: Counts(count) for split, count in self.generator.images}
-            self.splits = counts  # type: ignore[misc]
+            filtered = [split for split in IMAGES if self._filter is not None and self._filter.covers(split)]
+            self.splits = {  # type: ignore[misc]
+                split: Counts() if split in filtered else Counts(count) for split, count in self.generator.images
+            }
         self._layouts: dict[str, Layout] = {}
 
     @property
