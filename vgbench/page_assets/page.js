@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b3a500", "#8c8c8c"];
+  const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b3a500", "#8c8c8c", "#8250c4", "#8a5a3b"];
   const SHAPES = ["M-5 0A5 5 0 1 0 5 0A5 5 0 1 0-5 0Z", "M-5-5H5V5H-5Z", "M0-6L6 5H-6Z", "M0-6L6 0L0 6L-6 0Z", "M0 6L6-5H-6Z"];
   const byId = (id) => document.getElementById(id);
 
@@ -19,10 +19,16 @@
   const el = (tag, attributes, ...children) => make(null, tag, attributes, children);
   const svg = (tag, attributes, ...children) => make("http://www.w3.org/2000/svg", tag, attributes, children);
 
-  const colour = (row) => COLOURS[row % COLOURS.length];
+  // One colour per method, so that it is the same on every data set; its runs differ by shape and dashes.
+  const labels = data.rows.map((row) => row.label.replace(` (${row.run})`, ""));
+  const methods = [...new Set(labels)];
+  const method = (row) => methods.indexOf(labels[row]);
+  const colour = (row) => COLOURS[method(row) % COLOURS.length];
+  const dashes = (row) => ["", "7 4", "2 4"][data.rows.slice(0, row).filter((_, other) => method(other) === method(row)).length % 3];
   const shape = (row) => SHAPES[row % SHAPES.length];
   const fixed = (value) => (value === null || value === undefined ? "" : value.toFixed(2));
   const half = (low, high) => (low === null || high === null ? "" : " ±" + ((high - low) / 2).toFixed(2));
+  const rate = (value) => String(Number(value.toPrecision(3)));  // never 1.01e+3
   const kind = (column) => (column.embedded ? "embedded" : "real");
   const name = (column) => `${column.where}${versions(column)} ${column.title}`;
 
@@ -99,8 +105,8 @@
         value: (row) => cells[number].get(row)?.value ?? null, cell: (row) => numberCell(number, row, best.get(number)),
       })),
       cost("params", "Params (M)", (row) => row.parameters, (value) => (value / 1e6).toFixed(value >= 1e5 ? 1 : 3)),
-      cost("train", "Train/s", (row) => row.train_rate, (value) => value.toPrecision(3)),
-      cost("infer", "Infer/s", (row) => row.infer_rate, (value) => value.toPrecision(3)),
+      cost("train", "Train/s", (row) => row.train_rate, rate),
+      cost("infer", "Infer/s", (row) => row.infer_rate, rate),
       words("device", "Device", (row) => row.device),
       words("provenance", "Provenance", (row) => row.provenance),
       words("run", "Run", (row) => `${row.run}${row.seed === null ? "" : `, seed ${row.seed}`}`, (row) =>
@@ -211,8 +217,7 @@
     for (const one of series) {
       if (lines) {
         const path = one.points.map((point) => `${x(point[0]).toFixed(1)} ${y(point[1]).toFixed(1)}`).join("L");
-        const dash = ["", "7 4", "2 4"][Math.floor(one.row / COLOURS.length) % 3];
-        parts.push(svg("path", { d: "M" + path, fill: "none", stroke: colour(one.row), "stroke-width": 2.2, "stroke-dasharray": dash },
+        parts.push(svg("path", { d: "M" + path, fill: "none", stroke: colour(one.row), "stroke-width": 2.2, "stroke-dasharray": dashes(one.row) },
           svg("title", {}, one.label)));
         if (one.points.length > 30) continue;
       }
@@ -287,7 +292,8 @@
     const names = [...new Set(data.curves.flatMap((curve) => Object.keys(curve.series)))].sort((a, b) =>
       (b.startsWith("val/") - a.startsWith("val/")) || a.localeCompare(b));
     const headline = new Set(data.columns.filter((column) => column.headline).map((column) => `val/${column.task}/${column.metric}`));
-    const first = names.find((one) => headline.has(one)) ?? names[0];
+    const long = new Set(data.curves.flatMap((curve) => Object.keys(curve.series).filter((one) => curve.series[one].length > 1)));
+    const first = [...names.filter((one) => headline.has(one)), "train/total", ...names].find((one) => long.has(one)) ?? names[0];
     options(byId("curve-name"), names.map((one) => [one, one]), first);
     const draw = () => {
       const chosen = byId("curve-name").value;
