@@ -221,7 +221,7 @@ EXAMPLE = {
 
 
 @cache
-def _example_type() -> Any:
+def example_type() -> Any:
     """The message class ``tf.train.Example`` (tensorflow/core/example/example.proto and feature.proto)."""
     purpose = "reading TensorFlow Datasets' files"
     pb2 = require_extra("google.protobuf.descriptor_pb2", "tfds", purpose)
@@ -247,7 +247,7 @@ def parse_example(record: bytes) -> dict[str, list[Any]]:
         BadSample: if the record is no ``tf.train.Example``.
         UserError: if protobuf is not installed.
     """
-    kind = _example_type()
+    kind = example_type()
     try:
         entries = kind.FromString(record).features.feature
     except Exception as error:  # protobuf's DecodeError, from whichever of its implementations is installed

@@ -24,7 +24,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from vgbench.datasets.mixed import CocoAll, Mixed, ReferIt
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
-from vgbench.datasets.tfds_layout import _example_type, parse_example, read_records
+from vgbench.datasets.tfds_layout import example_type, parse_example, read_records
 from vgbench.datasets.vg import evaluation_images
 from vgbench.errors import UserError
 
@@ -445,7 +445,7 @@ def test_damaged_tfds_files(tmp_path):
 def test_tfds_files_without_protobuf(tmp_path, monkeypatch):
     write_tfds(tmp_path, "refcoco_unc")
     monkeypatch.setitem(sys.modules, "google.protobuf.descriptor_pb2", None)
-    _example_type.cache_clear()
+    example_type.cache_clear()
     with pytest.raises(UserError, match=r'pip install "vgbench\[tfds\]"'):
         open_stem("refcoco_unc", tmp_path).load("val")
 
