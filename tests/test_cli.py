@@ -41,6 +41,7 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
             ["run", "method=alvgg"],
             ["method=alvgg: there is no such method; did you mean alvg? there are: alvg,", "vglaw"],
         ),
+        (["run", "method=3"], ["configuration: Config group override must be a string"]),
         (["run", "recipe.epocs=3"], ["recipe.epocs: unknown key; did you mean recipe.epochs?"]),
         (["data", "stats", "dataset=nowhere"], ["dataset=nowhere: there is no such dataset; there are:", "refcoco+, "]),
         (

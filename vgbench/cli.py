@@ -404,7 +404,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_config_error(error: Exception) -> bool:
-    return type(error).__module__.partition(".")[0] in ("hydra", "omegaconf")
+    """Whether it is an error of Hydra or OmegaConf, or was raised in their code (a number as a group's choice is)."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    raised_in = place.tb_frame.f_globals.get("__name__", "") if place is not None else ""
+    return any(name.partition(".")[0] in ("hydra", "omegaconf") for name in (type(error).__module__, raised_in))
 
 
 def _config_hint(error: Exception, arguments: argparse.Namespace) -> str:
