@@ -423,6 +423,8 @@ def _config_hint(error: Exception, arguments: argparse.Namespace) -> str:
         close = get_close_matches(name, choices, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
         return f"{group}={name}: there is no such {group}; {meant}there are: {', '.join(sorted(choices))}"
+    if isinstance(error.__cause__, UserError):  # what a method or a dataset said while Hydra was making it
+        return _one_line(error.__cause__)
     text = _one_line(error.__cause__ or error) if type(error).__name__ == "InstantiationException" else _one_line(error)
     unknown = re.match(r"Could not override '([^']+)'", text)
     if unknown:
