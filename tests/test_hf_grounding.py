@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,6 @@ def dino(folder: Path, kind: str) -> None:
 
 
 def owl(folder: Path, kind: str) -> None:
-    import json
 
     letters = "abcdefghijklmnopqrstuvwxyz"
     tokens = ["!", *letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
@@ -69,10 +69,11 @@ def florence(folder: Path, kind: str = "florence2") -> None:
     from tokenizers import pre_tokenizers
 
     signs = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "<mask>"]
+    (folder / "vocab.json").write_text(json.dumps({sign: number for number, sign in enumerate(signs)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = transformers.BartTokenizer(
-        vocab={sign: number for number, sign in enumerate(signs)}, merges=[],
-        extra_special_tokens={"image_token": "<image>"},
-    )  # fmt: skip
+        str(folder / "vocab.json"), str(folder / "merges.txt"), extra_special_tokens={"image_token": "<image>"}
+    )
     tokenizer.add_tokens([f"<loc_{number}>" for number in range(1000)])
     vision = {"depths": [1, 1], "patch_size": [7, 3], "patch_stride": [4, 4], "patch_padding": [3, 1],
               "patch_prenorm": [False, True], "embed_dim": [8, 16], "num_heads": [1, 2], "num_groups": [1, 2],
