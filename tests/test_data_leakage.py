@@ -12,7 +12,7 @@ from vgbench import record, runner
 from vgbench.cli import main
 from vgbench.dataset import TableBuilder
 from vgbench.errors import UserError
-from vgbench.statistics import exclude_leaked
+from vgbench.statistics import SeenImages, exclude_leaked
 
 SIZES = dict.fromkeys(range(101, 109), (64, 48))
 # RefCOCOg's google split: training and evaluation share images
@@ -86,19 +86,23 @@ def test_leakage_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "refcocog val: 1 of 3 images are in vg train" in said and "refcocog test: 0 of 1 images" in said
 
 
-@pytest.mark.parametrize("exclude", [False, True])
-def test_run_warns_or_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str], exclude: bool) -> None:
-    root = write_refcocog(tmp_path / "data")
+def train(root: Path, runs: Path, *more: str) -> None:
+    """Train a very small ALVG on the google split below ``root``, into ``runs``."""
     overrides = [
         *("method=alvg", "dataset=refcocog", "recipe=alvg-refshapes", "weights=null", "trainer=cpu", "workers=0"),
-        *("dataset.split_by=google", f"dataset.data_root={root}", f"dataset.cache_dir={tmp_path}", f"runs={tmp_path}"),
+        *("dataset.split_by=google", f"dataset.data_root={root}", f"dataset.cache_dir={runs}", f"runs={runs}"),
         *("method.encoder_layers=1", "method.encoder_width=16", "method.encoder_ffn=32", "method.width=16"),
         *("method.ffn=16", "method.query_ffn=16", "method.mask_channels=8", "recipe.batch_size=2", "recipe.epochs=1"),
         *("eval.examples=0", "eval.bootstrap=0", "eval.control=null", "logger.tensorboard=false"),
-        f"recipe.exclude_leaked={str(exclude).lower()}",
+        *more,
     ]
     with initialize_config_module("vgbench.configs", version_base="1.3"):
         runner.run(compose("run", overrides, return_hydra_config=True))
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+def test_run_warns_or_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str], exclude: bool) -> None:
+    train(write_refcocog(tmp_path / "data"), tmp_path, f"recipe.exclude_leaked={str(exclude).lower()}")
     entry = record.read(tmp_path / "alvg-refcocog")
     said = capsys.readouterr().out
     assert entry.training is not None
@@ -107,3 +111,34 @@ def test_run_warns_or_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert {result.leaked_images for result in entry.results} == {0 if exclude else 2}
     assert ("WARNING" in said) == (not exclude) and ("left out of training" in said) == exclude
     assert np.isfinite([metric.value for result in entry.results for metric in result.metrics.values()]).all()
+
+
+def test_what_an_earlier_stage_saw_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_refcocog(tmp_path / "data")
+    train(root, tmp_path, f"run_dir={tmp_path / 'first'}")
+    train(
+        root, tmp_path, "recipe.exclude_leaked=true", f"run_dir={tmp_path / 'second'}", f"weights={tmp_path / 'first'}"
+    )
+    second = record.read(tmp_path / "second")
+    assert second.training is not None
+    assert [data.excluded_images for data in second.training.data] == [2]
+    assert [(data.dataset, data.expressions) for data in second.training.earlier] == [("refcocog", 6)]
+    assert {result.leaked_images for result in second.results} == {2}
+    given = [f"checkpoint={tmp_path / 'second'}", f"data_root={root}", "dataset=refcocog", "split_by=google"]
+    given += ["method=alvg", "eval.examples=0", "eval.bootstrap=0", "workers=0", f"run_dir={tmp_path / 'evaluated'}"]
+    capsys.readouterr()
+    assert main(["eval", *given, f"dataset.cache_dir={tmp_path}"]) == 0
+    assert "WARNING refcocog val: 2 of its images are in the training data of this model" in capsys.readouterr().out
+    assert {result.leaked_images for result in record.read(tmp_path / "evaluated").results} == {2}
+
+
+def test_images_of_unknown_weights_are_not_called_clean(tmp_path: Path) -> None:
+    seen = SeenImages.of(table_of([1, 2], painted_from=["coco:9"])) | SeenImages(np.array(["coco:5"]), complete=False)
+    seen.save(tmp_path)
+    again = SeenImages.read(tmp_path)
+    assert again is not None and again.keys.tolist() == ["coco:1", "coco:2", "coco:5", "coco:9"]
+    assert (again.among(table_of([3])), again.among(table_of([5, 9, 7]))) == (None, 2)
+    assert SeenImages.of(table_of([1])).among(table_of([3])) == 0
+    (tmp_path / "train_images.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"train_images\.parquet: not a list of training images"):
+        SeenImages.read(tmp_path)

@@ -762,7 +762,7 @@ def pair_of(record: Record, result: Result, column: Column, metric: Metric, row:
     if result.leaked_images is None:
         other.append("not known whether images of the split were trained on")
     if record.training is not None:
-        trained = sorted({data.dataset for data in record.training.data})
+        trained = sorted({data.dataset for data in (*record.training.earlier, *record.training.data)})
         if len(trained) != 1 or not row.training_data.startswith("single dataset"):
             other.append(f"training data: measured {' + '.join(trained) or 'unknown'}, published {row.training_data!r}")
     if row.quoted_by:

@@ -123,7 +123,8 @@ def _row(record: Record) -> dict[str, Any]:
     cost, code, hardware = record.cost, record.environment.code, record.environment.hardware
     training = ""
     if record.training is not None:
-        data = " + ".join(f"{part.dataset} {part.split}" for part in record.training.data)
+        stages = (*record.training.earlier, *record.training.data)
+        data = " + ".join(dict.fromkeys(f"{part.dataset} {part.split}" for part in stages))
         amount = f"{record.training.epochs:g} epochs" if record.training.epochs is not None else ""
         training = ", ".join(part for part in (data, amount, record.training.precision) if part)
     return {

@@ -116,9 +116,13 @@ class TrainingData:
 
 @dataclass
 class Training:
-    """How the weights were made, where this run made them. ``batch`` is the effective batch of one optimiser step."""
+    """How the weights were made, where this run made them. ``batch`` is the effective batch of one optimiser step.
+
+    ``earlier``: training data of the weights that it started from, as far as their run folders tell.
+    """
 
     data: list[TrainingData] = field(default_factory=list)
+    earlier: list[TrainingData] = field(default_factory=list)
     epochs: float | None = None
     steps: int | None = None
     batch: int | None = None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
@@ -33,7 +34,7 @@ from vgbench.extra import Extra, joined
 from vgbench.method import GroundingMethod, LoadReport
 from vgbench.registry import methods
 from vgbench.score import ScoreReport, format_report
-from vgbench.statistics import exclude_leaked, leakage
+from vgbench.statistics import SeenImages, exclude_leaked
 from vgbench.table import AnnotationTable
 from vgbench.training import ExponentialMovingAverage, GroundingModule, KeepBestModel, Throughput
 
@@ -206,6 +207,18 @@ def start_weights(config: DictConfig, method: GroundingMethod) -> LoadReport | N
     return None
 
 
+def _history(config: DictConfig, method: GroundingMethod) -> tuple[list[record.TrainingData], SeenImages | None]:
+    """Training data of the weights that a training starts from, and their images; None: a run of its own did not make
+    them. Shipped weights have seen rendered images only, none of an evaluation split."""
+    if not config.weights or weights.is_shipped(config.weights):
+        return [], SeenImages(np.array([], dtype=str))
+    folder = weights.run_folder(weights.resolve(str(config.weights), raw=True))
+    if folder is None or (seen := SeenImages.read(folder)) is None:
+        return [], None
+    made = record.read(folder).training if (folder / record.FILE_NAME).exists() else None
+    return ([*made.earlier, *made.data] if made else []), seen
+
+
 def evaluation_splits(config: DictConfig, data: GroundingData) -> list[str]:
     """The splits that a run is scored on."""
     return list(config.eval.splits or [name for name in data.splits if name not in ("train", "pretrain")])
@@ -322,6 +335,11 @@ def run(config: DictConfig) -> float:
     _say(f"{folder}: {method.name} on {data.name}, {_count(method):,} parameters, {', '.join(tasks)}")
     if report:
         _say(f"start weights: {_loaded(report)}")
+    earlier, seen_earlier = _history(config, method)
+    seen = SeenImages.of(train_table, data.coco_of_vg())
+    seen = seen | seen_earlier if seen_earlier else SeenImages(seen.keys, complete=False)
+    if process_rank() == 0:
+        seen.save(folder)
 
     module = GroundingModule(method, config)
     module.val_set = Evaluation(
@@ -390,6 +408,7 @@ def run(config: DictConfig) -> float:
     trainer.strategy.barrier("model written")
     training = record.Training(
         data=trained_on,
+        earlier=earlier,
         epochs=float(trainer.current_epoch),
         steps=trainer.global_step,
         batch=recipe.batch_size * recipe.accumulate * trainer.world_size,
@@ -418,7 +437,7 @@ def run(config: DictConfig) -> float:
         training=training,
         train_rate=throughput.rate,
         notes=notes,
-        train_table=train_table,
+        seen=seen,
     )
 
 
@@ -436,7 +455,9 @@ def evaluate(config: DictConfig) -> float:
     shipped = weights.is_shipped(config.checkpoint)
     origin: record.Origin = "shipped" if shipped else "trained here" if ours else "official"
     checkpoint = record.Checkpoint(path.name, record.sha256_prefix(path), origin)
-    return _evaluate_and_record(config, folder, method, data, tasks, started, checkpoint)
+    made_in = weights.run_folder(path)
+    seen = SeenImages.read(made_in) if made_in else None
+    return _evaluate_and_record(config, folder, method, data, tasks, started, checkpoint, seen=seen)
 
 
 def export(config: DictConfig, file: Path, half: bool, slim: bool = False) -> int:
@@ -632,7 +653,7 @@ def _evaluate_and_record(
     training: record.Training | None = None,
     train_rate: float | None = None,
     notes: Sequence[str] = (),
-    train_table: AnnotationTable | None = None,
+    seen: SeenImages | None = None,
 ) -> float:
     """Score every split, write predictions, pictures and the record."""
     from vgbench import measure, render
@@ -681,12 +702,10 @@ def _evaluate_and_record(
             notes.append(f"{split}: scored on shuffled expressions (eval.shuffle_text=true)")
         if not trainer.is_global_zero:
             continue
-        leaked = None
-        if train_table is not None:
-            leaked = leakage(train_table, table, data.coco_of_vg()).images
-            if leaked:
-                notes.append(f"{split}: {leaked} of its images are training images")
-                _say(f"WARNING {data.name} {split}: {leaked} of its images are in the training data of this run")
+        leaked = seen.among(table, data.coco_of_vg()) if seen else None
+        if leaked:
+            notes.append(f"{split}: {leaked} of its images are training images")
+            _say(f"WARNING {data.name} {split}: {leaked} of its images are in the training data of this model")
         for name, report in reports.items():
             held = {control: scored[name] for control, scored in controls.items()}
             results += split_results(evaluation, name, report, held, folder, leaked)

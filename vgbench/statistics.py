@@ -9,12 +9,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 from tabulate import tabulate
 
 from vgbench.errors import UserError
+from vgbench.files import atomic
 from vgbench.table import AnnotationTable
 
-__all__ = ["Leakage", "Statistics", "exclude_leaked", "figure", "leakage", "statistics", "text", "without_images"]
+__all__ = [
+    "Leakage",
+    "SeenImages",
+    "Statistics",
+    "exclude_leaked",
+    "figure",
+    "leakage",
+    "statistics",
+    "text",
+    "without_images",
+]
+
+SEEN_FILE = "train_images.parquet"  # in a run folder
 
 LOCATION = re.compile(
     r"\b(left|right|top|bottom|middle|center|centre|front|back|behind|upper|lower|above|below|closest|nearest|farthest"
@@ -203,14 +218,64 @@ def image_keys(table: AnnotationTable, coco_of_vg: Mapping[int, int] | None = No
     return np.array([f"{source}:{number}" for source, number in pairs])
 
 
+@dataclass(frozen=True)
+class SeenImages:
+    """The images that a model was trained on.
+
+    Attributes:
+        keys: sorted names as :func:`image_keys` gives them, each once; of synthetic images the ones that they are
+            painted from too.
+        complete: False if the model started from weights whose training images nobody knows.
+    """
+
+    keys: np.ndarray
+    complete: bool = True
+
+    @classmethod
+    def of(cls, train: AnnotationTable, coco_of_vg: Mapping[int, int] | None = None) -> SeenImages:
+        painted = np.array(train.info.get("painted_from", []), dtype=str)  # whose pixels synthetic images are made of
+        return cls(np.unique(np.concatenate([image_keys(train, coco_of_vg), painted])))
+
+    def __or__(self, earlier: SeenImages) -> SeenImages:
+        """With those of an earlier stage of the training."""
+        return SeenImages(np.union1d(self.keys, earlier.keys), self.complete and earlier.complete)
+
+    def among(self, evaluation: AnnotationTable, coco_of_vg: Mapping[int, int] | None = None) -> int | None:
+        """How many images of ``evaluation`` the model was trained on; None if none is known and some are not known."""
+        shared = len(np.intersect1d(self.keys, image_keys(evaluation, coco_of_vg)))
+        return shared if shared or self.complete else None
+
+    def save(self, folder: Path) -> None:
+        """Into a run folder."""
+        table = pa.table({"image": pa.array(self.keys.tolist(), pa.string())})
+        with atomic(folder / SEEN_FILE) as temporary:
+            parquet.write_table(table.replace_schema_metadata({"complete": str(self.complete)}), temporary)
+
+    @classmethod
+    def read(cls, folder: Path) -> SeenImages | None:
+        """Of a run folder; None if it is none, or one of an evaluation.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        path = folder / SEEN_FILE
+        if not path.is_file():
+            return None
+        try:
+            table = parquet.read_table(path)
+            keys = np.array(table.column("image").to_pylist(), dtype=str)
+            return cls(keys, table.schema.metadata[b"complete"] == b"True")
+        except (OSError, pa.ArrowInvalid, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a list of training images ({error}); copy it again, or remove it") from None
+
+
 def leakage(
     train: AnnotationTable, evaluation: AnnotationTable, coco_of_vg: Mapping[int, int] | None = None
 ) -> Leakage:
     """How many images of ``evaluation`` are in ``train`` (see :func:`image_keys` for ``coco_of_vg``)."""
-    training, evaluated = image_keys(train, coco_of_vg), np.unique(image_keys(evaluation, coco_of_vg))
-    painted = np.array(train.info.get("painted_from", []), dtype=str)  # whose pixels synthetic images are made of
-    shared = np.intersect1d(np.concatenate([training, painted]), evaluated)
-    return Leakage(len(shared), len(evaluated), int(np.isin(training, shared).sum()))
+    evaluated = np.unique(image_keys(evaluation, coco_of_vg))
+    shared = np.intersect1d(SeenImages.of(train, coco_of_vg).keys, evaluated)
+    return Leakage(len(shared), len(evaluated), int(np.isin(image_keys(train, coco_of_vg), shared).sum()))
 
 
 def without_images(

@@ -49,6 +49,11 @@ def resolve(spec: str, method: str | None = None, dataset: str | None = None, ra
     return path
 
 
+def run_folder(path: Path) -> Path | None:
+    """The run folder that a file of weights lies in (itself or in its ``checkpoints``), or None."""
+    return next((folder for folder in (path.parent, path.parent.parent) if (folder / "config.yaml").is_file()), None)
+
+
 def save(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path, half: bool = False) -> None:
     """Write a model of ours atomically.
 
