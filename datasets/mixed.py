@@ -194,7 +194,7 @@ class MergedMasksLayout(MergedLayout):
     """``annotations/mixed-seg/instances_nogoogle.json``: the SeqTR files of RefCOCO unc, RefCOCO+ unc and RefCOCOg umd
     in one, all on COCO images; PropVG and InstanceVG add ``id``."""
 
-    file_names = ("instances_nogoogle_withid.json", "instances_nogoogle.json")
+    file_names = ("instances_nogoogle_withid.json", "instances_nogoogle.json", "instances.json")
 
     def data_source(self, entry: Any, split: str) -> str:
         return super().data_source(entry, split) if isinstance(entry, dict) and "data_source" in entry else "coco"

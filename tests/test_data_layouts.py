@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from vgbench.cli import main
 from vgbench.convert import convert
 from vgbench.dataset import TableBuilder
 from vgbench.datasets.arpgrounding import ARPGrounding
@@ -28,6 +29,7 @@ from vgbench.datasets.vg import VisualGenome, evaluation_images
 from vgbench.errors import UserError
 from vgbench.statistics import Leakage, figure, leakage, statistics, without_images
 from vgbench.statistics import text as statistics_text
+from vgbench.table import AnnotationTable
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "real"
 
@@ -297,7 +299,7 @@ def test_propvg_entries_that_cannot_be_used(tmp_path, damage, message):
     assert len(open_set(GRefCOCO, tmp_path, on_bad_sample="skip").load("train")) == 3
 
 
-@pytest.mark.parametrize("name", ["instances_nogoogle.json", "instances_nogoogle_withid.json"])
+@pytest.mark.parametrize("name", ["instances.json", "instances_nogoogle.json", "instances_nogoogle_withid.json"])
 def test_merged_set_with_masks(tmp_path, name):
     ids = name.endswith("_withid.json")
     dump(tmp_path / "b" / "annotations" / "mixed-seg" / name, mixed_seg_content(ids))
@@ -1227,6 +1229,62 @@ def test_conversion_keeps_several_and_no_targets(tmp_path, layout):
             for rows in (found, table)
         ]
         assert both[0] == both[1]
+
+
+def test_conversion_uses_the_names_that_the_layouts_have(tmp_path, capsys):
+    """Files under other names are not found again, or are taken for another split author's."""
+
+    def convert_by_command(dataset, root, layout, *more):
+        arguments = [f"dataset={dataset}", f"data_root={root}", f"dataset.cache_dir={tmp_path / 'cache'}", *more]
+        assert main(["data", "convert", *arguments, f"layout={layout}", f"out={tmp_path / layout}"]) == 0, layout
+        return [str(Path(line).relative_to(tmp_path)) for line in capsys.readouterr().out.splitlines()]
+
+    refs = [("test" if split == "testA" else split, *rest) for split, *rest in REFS if split != "testB"]
+    referit = write_refer(tmp_path / "a", refs, "refclef", "refs(berkeley).p")
+    assert convert_by_command("referit", referit, "refer") == [
+        "refer/refclef/instances.json",
+        "refer/refclef/refs(berkeley).p",
+    ]
+    assert convert_by_command("referit", referit, "seqtr") == ["seqtr/annotations/referitgame-berkeley/instances.json"]
+    for layout in ("refer", "seqtr"):
+        found = open_set(ReferIt, tmp_path / layout)
+        assert all(content(found.load(split)) for split in ("train", "val", "test"))
+
+    google = write_refer(tmp_path / "b", refs, name="refs(google).p")
+    names = convert_by_command("refcoco", google, "mdetr", "split_by=google", "split=val")
+    assert names == ["mdetr/finetune_refcoco-google_val.json"]
+
+    dump(tmp_path / "c" / "annotations" / "mixed" / "instances.json", merged_content())
+    arguments = ["split=train", "dataset.exclude_eval_images=false"]
+    convert_by_command("mixed", tmp_path / "c", "seqtr", *arguments)
+    again, table = (
+        open_set(Mixed, root, exclude_eval_images=False).load("train") for root in (tmp_path / "seqtr", tmp_path / "c")
+    )
+    assert [(r.image, r.source) for r in again] == [(r.image, r.source) for r in table]
+    assert len({r.source for r in table}) > 1
+
+
+def test_conversion_refuses_what_a_layout_cannot_hold(tmp_path, capsys):
+    rows = [
+        {**vars(row), "masks": (), "polygons": (), "image_id": 5}
+        for row in open_set(RefCOCO, write_refer(tmp_path / "a")).load("train")
+    ]
+    rows[-1]["image"] = "visual-genome/5.jpg"
+    table = AnnotationTable.from_rows(rows, {"task": "rec"})
+    for layout in ("refer", "coco", "hub"):
+        with pytest.raises(UserError, match=r"two images have the id 5 \(COCO.*jpg, visual-genome/5.jpg\)"):
+            convert({"train": table}, layout, tmp_path / "b", "mixed")
+    rows[0]["boxes"] = [[0, 0, 5, 5], [10, 10, 20, 20]]
+    phrases = AnnotationTable.from_rows(rows, {"task": "phrase"})
+    with pytest.raises(UserError, match="val has phrases with several boxes, and the seqtr layout holds one"):
+        convert({"val": phrases}, "seqtr", tmp_path / "b", "flickr30k")
+    assert not (tmp_path / "b").exists()
+    root = tmp_path / "a"
+    before = (root / "refcoco" / "refs(unc).p").read_bytes()
+    arguments = ["dataset=refcoco", f"data_root={root}", f"dataset.cache_dir={tmp_path / 'cache'}", "split=val"]
+    assert main(["data", "convert", *arguments, "layout=refer", f"out={root}"]) == 2
+    assert "instances.json: is a file of the dataset that is read; set out=" in capsys.readouterr().err
+    assert (root / "refcoco" / "refs(unc).p").read_bytes() == before
 
 
 def test_conversion_to_coco_json_is_read_by_pycocotools(tmp_path, capsys):

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
+from vgbench.datasets.layout import Files
 from vgbench.errors import UserError
 from vgbench.files import atomic
 from vgbench.table import AnnotationTable, Row
@@ -25,7 +27,27 @@ __all__ = ["WRITERS", "convert"]
 Tables = Mapping[str, AnnotationTable]
 
 
-def convert(tables: Tables, layout: str, folder: Path, name: str, split_by: str = "unc") -> list[Path]:
+@dataclass(frozen=True)
+class _Names:
+    """The dataset's name, the author of its split, and its folders in the layouts that have their own names for it.
+    ``multi``: expressions have several targets or none."""
+
+    name: str
+    split_by: str
+    multi: bool
+    refer: str
+    seqtr: str
+
+
+def convert(
+    tables: Tables,
+    layout: str,
+    folder: Path,
+    name: str,
+    split_by: str = "unc",
+    files: Files | None = None,
+    sources: Collection[Path] = (),
+) -> list[Path]:
     """Write the splits of one dataset.
 
     Args:
@@ -34,16 +56,37 @@ def convert(tables: Tables, layout: str, folder: Path, name: str, split_by: str 
         folder: where to write; the names below it are those of the layout.
         name: what the dataset is called in file and folder names, e.g. "refcoco".
         split_by: the author of the split, where the layout's file names have it.
+        files: what the dataset is called in the layouts that know it; None or empty there: made from ``name``.
+        sources: files that must not be written over, those that the tables were read from.
 
     Returns:
         The files written (atomically each).
 
     Raises:
-        UserError: if the layout is not known or cannot hold the dataset.
+        UserError: if the layout is not known or cannot hold the dataset, or a file would replace one of ``sources``.
     """
     if layout not in WRITERS:
         raise UserError(f"convert: no layout {layout!r}; there are: {', '.join(WRITERS)}")
-    return [_write(folder / path, content) for path, content in WRITERS[layout](tables, name, split_by)]
+    if layout in ("refer", "refer_json", "seqtr", "hub"):
+        for split, table in tables.items():
+            if table.info["task"] == "phrase" and any(len(row.boxes) > 1 for row in table):
+                raise UserError(
+                    f"convert: {name} {split} has phrases with several boxes, and the {layout} layout holds one; use "
+                    "dataset.boxes=merged, or layout=mdetr, coco or parquet"
+                )
+    multi = any(table.info["task"] == "grec" for table in tables.values())
+    known = files or Files()
+    refer = known.refer or (name,)
+    seqtr = known.seqtr or (name if multi else f"{name.replace('+', 'plus')}-{split_by}",)
+    names = _Names(name, split_by, multi, refer[0], seqtr[0])
+    originals = {path.resolve() for path in sources}
+    written = []
+    for path, content in WRITERS[layout](tables, names):
+        target = folder / path
+        if target.resolve() in originals:
+            raise UserError(f"{target}: is a file of the dataset that is read; set out= to another folder")
+        written.append(_write(target, content))
+    return written
 
 
 def _write(path: Path, content: Any) -> Path:
@@ -57,7 +100,7 @@ def _write(path: Path, content: Any) -> Path:
     return path
 
 
-Files = Iterator[tuple[str, Any]]
+Contents = Iterator[tuple[str, Any]]
 NO_TARGET = {"area": -1, "iscrowd": -1, "bbox": [0, 0, 0, 0], "category_id": -1, "original_id": -1, "empty": True}
 
 
@@ -120,6 +163,16 @@ def _image(row: Row) -> dict[str, Any]:
     return {"id": row.image_id, "file_name": row.image, "width": row.width, "height": row.height}
 
 
+def _add_image(images: dict[int, dict[str, Any]], row: Row) -> None:
+    """Where images are known by their id alone; a merged set's come from several collections."""
+    known = images.setdefault(row.image_id, _image(row))
+    if known["file_name"] != row.image:
+        raise UserError(
+            f"convert: two images have the id {row.image_id} ({known['file_name']}, {row.image}), and this layout "
+            "tells images by their id; use layout=seqtr, mdetr or parquet"
+        )
+
+
 def _words(text: str) -> str:
     """The ``sent`` of the refer layout: lower case, without punctuation."""
     return " ".join(re.sub(r"[^\w\s]|_", "", text.lower()).split())
@@ -134,8 +187,8 @@ def _grouped(table: AnnotationTable) -> Iterator[list[Row]]:
     yield from groups.values()
 
 
-def _refer(tables: Tables, name: str, split_by: str) -> Files:
-    multi = any(table.info["task"] == "grec" for table in tables.values())
+def _refer(tables: Tables, names: _Names) -> Contents:
+    multi = names.multi
     ids, sent_id = _Ids(tables), 0
     images: dict[int, dict[str, Any]] = {}
     refs: list[dict[str, Any]] = []
@@ -144,7 +197,7 @@ def _refer(tables: Tables, name: str, split_by: str) -> Files:
     for split, table in tables.items():
         for rows in _grouped(table):
             first = rows[0]
-            images[first.image_id] = _image(first)
+            _add_image(images, first)
             ann_ids = ids.of(first)
             sentences = []
             for row in rows:
@@ -170,26 +223,26 @@ def _refer(tables: Tables, name: str, split_by: str) -> Files:
         part = {"segmentation": [record["segmentation"]]} if "segmentation" in record else {"segmentation": []}
         annotations.append({**record, **part})
     yield (
-        f"{name}/instances.json",
+        f"{names.refer}/instances.json",
         {
-            "info": {"description": name},
+            "info": {"description": names.name},
             "licenses": [],
             "images": list(images.values()),
             "annotations": annotations,
             "categories": ids.category_records(),
         },
     )
-    yield (f"{name}/grefs({split_by}).json" if multi else f"{name}/refs({split_by}).p"), refs
+    yield f"{names.refer}/" + (f"grefs({names.split_by}).json" if multi else f"refs({names.split_by}).p"), refs
 
 
-def _refer_json(tables: Tables, name: str, split_by: str) -> Files:
-    for path, content in _refer(tables, name, split_by):
+def _refer_json(tables: Tables, names: _Names) -> Contents:
+    for path, content in _refer(tables, names):
         yield str(Path(path).with_suffix(".json")), content
 
 
-def _seqtr(tables: Tables, name: str, split_by: str) -> Files:
+def _seqtr(tables: Tables, names: _Names) -> Contents:
     content: dict[str, list[dict[str, Any]]] = {}
-    multi = any(table.info["task"] == "grec" for table in tables.values())
+    multi = names.multi
     ids = _Ids(tables)
     for split, table in tables.items():
         groups: dict[Any, list[Row]] = {}
@@ -199,6 +252,7 @@ def _seqtr(tables: Tables, name: str, split_by: str) -> Files:
         for rows in groups.values():
             first = rows[0]
             entry: dict[str, Any] = {"image_id": first.image_id, "height": first.height, "width": first.width}
+            entry["data_source"] = first.source  # tells the images of a merged set apart; others ignore it
             entry["expressions"] = [row.expression for row in rows]
             if multi:
                 found = [[ids.annotations[number] for number in ids.of(row)] for row in rows]
@@ -210,8 +264,7 @@ def _seqtr(tables: Tables, name: str, split_by: str) -> Files:
                 if first.masks:
                     entry["mask"] = first.masks[0]
             entries.append(entry)
-    folder = name if multi else f"{name.replace('+', 'plus')}-{split_by}"
-    yield f"annotations/{folder}/instances.json", content
+    yield f"annotations/{names.seqtr}/instances.json", content
 
 
 def _mdetr_annotation(annotation: dict[str, Any]) -> dict[str, Any]:
@@ -219,7 +272,7 @@ def _mdetr_annotation(annotation: dict[str, Any]) -> dict[str, Any]:
     return {**known, "original_id": annotation["id"], "empty": False}
 
 
-def _mdetr(tables: Tables, name: str, split_by: str) -> Files:
+def _mdetr(tables: Tables, names: _Names) -> Contents:
     ids = _Ids(tables)
     for split, table in tables.items():
         images: list[dict[str, Any]] = []
@@ -231,7 +284,7 @@ def _mdetr(tables: Tables, name: str, split_by: str) -> Files:
                     "id": index,
                     "original_id": row.image_id,
                     "caption": row.expression,
-                    "dataset_name": name,
+                    "dataset_name": names.name,
                     "tokens_negative": [],
                 }
             )
@@ -243,21 +296,22 @@ def _mdetr(tables: Tables, name: str, split_by: str) -> Files:
                 )
         categories = ids.category_records()
         content = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
-        yield f"finetune_{name}_{split}.json", content
+        yield f"finetune_{names.name}_{split}.json", content
 
 
-def _coco(tables: Tables, name: str, split_by: str) -> Files:
+def _coco(tables: Tables, names: _Names) -> Contents:
     for split, table in tables.items():
-        ids, images, expressions = _Ids(tables), {}, []
+        ids, expressions = _Ids(tables), []
+        images: dict[int, dict[str, Any]] = {}
         for index, row in enumerate(table):
-            images[row.image_id] = _image(row)
+            _add_image(images, row)
             expressions.append(
                 {"id": index, "image_id": row.image_id, "caption": row.expression, "annotation_ids": ids.of(row)}
             )
         yield (
-            f"{name}_{split}.json",
+            f"{names.name}_{split}.json",
             {
-                "info": {"description": f"{name} {split}"},
+                "info": {"description": f"{names.name} {split}"},
                 "licenses": [],
                 "images": list(images.values()),
                 "annotations": list(ids.annotations.values()),
@@ -267,9 +321,8 @@ def _coco(tables: Tables, name: str, split_by: str) -> Files:
         )
 
 
-def _hub(tables: Tables, name: str, split_by: str) -> Files:
-    multi = any(table.info["task"] == "grec" for table in tables.values())
-    (_, instances), (_, refs) = _refer(tables, name, split_by)
+def _hub(tables: Tables, names: _Names) -> Contents:
+    (_, instances), (_, refs) = _refer(tables, names)
     annotations = {record["id"]: record for record in instances["annotations"]}
     images = {record["id"]: record for record in instances["images"]}
     for split in tables:
@@ -278,7 +331,7 @@ def _hub(tables: Tables, name: str, split_by: str) -> Files:
                 **ref,
                 "raw_anns": json.dumps(
                     [annotations[key] for key in ref["ann_id"] if key in annotations]
-                    if multi
+                    if names.multi
                     else annotations[ref["ann_id"]]
                 ),
                 "raw_image_info": json.dumps(images[ref["image_id"]]),
@@ -287,16 +340,16 @@ def _hub(tables: Tables, name: str, split_by: str) -> Files:
             for ref in refs
             if ref["split"] == split
         ]
-        yield f"{name.replace('+', 'plus')}/data/{split}-00000-of-00001.parquet", pa.Table.from_pylist(rows)
+        yield f"{names.name.replace('+', 'plus')}/data/{split}-00000-of-00001.parquet", pa.Table.from_pylist(rows)
 
 
-def _parquet(tables: Tables, name: str, split_by: str) -> Files:
+def _parquet(tables: Tables, names: _Names) -> Contents:
     for split, table in tables.items():
         info = {"vgbench": json.dumps({**table.info, "hash": table.hash})}
-        yield f"{name}_{split}.parquet", table.arrow.replace_schema_metadata(info)
+        yield f"{names.name}_{split}.parquet", table.arrow.replace_schema_metadata(info)
 
 
-WRITERS: dict[str, Callable[[Tables, str, str], Files]] = {
+WRITERS: dict[str, Callable[[Tables, _Names], Contents]] = {
     "parquet": _parquet,
     "refer": _refer,
     "refer_json": _refer_json,
