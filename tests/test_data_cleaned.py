@@ -157,6 +157,8 @@ def test_the_embedded_sets_take_lists_too(tmp_path: Path, capsys: pytest.Capture
         ('{"name": "x", "by": "sent_id", "exclude": {"val": [[1]]}}', "unhashable"),
         ('{"name": "../x", "by": "sent_id", "exclude": {}}', "use lower-case letters"),
         ('{"name": "x", "by": "colour", "exclude": {}}', "by='colour' is not known"),
+        ('{"name": "ref-l4", "by": "sent_id", "exclude": {}}', "that of a published review"),
+        ('{"name": "x", "by": "sent_id", "exclude": {"testa": [1]}}', "no split 'testa'; there are: train, val, testA"),
     ],
 )
 def test_damaged_lists(tmp_path: Path, content: str, message: str) -> None:

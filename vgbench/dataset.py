@@ -214,7 +214,7 @@ class GroundingData(ABC):
             raise UserError(f"{self.name}: on_bad_sample={on_bad_sample!r} is not known; use error or skip")
         self.on_bad_sample = on_bad_sample
         self._parsed: dict[Path, Any] | None = None
-        self._filter = None if filter is None else open_filter(filter, self.name, self._data_root)
+        self._filter = None if filter is None else open_filter(filter, self.name, self.splits, self._data_root)
         if self._filter is not None:
             self.name = f"{type(self).name}@{self._filter.name}"  # type: ignore[misc]
             self.title = f"{type(self).title} ({self._filter.name})"  # type: ignore[misc]

@@ -10,6 +10,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,22 +58,27 @@ class Filter(ABC):
         return kept
 
 
-def open_filter(spec: str, dataset: str, root: Path | None) -> Filter:
+def open_filter(spec: str, dataset: str, splits: Collection[str], root: Path | None) -> Filter:
     """
     Args:
         spec: "ref-l4", or a JSON file (:class:`ListFilter`).
         dataset: name of the dataset.
+        splits: its splits.
         root: data_root, where the lists of "ref-l4" are looked for.
 
     Raises:
-        UserError: if there is no such filter or file.
+        UserError: if there is no such filter or file, or the file names a split that there is not.
     """
     if spec == ReviewedFilter.name:
         return ReviewedFilter(dataset, root)
     path = Path(spec).expanduser()
     if path.suffix != ".json" or not path.is_file():
         raise UserError(f"dataset.filter={spec}: neither a JSON file that is there nor the name of a filter (ref-l4)")
-    return ListFilter(path)
+    listed = ListFilter(path)
+    unknown = sorted(listed.exclude.keys() - set(splits))
+    if unknown:
+        raise UserError(f"{path}: exclude: {dataset} has no split {unknown[0]!r}; there are: {', '.join(splits)}")
+    return listed
 
 
 class ListFilter(Filter):
@@ -98,6 +104,8 @@ class ListFilter(Filter):
             raise UserError(f"{path}: by={self.by!r} is not known; use {', '.join(self.COLUMNS)} or ann_id")
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):
             raise UserError(f"{path}: name {self.name!r}: use lower-case letters, digits, dots and dashes")
+        if self.name == ReviewedFilter.name:
+            raise UserError(f"{path}: name {self.name!r} is that of a published review; choose another")
 
     def covers(self, split: str) -> bool:
         return split in self.exclude
