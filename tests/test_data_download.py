@@ -353,3 +353,12 @@ def test_every_data_action_has_an_example(capsys: pytest.CaptureFixture[str]) ->
         main(["data", "--help"])
     text = capsys.readouterr().out
     assert all(f"vgbench data {action}" in text for action in DATA_ACTIONS)
+
+
+def test_a_filtered_set_has_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listing = tmp_path / "clean.json"
+    listing.write_text('{"name": "clean", "by": "sent_id", "exclude": {"val": [1]}}')
+    given = ["dataset=refcoco", f"dataset.filter={listing}", f"data_root={tmp_path / 'data'}"]
+    assert main(["data", "download", *given]) == 2
+    captured = capsys.readouterr()
+    assert "to fetch: refcoco" in captured.out and "add --yes" in captured.err

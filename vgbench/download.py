@@ -428,7 +428,7 @@ def main(own: Mapping[str, str], data: Any, root: Path | None, yes: bool) -> int
     Raises:
         UserError: see :func:`download`; also if nobody can be asked and ``yes`` is not given.
     """
-    plan = plan_for(data.name, own.get("layout"), own.get("part", "all"))
+    plan = plan_for(type(data).name, own.get("layout"), own.get("part", "all"))
     if root is None:
         raise UserError("data download: data_root= is missing, the folder to put the files into, e.g. data_root=data")
     if root.exists() and not root.is_dir():
