@@ -919,6 +919,31 @@ def write_transvg(root, boxes="xywh"):
     return root
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("leakage train=refcoco eval=vg", "eval=vg: has no evaluation split, only train"),
+        ("leakage train=ref-l4 eval=refcoco", "train=ref-l4: has no training split, only val, test"),
+        ("stats dataset=refcoco split=train,val", "refs(unc).p: no ref of split 'val'; splits in the file: train"),
+        ("browse dataset=vg out=page", "region_descriptions.json is not there"),
+    ],
+)
+def test_what_was_asked_for_and_is_not_there(tmp_path, capsys, arguments, message):
+    """One line and exit code 2; nothing printed and 0 looks like a result."""
+    write_refer(tmp_path, [("train", [11], ["mug"])])
+    given = [*arguments.split(), f"data_root={tmp_path}", f"dataset.cache_dir={tmp_path}"]
+    assert main(["data", *given]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_stats_of_the_splits_that_are_there(tmp_path, capsys):
+    write_refer(tmp_path, [("train", [11], ["mug"])])
+    assert main(["data", "stats", "dataset=refcoco", f"data_root={tmp_path}", f"dataset.cache_dir={tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    assert "not read: val: " in said and "expressions" in said
+
+
 def write_qwen(root):
     for split, (ann,), sentences in REFS:
         record = ANNOTATIONS[ann]

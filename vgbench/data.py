@@ -122,7 +122,8 @@ def _browse(own: dict[str, str], rest: Sequence[str]) -> int:
         if not any(item.startswith("dataset=") for item in rest):
             raise UserError("data browse: say which: dataset=NAME (vgbench list datasets), or extra_train=FOLDER")
         data: GroundingData = instantiate(compose(rest).dataset)
-        names = data.parse_splits(own.get("split", next(name for name in data.splits if name != "train")))
+        first = next((name for name in data.splits if name != "train"), "train")
+        names = data.parse_splits(own.get("split", first))
         shown = [(f"{data.title} {name}", data.load(name), data.image_path) for name in names]
     print(browse(shown, Path(own["out"]).expanduser(), int(limit)))
     return 0
@@ -132,17 +133,19 @@ def _statistics(data: GroundingData, own: dict[str, str]) -> int:
     from vgbench import statistics
 
     splits: dict[str, statistics.Statistics] = {}
-    missing: list[str] = []
+    missing: list[str] = []  # a user may have the evaluation splits only
     for name in data.parse_splits(own.get("split")):
         try:
             splits[name] = statistics.statistics(data.load(name))
-        except UserError as error:  # a user may have the evaluation splits only
+        except UserError as error:
+            if "split" in own:
+                raise
             missing.append(f"{name}: {error}")
     if not splits:
         raise UserError(missing[0])
     print(statistics.text(splits))
     for line in missing:
-        print(f"not there: {line}")
+        print(f"not read: {line}")
     if "out" in own:
         statistics.figure(splits, Path(own["out"]).expanduser())
         print(own["out"])
@@ -152,6 +155,9 @@ def _statistics(data: GroundingData, own: dict[str, str]) -> int:
 def _tables(name: str, rest: Sequence[str], training: bool) -> tuple[dict[str, AnnotationTable], Mapping[int, int]]:
     data: GroundingData = instantiate(compose([*rest, f"dataset={name}"]).dataset)
     wanted = [split for split in data.splits if (split == "train") == training and split != "pretrain"]
+    if not wanted:
+        key, kind = ("train", "training") if training else ("eval", "evaluation")
+        raise UserError(f"data leakage: {key}={name}: has no {kind} split, only {', '.join(data.splits)}")
     return {split: data.load(split) for split in wanted}, data.coco_of_vg()
 
 
