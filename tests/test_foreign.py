@@ -27,7 +27,7 @@ TWO = table([{}, {}])
 
 def write(path, content):
     if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(line) + "\n" for line in content))
+        path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in content))
     else:
         path.write_text(json.dumps(content))
     return path
@@ -48,6 +48,11 @@ def read(path, annotations=TWO, **options):
         ([["[10, 20, 30, 40]"]], "pixels", [[10, 20, 30, 40]]),
         ([0.1, 0.2, 0.3, 0.4], "1", [[20, 20, 60, 40]]),
         ("[1, 2, 3, 4] and [5, 6, 7, 8]", "pixels", [[1, 2, 3, 4], [5, 6, 7, 8]]),
+        ([[1, 2, 3, 4], [5, 6, 7, 8]], "pixels", [[1, 2, 3, 4], [5, 6, 7, 8]]),
+        ([{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5, 6, 7, 8]}], "pixels", [[1, 2, 3, 4], [5, 6, 7, 8]]),
+        ([0.00001, 0.2, 0.3, 0.4], "1", [[0.002, 20, 60, 40]]),
+        ("(.1, .2, .3, .4)", "1", [[20, 20, 60, 40]]),
+        ("line\u2028break [10, 20, 30, 40]", "pixels", [[10, 20, 30, 40]]),
         ("I cannot see it.", "1000", []),
         ("[1, 2, 3]", "pixels", []),
         ("[30, 40, 10, 20]", "pixels", []),
@@ -136,6 +141,26 @@ def test_masks_of_coco_results(tmp_path):
             {"format": "grefcoco"},
             "entry 2: the expression '1.0' was answered",
         ),
+        *(
+            ("p.json", [{"key": "1.0", "bbox": [0, 0, 1, 1], **entry}], {"format": "coco"}, words)
+            for entry, words in (
+                ({"score": "high"}, 'entry 1: a score is "high", expected a number'),
+                ({"score": None}, "entry 1: a score is null"),
+                ({"bbox": [0, float("nan"), 1, 1]}, "entry 1: a box is [0, NaN, 1, 1]"),
+                ({"segmentation": {"size": ["a", "b"], "counts": "1"}}, "entry 1: segmentation is no compressed"),
+                ({"segmentation": {"size": 5, "counts": "1"}}, "entry 1: segmentation is no compressed"),
+            )
+        ),
+        *(
+            ("p.json", [{"key": "1.0", "boxes": [[0, 0, 1, 1]], **entry}], {"format": "grefcoco"}, words)
+            for entry, words in (
+                ({"boxes": None}, "entry 1: boxes: null, expected a list"),
+                ({"scores": 0.5}, "entry 1: scores: 0.5, expected a list"),
+                ({"scores": ["x"]}, 'entry 1: a score is "x"'),
+                ({"no_target": "false"}, 'entry 1: no_target is "false", expected true or false'),
+            )
+        ),
+        ("p.json", [{"key": "1.0", "boxes": []}, 3], {"format": "grefcoco"}, "entry 2: expected an object"),
         ("p.json", [], {"format": "voc"}, "format=voc: not known; use one of coco, grefcoco, text"),
         ("p.json", [], {"scale": "1000"}, "add format=coco, grefcoco or text"),
         ("p.json", [], {"format": "text", "scale": "pixel"}, "scale=pixel: say pixels, or the number"),
@@ -151,6 +176,29 @@ def test_what_does_not_fit_is_named(tmp_path, name, content, options, words):
     with pytest.raises(UserError) as error:
         read(write(tmp_path / name, content), **options)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_torn_line_is_named_by_its_number(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"key": "1.0", "prediction": ""}\n\n{"key": "1.1", "predic')
+    with pytest.raises(UserError, match=r"p\.jsonl: line 3: not JSON"):
+        read(path, format="text", scale="1")
+
+
+def test_boxes_that_a_wrong_scale_explains_are_counted(tmp_path):
+    path = write(
+        tmp_path / "p.jsonl", [{"key": "1.0", "prediction": "1 2 3 4"}, {"key": "1.1", "prediction": "0 0 9 9"}]
+    )
+    for scale, count in (("pixels", 0), ("1", 1), ("1000", 1)):
+        _, notes = read(path, format="text", scale=scale)
+        said = [note for note in notes if "outside the image or cover less than a pixel" in note]
+        assert [note.split()[0] for note in said] == [str(count)] * (count > 0)
+
+
+def test_the_stated_kind_of_id_is_looked_for_first(tmp_path):
+    entries = [{"id": place, "sent_id": 51 - place, "boxes": [[1, 1, 2, 2]] * place} for place in range(2)]
+    found, _ = read(write(tmp_path / "p.json", entries), format="grefcoco", match="sent_id")
+    assert found.box_counts.tolist() == [1, 0]
 
 
 def test_a_foreign_file_becomes_an_external_row(tmp_path, capsys, monkeypatch):

@@ -7,6 +7,7 @@ the coordinates, the meaning of four numbers, and what the entries' ids refer to
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,9 +33,9 @@ ID_FIELDS = ("key", "id", "expression_id", "sent_id", "question_id", "index", "d
 TEXT_FIELDS = ("prediction", "filtered_resps", "pred", "response", "output", "text", "resps", "answer")
 SENTENCE_FIELDS = ("expression", "sentence", "caption", "sent")
 
-_NUMBER = r"[-+]?\d+(?:\.\d+)?"
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _GAP = r"[\s,;()\[\]<>{}]+"
-_FOUR = re.compile(rf"(?<![\d.]){_GAP.join([f'({_NUMBER})'] * 4)}(?!\.?\d)")
+_FOUR = re.compile(rf"(?<![\w.]){_GAP.join([f'({_NUMBER})'] * 4)}(?!\.?\d)")
 
 
 @dataclass(frozen=True)
@@ -120,15 +121,12 @@ def read_foreign(path: str | Path, table: AnnotationTable, reading: Reading) -> 
         UserError: if the file cannot be read, or its ids do not fit the table.
     """
     path = Path(path)
-    entries = _entries(path)
-    places = [
-        f"{path}: {'line' if path.suffix == '.jsonl' else 'entry'} {number + 1}" for number in range(len(entries))
-    ]
+    places, entries = _entries(path)
     rows = _match(entries, places, table, reading)
     sizes = np.stack([table.column("width"), table.column("height")], axis=1).astype(np.float64)
     notes = [f"read as {reading.format}, coordinates {_scale_words(reading)}, matched by {reading.match}"]
     answers: dict[int, _Answer] = {}
-    unreadable = upside_down = 0
+    unreadable = upside_down = stray = 0
     for entry, place, row in zip(entries, places, rows, strict=True):
         answer = _PARSERS[reading.format](entry, place, reading)
         if row in answers and reading.format != "coco":
@@ -137,6 +135,7 @@ def read_foreign(path: str | Path, table: AnnotationTable, reading: Reading) -> 
         answer.boxes = [_to_pixels(box, sizes[row], reading) for box in answer.boxes]
         good = [index for index, box in enumerate(answer.boxes) if box[2] >= box[0] and box[3] >= box[1]]
         upside_down += len(answer.boxes) - len(good)
+        stray += sum(_stray(answer.boxes[index], sizes[row]) for index in good)
         old = answers.setdefault(row, _Answer([], [], []))
         old.boxes += [answer.boxes[index] for index in good]
         old.scores += [answer.scores[index] for index in good]
@@ -146,6 +145,8 @@ def read_foreign(path: str | Path, table: AnnotationTable, reading: Reading) -> 
         notes.append(f"{unreadable} answers without four numbers count as wrong")
     if upside_down:
         notes.append(f"{upside_down} boxes with x2 < x1 or y2 < y1 were left out")
+    if stray:
+        notes.append(f"{stray} boxes lie outside the image or cover less than a pixel: are scale= and boxes= right?")
     absent = len(table) - len(answers)
     if absent and reading.format != "coco":
         missing = next(row for row in range(len(table)) if row not in answers)
@@ -166,25 +167,37 @@ def _scale_words(reading: Reading) -> str:
     return "in pixels" if reading.divisor is None else f"as shares of {reading.scale}"
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
+def _entries(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """The objects of a file, and for messages where each of them stands."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+    if path.suffix == ".jsonl":
+        # not splitlines(): a model's words may hold characters that it takes for the end of a line
+        parts = {f"{path}: line {number}": line for number, line in enumerate(text.split("\n"), 1) if line.strip()}
+        content = [_json(line, place) for place, line in parts.items()]
+        places = list(parts)
+    else:
+        content = _json(text, str(path), "; a file with one object per line is called .jsonl")
+        if isinstance(content, dict):  # id -> entry
+            content = [{"key": key, **value} if isinstance(value, dict) else value for key, value in content.items()]
+        if not isinstance(content, list):
+            raise UserError(f"{path}: expected a list of objects; see vgbench/metrics/README.md, foreign predictions")
+        places = [f"{path}: entry {number}" for number in range(1, len(content) + 1)]
+    for place, entry in zip(places, content, strict=True):
+        if not isinstance(entry, dict):
+            raise UserError(f"{place}: expected an object; see vgbench/metrics/README.md, foreign predictions")
+    return places, content
+
+
+def _json(text: str, place: str, hint: str = "") -> Any:
     try:
-        if path.suffix == ".jsonl":
-            content = [json.loads(line) for line in text.splitlines() if line.strip()]
-        else:
-            content = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); a file with one object per line is called .jsonl") from None
-    if isinstance(content, dict):  # id -> entry
-        content = [{"key": key, **value} if isinstance(value, dict) else value for key, value in content.items()]
-    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
-        raise UserError(f"{path}: expected a list of objects; see vgbench/metrics/README.md, foreign predictions")
-    return content
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not JSON ({error}){hint}") from None
 
 
 def _field(entry: Mapping[str, Any], place: str, names: Iterable[str], what: str) -> Any:
@@ -199,7 +212,7 @@ def _match(
     entries: Sequence[dict[str, Any]], places: Sequence[str], table: AnnotationTable, reading: Reading
 ) -> list[int]:
     """Row of the table for every entry."""
-    names = (reading.id,) if reading.id else ID_FIELDS
+    names = (reading.id,) if reading.id else tuple(dict.fromkeys((reading.match, *ID_FIELDS)))
     if reading.match == "sentence":
         return _match_sentences(entries, places, table, reading)
     if reading.match == "row":
@@ -249,19 +262,41 @@ def _plain(words: Any) -> str:
     return " ".join(str(words).lower().split())
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+
+
 def _numbers(value: Any, place: str) -> list[float]:
-    if not isinstance(value, list) or len(value) != 4 or not all(isinstance(v, int | float) for v in value):
+    if not _is_box(value):
         raise UserError(f"{place}: a box is {json.dumps(value)[:60]}, expected four numbers")
     return [float(v) for v in value]
+
+
+def _score(value: Any, place: str) -> float:
+    if not _is_number(value):
+        raise UserError(f"{place}: a score is {json.dumps(value)[:60]}, expected a number")
+    return float(value)
+
+
+def _list(value: Any, place: str, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise UserError(f"{place}: {what}: {json.dumps(value)[:60]}, expected a list")
+    return value
 
 
 def _segmentation(value: Any, place: str) -> rle.RLE | None:
     if value is None or value == []:
         return None
-    if isinstance(value, dict) and isinstance(value.get("counts"), str) and len(value.get("size", ())) == 2:
-        height, width = (int(side) for side in value["size"])
-        if rle.valid([value["counts"]], np.array([height * width]))[0]:
-            return {"size": [height, width], "counts": value["counts"]}
+    if isinstance(value, dict) and isinstance(value.get("counts"), str):
+        size = value.get("size")
+        if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size):
+            height, width = size
+            if rle.valid([value["counts"]], np.array([height * width]))[0]:
+                return {"size": [height, width], "counts": value["counts"]}
     raise UserError(f"{place}: segmentation is no compressed COCO RLE; encode it with pycocotools.mask.encode")
 
 
@@ -273,22 +308,25 @@ def _parse_coco(entry: dict[str, Any], place: str, reading: Reading) -> _Answer:
     if box is None:
         x, y, width, height = (float(v) for v in rle.coco.toBbox(masks[0]))
         box = [x, y, width, height] if (reading.boxes or "xywh") == "xywh" else [x, y, x + width, y + height]
-    return _Answer([_numbers(box, place)], [float(entry.get("score", 1.0))], masks)
+    return _Answer([_numbers(box, place)], [_score(entry.get("score", 1.0), place)], masks)
 
 
 def _parse_grefcoco(entry: dict[str, Any], place: str, reading: Reading) -> _Answer:
-    boxes = [_numbers(box, place) for box in _field(entry, place, ("boxes", "bboxes", "bbox"), "boxes")]
-    scores = entry.get("scores", [1.0] * len(boxes))
+    found = _list(_field(entry, place, ("boxes", "bboxes", "bbox"), "boxes"), place, "boxes")
+    boxes = [_numbers(box, place) for box in found]
+    scores = [_score(score, place) for score in _list(entry.get("scores", [1.0] * len(boxes)), place, "scores")]
     if len(scores) != len(boxes):
         raise UserError(f"{place}: {len(boxes)} boxes, {len(scores)} scores; give one score per box")
     mask = _segmentation(entry.get("segmentation", entry.get("mask")), place)
     decision = entry.get("no_target", entry.get("pred_nt"))
-    return _Answer(boxes, [float(s) for s in scores], [mask], None if decision is None else bool(decision))
+    if decision not in (None, False, True):  # 0 and 1 are equal to them
+        raise UserError(f"{place}: no_target is {json.dumps(decision)[:60]}, expected true or false")
+    return _Answer(boxes, scores, [mask], None if decision is None else bool(decision))
 
 
 def _parse_text(entry: dict[str, Any], place: str, reading: Reading) -> _Answer:
     words = _field(entry, place, (reading.text,) if reading.text else TEXT_FIELDS, "answer (text=)")
-    while isinstance(words, list) and words and not all(isinstance(v, int | float) for v in words):
+    while isinstance(words, list) and words and isinstance(words[0], str | list) and not _is_box(words[0]):
         words = words[0]  # one answer wrapped in lists, as evaluation tools log it
     boxes = [
         [float(v) for v in found] for found in _FOUR.findall(words if isinstance(words, str) else json.dumps(words))
@@ -309,6 +347,12 @@ def _to_pixels(box: list[float], size: np.ndarray, reading: Reading) -> list[flo
     if (reading.boxes or ("xywh" if reading.format == "coco" else "xyxy")) == "xywh":
         box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
     return box
+
+
+def _stray(box: Sequence[float], size: np.ndarray) -> bool:
+    """Whether a box cannot be meant: nothing of it is in the image, or it is smaller than a pixel."""
+    inside = np.minimum(box[2:], size) - np.maximum(box[:2], 0)
+    return bool(inside.min() <= 0 or (box[2] - box[0]) * (box[3] - box[1]) < 1)
 
 
 def _prediction(answer: _Answer | None, generalised: bool) -> Prediction:
