@@ -97,6 +97,29 @@ def test_runs_on_several_data_sets_fill_one_row_and_repetitions_do_not() -> None
     assert [(row.label, len(row.cells)) for row in table.rows] == [("alvg (r1)", 2), ("alvg (r3)", 1)]
 
 
+def test_labels_are_told_apart_only_where_they_meet() -> None:
+    box, mask = result(50.0), result(60.0, task="res", metrics={"mIoU": Metric(60.0, 10834)})
+    rec, res = tables([run("a", box, folder="r1"), run("a", mask, folder="r2", seed=7)])
+    assert [row.label for table in (rec, res) for row in table.rows] == ["a", "a"]
+    copies = [run("a", box, folder="x/same"), run("a", box, folder="y/same"), run("a", box, folder="z")]
+    (table,) = tables(copies)
+    assert [row.label for row in table.rows] == ["a (x/same)", "a (y/same)", "a (z)"]
+
+
+def test_a_second_definition_of_a_metric_is_left_out_and_said_so() -> None:
+    both = result(50.0, metrics={"prec@0.5": Metric(50.0, 10834), "Prec@0.5": Metric(49.0, 10834, variant="giou")})
+    (table,) = tables([run("a", both)])
+    assert [column.variant for column in table.columns] == ["default"]
+    assert table.notes == ["Prec@0.5 (giou): left out, --all-metrics shows them"]
+    (table,) = tables([run("a", both)], all_metrics=True)
+    assert [column.variant for column in table.columns] == ["default", "giou"] and table.notes == []
+
+
+def test_rates_have_three_digits_and_no_exponent() -> None:
+    header, line = grid(compare([run("a", result(50.0), cost=Cost(inference_samples_per_s=1012.3))]))
+    assert line[header.index("Infer/s")] == "1010"
+
+
 def test_prediction_sets_are_rows_and_tasks_are_tables() -> None:
     simvg = run(
         "simvg",
@@ -284,6 +307,22 @@ def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "50.00 ±0.61" in capsys.readouterr().out
     assert leaderboard.main([tmp_path / "runs"], "csv", tmp_path / "out" / "t.csv") == 0
     assert (tmp_path / "out" / "t.csv").read_text().startswith("row,method,")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"html": Path("page"), "slices": True}, "--html writes the page of all runs: leave out --slices"),
+        ({"html": Path("page"), "output": Path("t.md")}, "--html writes the page"),
+        ({"html": Path("page"), "format": "csv"}, "--html writes the page"),
+        ({"seeds": True, "format": "csv"}, "--format csv holds every run by itself"),
+        ({"slices": True, "format": "json"}, "leave out --format json"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: dict, words: str, tmp_path: Path) -> None:
+    record.write(run("alvg", result(50.0)), tmp_path / "one")
+    with pytest.raises(UserError, match=words):
+        leaderboard.main([tmp_path], **options)
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ import io
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -232,14 +233,20 @@ def tables(records: Iterable[Record], *, all_metrics: bool = False, seeds: bool 
     _tell_apart(rows)
 
     columns = sorted({column for row in rows for column in row.cells}, key=Column.sort_key)
+    left_out: set[Column] = set()
     if not all_metrics:
         columns = [column for column in columns if _headline(column, columns)]
+        left_out = second_definitions(columns, [row.cells for row in rows])
+        columns = [column for column in columns if column not in left_out]
     made = []
     for embedded, task in dict.fromkeys((column.embedded, column.task) for column in columns):
         own = [column for column in columns if (column.embedded, column.task) == (embedded, task)]
         table = Table(task_title(task, embedded), own, [row for row in rows if row.cells.keys() & set(own)])
         table.rows.sort(key=_by_first(own))
         _mark_data(table)
+        hidden = [column for column in left_out if (column.embedded, column.task) == (embedded, task)]
+        titles = sorted({metric_title(column.metric, column.variant) for column in hidden})
+        table.notes += [f"{', '.join(titles)}: left out, --all-metrics shows them"] if titles else []
         made.append(table)
     return made
 
@@ -273,17 +280,43 @@ def _headline(column: Column, columns: Sequence[Column]) -> bool:
     )
 
 
+def second_definitions(columns: Iterable[Column], cells: Sequence[Container[Column]]) -> set[Column]:
+    """Columns of a metric variant whose every row (its ``cells``) has the default definition of that metric, too."""
+    return {
+        column
+        for column in columns
+        if column.variant != "default"
+        and all(column._replace(variant="default") in row for row in cells if column in row)
+    }
+
+
 def _tell_apart(rows: list[Row]) -> None:
-    """Rows that would look the same get the seed, or else the folder of their run, behind the label."""
-    alike: dict[tuple[str, bool, str], list[Row]] = {}
+    """Rows that would look the same in a table get the seed, or else the folder of their run, behind the label."""
+    alike: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        alike.setdefault((row.label, row.embedded, row.provenance), []).append(row)
+        for where in dict.fromkeys((column.embedded, column.task) for column in row.cells):
+            alike.setdefault((row.label, row.provenance, *where), []).append(row)
+    suffixes: dict[int, str] = {}
     for twins in alike.values():
         seeds = {record.seed for row in twins for record in row.records}
         single = len(seeds) == len(twins) and all(len({record.seed for record in row.records}) == 1 for row in twins)
-        for row in twins if len(twins) > 1 else ():
-            first = row.records[0]
-            row.label += f" (seed {first.seed})" if single else f" ({first.name})"
+        places = folder_names([row.records[0] for row in twins])
+        for row, place in zip(twins, places, strict=True) if len(twins) > 1 else ():
+            named = suffixes.get(id(row), "seed").startswith("seed") and single
+            suffixes[id(row)] = f"seed {row.records[0].seed}" if named else place
+    for row in rows:
+        row.label += f" ({suffixes[id(row)]})" if id(row) in suffixes else ""
+
+
+def folder_names(records: Sequence[Record]) -> list[str]:
+    """Names of run folders, with the folder above where two are called the same."""
+    names = Counter(record.name for record in records)
+    return [
+        f"{record.folder.resolve().parent.name}/{record.name}"
+        if names[record.name] > 1 and record.folder
+        else record.name
+        for record in records
+    ]
 
 
 def _mark_data(table: Table) -> None:
@@ -393,7 +426,7 @@ def _millions(row: Row) -> str:
 
 def _rate(rates: Iterable[float | None]) -> str:
     known = [rate for rate in rates if rate is not None]
-    return f"{statistics.median(known):.3g}" if known else ""
+    return f"{float(f'{statistics.median(known):.3g}'):g}" if known else ""  # 1010, never 1.01e+03
 
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: frozenset[int]) -> str:
@@ -817,11 +850,17 @@ def main(
         committed: also the committed results of the suite (``leaderboards/results``).
 
     Raises:
-        UserError: if there is no record, a record is bad, ``slices`` finds other than two runs, or ``pictures`` is
-            given without it.
+        UserError: if there is no record, a record is bad, ``slices`` finds other than two runs, or options do not go
+            together.
     """
     if pictures is not None and not slices:
         raise UserError("--pictures draws the disagreements of two runs: add --slices")
+    if html is not None and (slices or seeds or output is not None or format != "markdown"):
+        raise UserError("--html writes the page of all runs: leave out --slices, --seeds, --output and --format")
+    if seeds and format in ("csv", "json"):
+        raise UserError(f"--seeds: --format {format} holds every run by itself; leave out one of the two")
+    if slices and format != "markdown":
+        raise UserError(f"--slices is written as Markdown; leave out --format {format}")
     places = [*paths]
     if committed:
         results = Path(str(files("vgbench.leaderboards") / "results"))
@@ -843,8 +882,6 @@ def main(
         others=published == "all",
     )
     if slices:
-        if format != "markdown":
-            raise UserError(f"--slices is written as Markdown; leave out --format {format}")
         if len(records) != 2:
             raise UserError(f"--slices compares two runs, found {len(records)}; name two run folders")
         from vgbench.slices import format_versus, versus

@@ -58,6 +58,7 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
     rows: dict[tuple[int, str], int] = {}
     lines: list[dict[str, Any]] = []
     columns: dict[Column, int] = {}
+    held: list[set[Column]] = []  # by each row
     cells, slices = [], []
     for number, record in enumerate(records):
         for result in record.results:
@@ -67,9 +68,11 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
                 rate = leaderboard.inference_rate(record, result.prediction_set)
                 own = {"label": leaderboard.row_label(record, result), "run_id": number, "infer_rate": rate}
                 lines.append({**_row(record), **own})
+                held.append(set())
             row = rows[key]
             for column, metric in leaderboard.numbers(result):
                 place = columns.setdefault(column, len(columns))
+                held[row].add(column)
                 cells.append([row, place, metric.value, metric.low, metric.high, metric.n])
                 rules = {} if column.control else result.slices.get(column.metric, {})
                 for rule, buckets in rules.items():
@@ -91,10 +94,11 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
         }
         for pair in leaderboard.published_pairs(records, published)
     ]
-    _tell_apart(lines)
+    _tell_apart(lines, leaderboard.folder_names(records))
     groups, images = _examples(records, rows)
     order = sorted(columns, key=Column.sort_key)
     headline = {column for column in order if column.metric in leaderboard.HEADLINE.get(column.task, ())}
+    headline -= leaderboard.second_definitions(headline, held)
     return {
         "version": __version__,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -144,10 +148,11 @@ def _row(record: Record) -> dict[str, Any]:
     }
 
 
-def _tell_apart(lines: list[dict[str, Any]]) -> None:
+def _tell_apart(lines: list[dict[str, Any]], names: Sequence[str]) -> None:
     """Equal labels get the name of their run behind them."""
     labels = Counter(line["label"] for line in lines)
     for line in lines:
+        line["run"] = names[line["run_id"]]
         if labels[line["label"]] > 1:
             line["label"] += f" ({line['run']})"
 
