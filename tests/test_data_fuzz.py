@@ -28,6 +28,7 @@ from vgbench.datasets.refl4 import RefL4
 from vgbench.datasets.vg import VisualGenome
 from vgbench.errors import UserError
 from vgbench.extra import Extra
+from vgbench.table import AnnotationTable
 
 NAME = "COCO_train2014_000000000101.jpg"
 Mutate = Callable[[Any, random.Random, Sequence[Any]], Any]
@@ -312,6 +313,27 @@ def test_numbers_without_end(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"a": ' + "9" * 100_000 + "}")
     with pytest.raises(UserError, match="not valid JSON"):
         read_json(tmp_path / "x.json")
+
+
+def test_damaged_tables_are_built_again(tmp_path: Path) -> None:
+    """Whatever bytes are wrong: opening says that it is no table, and never anything else."""
+    path = tmp_path / "table.arrow"
+    refs = tmp_path / "set"
+    write_refcoco(refs)
+    RefCOCO(refs, cache_dir=tmp_path).load("val").save(path)
+    whole, rng = path.read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(whole))] = rng.randrange(256)
+        path.unlink()  # the earlier content is still mapped
+        path.write_bytes(damaged)
+        try:
+            AnnotationTable.open(path)
+        except UserError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 50
 
 
 def test_tables_of_others_are_refused(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ class AnnotationTable:
             info = json.loads(table.schema.metadata[b"vgbench"])
             packed = table.column(PACKED) if PACKED in table.schema.names else None
             opened = cls(table.select(table.schema.names[: len(SCHEMA)]).replace_schema_metadata(None), info)
-        except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not an annotation table ({error}); delete it, it is built again") from error
         opened._packed = packed
         if "hash" in info:
