@@ -926,6 +926,9 @@ def write_transvg(root, boxes="xywh"):
         ("leakage train=ref-l4 eval=refcoco", "train=ref-l4: has no training split, only val, test"),
         ("stats dataset=refcoco split=train,val", "refs(unc).p: no ref of split 'val'; splits in the file: train"),
         ("browse dataset=vg out=page", "region_descriptions.json is not there"),
+        ("stats dataset=refcoco --decode", "data stats: --decode is for data verify only"),
+        ("build dataset=refcoco dataroot=x", "dataroot: unknown key; did you mean dataset.data_root?"),
+        ("build dataset=refcoco bench=alvg", "bench: unknown key; "),
     ],
 )
 def test_what_was_asked_for_and_is_not_there(tmp_path, capsys, arguments, message):

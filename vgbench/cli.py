@@ -439,9 +439,10 @@ def _similar_keys(key: str, arguments: argparse.Namespace) -> list[str]:
 
     from omegaconf import OmegaConf
 
-    groups = ("method=", "dataset=", "recipe=", "trainer=", "logger=", "bench=")
+    name = "bench" if arguments.command == "bench" else "run"
+    groups = ("method=", "trainer=", *(("bench=",) if name == "bench" else ("dataset=", "recipe=", "logger=")))
     chosen = [item.partition(",")[0] for item in arguments.overrides if item.startswith(groups)]
-    config: Any = OmegaConf.to_container(compose(chosen, "bench" if arguments.command == "bench" else "run"))
+    config: Any = OmegaConf.to_container(compose(chosen, name))
 
     def walk(node: Any, above: str = "") -> Iterator[str]:
         for name, value in node.items() if isinstance(node, dict) else ():
@@ -451,7 +452,9 @@ def _similar_keys(key: str, arguments: argparse.Namespace) -> list[str]:
     keys = [name for name in walk(config) if name.partition(".")[0] != "hydra"]
     last = key.rpartition(".")[2]
     same = sorted((name for name in keys if name.rpartition(".")[2] == last), key=lambda name: name.count("."))
-    return same[:3] or get_close_matches(key, keys, n=1, cutoff=0.8)
+    ends = {name.rpartition(".")[2]: name for name in keys}
+    alike = get_close_matches(key, keys, n=1, cutoff=0.8)
+    return same[:3] or alike or [ends[end] for end in get_close_matches(last, ends, n=1, cutoff=0.8)]
 
 
 def _place_hint(error: Exception) -> str | None:

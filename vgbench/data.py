@@ -43,6 +43,9 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {
 def main(action: str, overrides: Sequence[str], decode: bool, strict: bool, yes: bool = False) -> int:
     """Run one action; 1 with ``strict`` if ``verify`` finds anything that is not as published, or if the user does not
     want to download after all (``yes``: is not asked)."""
+    for flag, given, of in (("--decode", decode, "verify"), ("--strict", strict, "verify"), ("--yes", yes, "download")):
+        if given and action != of:
+            raise UserError(f"data {action}: {flag} is for data {of} only")
     if action in ("priors", "augment"):
         from vgbench.methods.resvg import commands
 
