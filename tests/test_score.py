@@ -105,3 +105,15 @@ def test_score_command(tmp_path, capsys, monkeypatch):
     assert report["scores"]["rec/prec@0.5"]["value"] == 0 and "rec/strict/prec@0.55" in report["scores"]
     assert main(["score", str(tmp_path / "nothing.jsonl"), *where]) == 2
     assert "no such file" in capsys.readouterr().err
+    run = tmp_path / "run"
+    assert main(["score", "trivial", *where, "--label", "Mine"]) == 2
+    assert "--label names a row of the leaderboard: add --register" in capsys.readouterr().err
+    for _ in range(2):  # an external row may be made again
+        assert main(["score", "trivial", *where, "--register", str(run)]) == 0
+    written = json.loads((run / "record.json").read_text())
+    (run / "record.json").write_text(json.dumps({**written, "provenance": "measured"}))
+    capsys.readouterr()
+    for place, words in ((run, "holds the record of a run that was made here"), (out, "a file; name a run folder")):
+        assert main(["score", "trivial", *where, "--register", str(place)]) == 2
+        assert f"--register {place}: {words}" in capsys.readouterr().err
+    assert json.loads((run / "record.json").read_text())["provenance"] == "measured"

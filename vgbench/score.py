@@ -380,6 +380,20 @@ def register(
     return record.write(entry, folder)
 
 
+def _may_register(folder: Path) -> None:
+    """Refuse to write over a run that was made here; an external row may be registered again.
+
+    Raises:
+        UserError: if ``folder`` is a file, or holds the record of a run.
+    """
+    from vgbench import record
+
+    if folder.is_file():
+        raise UserError(f"--register {folder}: a file; name a run folder to make")
+    if (folder / record.FILE_NAME).is_file() and record.read(folder).provenance != "external":
+        raise UserError(f"--register {folder}: holds the record of a run that was made here; name another folder")
+
+
 def main(
     file: str,
     config: Any,
@@ -403,12 +417,16 @@ def main(
         label: name of the model there; None: the file's name.
 
     Raises:
-        UserError: if the file, the split or a variant is wrong.
+        UserError: if the file, the split or a variant is wrong, or ``folder`` holds a run that was made here.
     """
     from hydra.utils import instantiate
 
     from vgbench.record import write_atomically
 
+    if label and not folder:
+        raise UserError("--label names a row of the leaderboard: add --register DIR")
+    if folder:
+        _may_register(Path(folder))
     data = instantiate(config.dataset)
     trivial = file == "trivial"
     if not trivial and not Path(file).is_file():  # said before any dataset is read or generated
