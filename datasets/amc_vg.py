@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image as PILImage
 
 from vgbench.checks import shown
 from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, check_name, check_size, take
@@ -45,6 +44,7 @@ class AMCVisualGenome(GroundingData):
     homepage = "https://github.com/uvavision/AMC-grounding"
     splits: ClassVar[Mapping[str, Counts]] = {"train": Counts(), "val": Counts()}
     disjoint = False
+    version = 2
     image_folders = ("images/visual-genome", "visual-genome", "images/vg", "vg", "images", ".")
     image_names = ("VG_100K/{:d}.jpg", "VG_100K_2/{:d}.jpg", "{:d}.jpg")
 
@@ -107,7 +107,9 @@ class AMCVisualGenome(GroundingData):
                     if not texts:
                         raise BadSample("entry without a caption")
                 except BadSample as error:
-                    builder.skip(f"{path}: [{index}]", error)
+                    captions = entry.get("caption") if isinstance(entry, dict) else None
+                    count = len(captions) if isinstance(captions, list) else 1
+                    builder.skip(f"{path}: [{index}]", error, max(count, 1))
                     continue
                 for number, text in enumerate(texts):
                     builder.add(
@@ -137,12 +139,7 @@ class AMCVisualGenome(GroundingData):
         number = int(stem)
         if number in known:
             return number, *check_size(take(known[number], "width", int), take(known[number], "height", int))
-        path = self.image_path(name)
-        try:
-            with path.open("rb") as file, PILImage.open(file) as image:
-                return number, *check_size(*image.size)
-        except (OSError, PILImage.DecompressionBombError) as error:
-            raise BadSample("image whose size cannot be read", f"{path}: {error}") from None
+        return number, *self.image_size(name)
 
 
 def _boxes(value: list[Any]) -> list[list[float]]:

@@ -81,7 +81,7 @@ def test_sizes_and_evaluation_images_from_image_data(lists: Path, tmp_path: Path
         ({"image": "VG_100K/7.jpg", "caption": [], "bbox": [[0, 0, 1, 1]]}, "without a caption"),
         ({"image": "VG_100K/7.jpg", "caption": "x", "bbox": [[0, 0, 1]]}, "boxes of four numbers"),
         ({"image": "VG_100K/7.jpg", "caption": "x", "bbox": [[0, 0, 1, "2"]]}, "not a finite number"),
-        ({"image": "VG_100K/9.jpg", "caption": "x", "bbox": [[0, 0, 1, 2]]}, "size cannot be read"),
+        ({"image": "VG_100K/9.jpg", "caption": "x", "bbox": [[0, 0, 1, 2]]}, "image file is missing"),
         ({"image": "VG_100K/7.jpg", "bbox": [[0, 0, 1, 2]]}, "caption"),
     ],
 )
@@ -92,3 +92,12 @@ def test_bad_entries_are_named_or_counted(entry: dict[str, Any], reason: str, li
     assert "vg_attributes_spatial.json: [0]" in str(error.value)
     table = AMCVisualGenome(lists, cache_dir=tmp_path / "cache", on_bad_sample="skip").load("train")
     assert len(table) == 4 and sum(table.info["skipped"].values()) == 1
+
+
+def test_images_that_come_later_are_seen(lists: Path, tmp_path: Path) -> None:
+    """What was left out for want of an image file must not stay left out."""
+    write(lists / "vg_descriptions.json", [{"image": "VG_100K/9.jpg", "caption": ["x", "y"], "bbox": [[0, 0, 1, 2]]}])
+    table = AMCVisualGenome(lists, cache_dir=tmp_path / "cache", on_bad_sample="skip").load("train")
+    assert len(table) == 1 and sum(table.info["skipped"].values()) == 2
+    PILImage.new("RGB", (8, 8)).save(lists / "VG_100K" / "9.jpg")
+    assert len(AMCVisualGenome(lists, cache_dir=tmp_path / "cache").load("train")) == 3
