@@ -26,6 +26,7 @@ from vgbench.datasets.layout import (
 )
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
+from vgbench.verification import IMAGE_ERRORS
 
 COLUMNS = ["split", "ref_id", "ann_id", "image_id", "sentences", "raw_anns", "raw_image_info"]
 BENCHMARK_COLUMNS = ["ref_list", "image_info"]
@@ -255,7 +256,7 @@ def embedded_size(content: Any) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(content)) as opened:
             return check_size(*opened.size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except IMAGE_ERRORS as error:
         raise BadSample("embedded image that is no image", " ".join(str(error).split())) from None
 
 

@@ -20,6 +20,7 @@ from vgbench.datasets.hub_layout import embedded_size
 from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of
 from vgbench.errors import UserError, require_extra
 from vgbench.table import AnnotationTable
+from vgbench.verification import IMAGE_ERRORS
 
 SHARD = re.compile(r"ref_coco-(\w+)\.tfrecord-(\d{5})-of-(\d{5})")
 SPLITS = {"val": "validation"}  # our name -> theirs; the others are called alike
@@ -162,7 +163,7 @@ def _mask(content: bytes, width: int, height: int) -> dict[str, Any]:
     try:
         with Image.open(io.BytesIO(content)) as opened:
             pixels = np.asarray(opened)
-    except (OSError, ValueError, SyntaxError) as error:
+    except IMAGE_ERRORS as error:
         raise BadSample("mask that is no image", " ".join(str(error).split())) from None
     if pixels.ndim != 2:
         raise BadSample("mask that is no [height, width] image", str(pixels.shape))

@@ -38,7 +38,16 @@ from vgbench.files import atomic
 from vgbench.filters import open_filter
 from vgbench.shards import Shards
 from vgbench.table import SCHEMA, AnnotationTable
-from vgbench.verification import Counts, Report, SplitReport, check_images, check_shared, check_table, count_split
+from vgbench.verification import (
+    IMAGE_ERRORS,
+    Counts,
+    Report,
+    SplitReport,
+    check_images,
+    check_shared,
+    check_table,
+    count_split,
+)
 
 __all__ = [
     "BadSample",
@@ -460,7 +469,7 @@ class GroundingData(ABC):
         try:
             with path.open("rb") as file, Image.open(file) as opened:
                 return check_size(*opened.size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except IMAGE_ERRORS as error:
             raise BadSample("image file that is no image", f"{path}: {error}") from None
 
     # ---- verification

@@ -17,6 +17,9 @@ from vgbench.table import AnnotationTable
 if TYPE_CHECKING:
     from vgbench.dataset import GroundingData
 
+# what Pillow raises for a file that is damaged or no image; its AVIF decoder: RuntimeError
+IMAGE_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -213,7 +216,7 @@ def check_images(
                     return name, f"{path}: {image.width} x {image.height}, annotations say {size[0]} x {size[1]}"
                 if decode:
                     image.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except IMAGE_ERRORS as error:
             return name, f"{path}: not a readable image ({error})"
         return name, ""
 
