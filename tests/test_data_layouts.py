@@ -795,6 +795,20 @@ def test_verify_finds_what_is_wrong(tmp_path):
     assert "note: papers give 142,209 expressions" in text
 
 
+def test_verify_decodes_what_is_called_jpg_and_is_not(tmp_path):
+    """Damaged AVIF is a RuntimeError in Pillow."""
+    write_refer(tmp_path)
+    put_images(tmp_path / "images" / "train2014")
+    whole = io.BytesIO()
+    Image.new("RGB", IMAGES[102]).save(whole, "AVIF")
+    content = whole.getvalue()
+    start = content.find(b"mdat") + 4
+    path = tmp_path / "images" / "train2014" / image_name(102)
+    path.write_bytes(content[:start] + b"\xff" * (len(content) - start))
+    report = open_set(RefCOCO, tmp_path).verify(decode=True, splits="val")
+    assert [line.split(" (")[0] for line in report.problems] == [f"{path}: not a readable image"]
+
+
 def test_verify_compares_masks_with_boxes_and_lists_skipped(tmp_path):
     damaged = instances()
     damaged["annotations"][0]["bbox"] = [40, 30, 5, 5]
@@ -1303,9 +1317,10 @@ def test_conversion_refuses_what_a_layout_cannot_hold(tmp_path, capsys):
         with pytest.raises(UserError, match=r"two images have the id 5 \(COCO.*jpg, visual-genome/5.jpg\)"):
             convert({"train": table}, layout, tmp_path / "b", "mixed")
     rows[0]["boxes"] = [[0, 0, 5, 5], [10, 10, 20, 20]]
-    phrases = AnnotationTable.from_rows(rows, {"task": "phrase"})
-    with pytest.raises(UserError, match="val has phrases with several boxes, and the seqtr layout holds one"):
-        convert({"val": phrases}, "seqtr", tmp_path / "b", "flickr30k")
+    for task in ("phrase", "rec"):  # Flickr30k's; AMC's lists
+        several = AnnotationTable.from_rows(rows, {"task": task})
+        with pytest.raises(UserError, match=r"val has expressions with several boxes, any of which .* seqtr layout"):
+            convert({"val": several}, "seqtr", tmp_path / "b", "flickr30k")
     assert not (tmp_path / "b").exists()
     root = tmp_path / "a"
     before = (root / "refcoco" / "refs(unc).p").read_bytes()

@@ -69,10 +69,10 @@ def convert(
         raise UserError(f"convert: no layout {layout!r}; there are: {', '.join(WRITERS)}")
     if layout in ("refer", "refer_json", "seqtr", "hub"):
         for split, table in tables.items():
-            if table.info["task"] == "phrase" and any(len(row.boxes) > 1 for row in table):
+            if table.info["task"] != "grec" and any(len(row.boxes) > 1 for row in table):
                 raise UserError(
-                    f"convert: {name} {split} has phrases with several boxes, and the {layout} layout holds one; use "
-                    "dataset.boxes=merged, or layout=mdetr, coco or parquet"
+                    f"convert: {name} {split} has expressions with several boxes, any of which is right; the {layout} "
+                    "layout holds one; use layout=mdetr, coco or parquet"
                 )
     multi = any(table.info["task"] == "grec" for table in tables.values())
     known = files or Files()
