@@ -99,18 +99,27 @@ def test_the_json_schema_takes_the_records_of_this_repository() -> None:
         SCHEMA.validate(value)
 
 
-def test_what_cannot_be_read_back_is_not_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
+def test_what_cannot_be_read_back_is_not_written(tmp_path: Path, value: float) -> None:
     record = make()
-    record.results[0].metrics["prec@0.5"].value = float("nan")
+    record.results[0].metrics["prec@0.5"].value = value
     with pytest.raises(UserError, match=r"results\.0\.metrics\.prec@0\.5\.value: expected a finite number"):
         records.write(record, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_truncated_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "record.json").write_text('{"schema": 1,')
+@pytest.mark.parametrize("text", ['{"schema": 1,', "[" * 100_000], ids=["torn", "deep"])
+def test_a_file_that_is_no_json_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "record.json").write_text(text)
     with pytest.raises(UserError, match=r"record\.json: not readable as JSON"):
         records.read(tmp_path)
+
+
+def test_an_infinite_setting_does_not_cost_the_record(tmp_path: Path) -> None:
+    record = make()
+    record.config = {"recipe": {"clip": float("inf"), "steps": [1, float("nan")]}}
+    records.write(record, tmp_path)
+    assert records.read(tmp_path).config == {"recipe": {"clip": "inf", "steps": [1, "nan"]}}
 
 
 def test_find_searches_folders_of_runs_and_no_further(tmp_path: Path) -> None:

@@ -231,7 +231,9 @@ def _typed(check: Callable[[Any], bool], expected: str) -> Callable[[Any], Any]:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if type(value) is not float and (not isinstance(value, int) or isinstance(value, bool)):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max  # also for whole numbers that no float can hold
 
 
 _SCALARS: dict[Any, Callable[[Any], Any]] = {
@@ -338,7 +340,7 @@ def read(path: Path | str) -> Record:
         value = json.loads(file.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; a run folder with a {FILE_NAME} is made by `vgbench run`") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not readable as JSON ({error})") from error
     record = from_dict(value, str(file))
     record.folder = file.parent
@@ -443,12 +445,21 @@ def _schema_of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_dict(record: Record) -> dict[str, Any]:
-    """Plain JSON values, as they are stored."""
+    """Plain JSON values, as they are stored. Numbers of the configuration that JSON has not become texts ("inf")."""
     value = dataclasses.asdict(record)
+    value["config"] = _finite(value["config"])
     for item in dataclasses.fields(record):
         if not item.metadata.get("stored", True):
             del value[item.name]
     return {"schema": value.pop("schema"), **value}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write(record: Record, folder: Path | str) -> Path:
