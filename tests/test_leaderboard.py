@@ -120,6 +120,12 @@ def test_rates_have_three_digits_and_no_exponent() -> None:
     assert line[header.index("Infer/s")] == "1010"
 
 
+def test_two_models_of_one_method_never_share_a_row() -> None:
+    control = run("amc", result(40.0, dataset="refcoco+"), label="AMC without it", config_hash="other")
+    (table,) = tables([run("amc", result(50.0), label="AMC"), control])
+    assert sorted(row.label for row in table.rows) == ["AMC", "AMC without it"]
+
+
 def test_prediction_sets_are_rows_and_tasks_are_tables() -> None:
     simvg = run(
         "simvg",

@@ -204,7 +204,7 @@ def result_column(result: Result, metric: str, variant: str, control: str = "") 
 def tables(records: Iterable[Record], *, all_metrics: bool = False, seeds: bool = False) -> list[Table]:
     """One table per task and kind of data (real, embedded).
 
-    Runs of one method, variant, prediction set, checkpoint origin, size and device fill one row, as in a paper's table,
+    Runs of one label, variant, prediction set, checkpoint origin, size and device fill one row, as in a paper's table,
     until a cell is taken twice: then there is a second row, named by its seed or run folder. With ``seeds``, runs that
     differ in nothing but the seed share the cell, as mean and standard deviation.
     """
@@ -214,7 +214,7 @@ def tables(records: Iterable[Record], *, all_metrics: bool = False, seeds: bool 
             cells = dict(numbers(result))
             hardware = record.environment.hardware
             key = (
-                *(record.method, record.variant, result.prediction_set, result.embedded, provenance(record)),
+                *(record.method, row_label(record, result), result.prediction_set, result.embedded, provenance(record)),
                 *(record.cost.parameters, hardware.gpu or hardware.cpu, None if seeds else record.seed),
             )
             identity = (record.config_hash, record.seed)
@@ -241,7 +241,7 @@ def tables(records: Iterable[Record], *, all_metrics: bool = False, seeds: bool 
     made = []
     for embedded, task in dict.fromkeys((column.embedded, column.task) for column in columns):
         own = [column for column in columns if (column.embedded, column.task) == (embedded, task)]
-        table = Table(task_title(task, embedded), own, [row for row in rows if row.cells.keys() & set(own)])
+        table = Table(task_title(task, embedded), own, [row for row in rows if not row.cells.keys().isdisjoint(own)])
         table.rows.sort(key=_by_first(own))
         _mark_data(table)
         hidden = [column for column in left_out if (column.embedded, column.task) == (embedded, task)]
@@ -385,7 +385,7 @@ _STYLES = {
     "markdown": _Style(
         bold=lambda text: f"**{text}**",
         spread=lambda half, seeds: f" ±{half:.2f}" if seeds == 1 else f" ± {half:.2f} ({seeds} seeds)",
-        text=lambda text: text.replace("|", r"\|"),
+        text=lambda text: " ".join(text.replace("|", r"\|").split()),
     ),
     "latex": _Style(
         bold=lambda text: rf"\textbf{{{text}}}",
@@ -467,7 +467,8 @@ def _run_notes(table: Table) -> list[str]:
 
 
 def _legend(table: Table) -> list[str]:
-    metrics = [cell for row in table.rows for column, cell in row.cells.items() if column in table.columns]
+    shown = set(table.columns)
+    metrics = [cell for row in table.rows for column, cell in row.cells.items() if column in shown]
     legend = []
     if any(len(cell) == 1 and cell[0].low is not None for cell in metrics):
         legend.append("±x: half of the 95 % interval (bootstrap clustered by image).")
