@@ -1021,6 +1021,9 @@ def test_missing_image_of_a_layout_without_sizes(tmp_path):
     name.rename(tmp_path / "away.jpg")
     with pytest.raises(UserError, match=f"image file is missing.*{image_name(101)}"):
         open_set(RefCOCO, tmp_path).load("train")
+    name.write_bytes(b"")  # a copy that was broken off
+    with pytest.raises(UserError, match="image file that is no image"):
+        open_set(RefCOCO, tmp_path).load("train")
     (tmp_path / "away.jpg").rename(name)
     assert len(open_set(RefCOCO, tmp_path).load("train")) == 3  # the failure was not cached
 

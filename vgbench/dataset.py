@@ -67,7 +67,9 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-MISSING_IMAGE = "image file is missing and the annotations do not tell its size"
+
+class BadImage(BadSample):
+    """An image file that is wanted for its size is missing or damaged: may be mended without any change of sources."""
 
 
 class TableBuilder:
@@ -76,7 +78,7 @@ class TableBuilder:
     Attributes:
         notes: remarks about the split (logged when the table is loaded).
         warnings: remarks that change how results are to be read (logged as warnings).
-        volatile: the table depends on more than its sources (a missing image) and must not be cached.
+        volatile: the table depends on more than its sources (:class:`BadImage`) and must not be cached.
         group_unit: what ``group`` stands for: "ref" (all expressions of one referred object), "image", "expression".
     """
 
@@ -150,7 +152,7 @@ class TableBuilder:
     def skip(self, where: str, error: BadSample, count: int = 1) -> None:
         """Leave out ``count`` expressions because of ``error`` at ``where`` (file and entry)."""
         self.skipped[error.reason] += count
-        self.volatile |= error.reason == MISSING_IMAGE
+        self.volatile |= isinstance(error, BadImage)
         self.examples.setdefault(error.reason, f"{where}: {error}")
 
     def table(self) -> AnnotationTable:
@@ -461,16 +463,17 @@ class GroundingData(ABC):
         """(width, height) from the header of the image file, for layouts that do not tell.
 
         Raises:
-            BadSample: if the file is missing or no image.
+            BadImage: if the file is missing or no image.
         """
         path = self.find_image(image)
         if path is None:
-            raise BadSample(MISSING_IMAGE, f"{image} in {self.image_root or 'no image folder'}; set image_root=FOLDER")
+            place = f"{image} in {self.image_root or 'no image folder'}; set image_root=FOLDER"
+            raise BadImage("image file is missing and the annotations do not tell its size", place)
         try:
             with path.open("rb") as file, Image.open(file) as opened:
                 return check_size(*opened.size)
-        except IMAGE_ERRORS as error:
-            raise BadSample("image file that is no image", f"{path}: {error}") from None
+        except (*IMAGE_ERRORS, BadSample) as error:
+            raise BadImage("image file that is no image", f"{path}: {error}") from None
 
     # ---- verification
 
