@@ -95,6 +95,7 @@ def test_filtered_counts_are_not_held_against_the_published_ones(tmp_path: Path)
         path.with_name(f"refcoco_{split}_reviewed.json").write_text(json.dumps(reviewed(split, [])))
     report = open_set(tmp_path, filter="ref-l4").verify(splits="val")
     assert not report.differences and report.splits[0].expressions == 5
+    assert "no counts are published to compare with" in report.lines()[-1]
 
 
 def test_reviews_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -127,7 +127,9 @@ class Report:
             lines.append(f"MISSING {len(self.missing_images):,} image files: {first}{more}")
         lines.append(f"images opened: {self.checked_images:,}")
         lines += [f"sha256 {digest}  {name}" for name, digest in self.sources.items()]
-        counts = "counts differ from the published ones" if self.differences else "all counts are the published ones"
+        published = any(part.published != Counts() for part in self.splits)
+        same = "all counts are the published ones" if published else "no counts are published to compare with"
+        counts = "counts differ from the published ones" if self.differences else same
         rest = f"{len(self.problems):,} problem(s), {len(self.missing_images):,} image(s) missing"
         lines.append(f"{'OK' if self.ok else 'NOT OK'}: {counts}, {rest}")
         return lines
