@@ -144,7 +144,13 @@ def test_the_skeleton_of_a_method_works_and_is_clean(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("My-Method", "not a name"), ("json", "not a name"), ("class", "not a name"), ("alvg", "already")],
+    [
+        ("My-Method", "not a name"),
+        ("json", "not a name"),
+        ("class", "not a name"),
+        ("alvg", "already"),
+        ("yaml", "is installed"),
+    ],
 )
 def test_a_bad_name_is_refused(name: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):

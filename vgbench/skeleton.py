@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 import sys
@@ -27,10 +28,13 @@ def new(kind: Literal["method", "dataset"], name: str, folder: Path | None = Non
         The folder.
 
     Raises:
-        UserError: if the name is no module's name or taken, or the folder exists.
+        UserError: if the name is no module's name or taken, also by an installed package, or the folder exists.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name) or name in sys.stdlib_module_names:
         raise UserError(f"{name}: not a name for a {kind}; take lower-case letters, digits and _ (no word of Python)")
+    installed = importlib.util.find_spec(name)
+    if installed is not None and installed.origin is not None:  # its package would hide that one, or be hidden by it
+        raise UserError(f"{name}: a Python package of this name is installed already; take another")
     registry = methods if kind == "method" else datasets
     if name in registry:
         raise UserError(f"{name}: there is a {kind} of this name already (vgbench list {kind}s); take another")
