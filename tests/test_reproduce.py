@@ -208,6 +208,13 @@ def test_dry_run_says_that_hours_are_estimates(capsys: pytest.CaptureFixture[str
     assert main(["reproduce", "paper=amc", f"runs={tmp_path}", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "estimates, not measurements" in out and "assumed" in out and "best_flickr" in out
+    assert "amc-flickr30k-best_flickr: evaluation: no estimate" in out  # a blank cell says why
+    assert "uvavision/AMC-grounding" in out  # where the files are
+
+
+def test_the_dry_run_names_the_start_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["reproduce", "paper=alvg", f"runs={tmp_path}", "--dry-run"]) == 0
+    assert "nor pretrained=FOLDER with 'beit3_base_indomain_patch16_224.pth' to train from" in capsys.readouterr().out
 
 
 def test_runs_what_is_missing_judges_writes_json_and_commits(
@@ -325,6 +332,9 @@ def test_unknown_tables_and_folders_are_one_line(capsys: pytest.CaptureFixture[s
         ([], "paper=simvg"),
         (["paper=nobody"], "there is no such table"),
         (["paper=amc", "checkpoints=/nowhere"], "checkpoints=/nowhere: no such folder"),
+        (["paper=amc", "chekpoints=/nowhere"], "chekpoints: not a key of reproduce; did you mean checkpoints=?"),
+        (["paper=amc", "checkpoint=best.pth"], "checkpoint: not a key of reproduce; did you mean checkpoints=?"),
+        (["paper=amc", f"runs={__file__}"], "a file; give the folder of run folders"),
     ]:
         assert main(["reproduce", *arguments]) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()

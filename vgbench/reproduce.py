@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -393,7 +394,8 @@ def _step(
         except UserError as error:
             lacking.append(str(error))
     elif job.pretrained is not None and pretrained is None:
-        lacking.append("nor pretrained=FOLDER to train from")
+        held = "" if job.pretrained == "." else f" with {job.pretrained!r}"
+        lacking.append(f"nor pretrained=FOLDER{held} to train from")
     elif job.pretrained is None and not job.shipped:
         lacking.append("no official recipe to train it here")
     if step.action == "missing":
@@ -425,6 +427,8 @@ def _estimate(step: Step, data: Any, known: Sequence[Record], splits: Sequence[s
         rate, source = _rate(step, known, training=False)
         evaluation = expressions / rate / 3600
         step.basis.append(f"evaluation: {expressions:,} expressions / {rate:,.0f} per s ({source})")
+    else:
+        step.basis.append("evaluation: no estimate, the size of its splits is not published")
     if step.job.pretrained is not None:
         recipe, counts = step.config.recipe, data.splits.get(step.config.recipe.train_split)
         order = ("refs", "expressions") if recipe.sampling == "object" else ("expressions", "refs")
@@ -589,6 +593,7 @@ def format_plan(plan: Plan, steps: Sequence[Step]) -> str:
                 f"What is not there yet, on one GPU: {totals[0]:.2g} hours to evaluate released checkpoints, "
                 f"{totals[1]:.2g} hours to train. These are estimates, not measurements, from:",
                 "\n".join(basis) or "- nothing to do",
+                *_notes(plan),
             ]
         )
         + "\n"
@@ -615,9 +620,12 @@ def format_lines(plan: Plan, lines: Sequence[Line]) -> str:
         f"{len(done) - good - sum(line.differs for line in lines)} measured but not judged, {len(lines) - len(done)} "
         "not run."
     )
-    notes = "\n".join(f"- {note}" for note in plan.notes)
     table = markdown_table(header, grid, frozenset({0, 1, 6, 7}))
-    return "\n\n".join([f"# {plan.title}", table, summary, *([notes] if notes else [])]) + "\n"
+    return "\n\n".join([f"# {plan.title}", table, summary, *_notes(plan)]) + "\n"
+
+
+def _notes(plan: Plan) -> list[str]:
+    return ["\n".join(f"- {note}" for note in plan.notes)] if plan.notes else []
 
 
 def as_json(plan: Plan, lines: Sequence[Line]) -> str:
@@ -663,8 +671,16 @@ def main(
     if "paper" not in own:
         listed = ", ".join(f"paper={name} table={'|'.join(tables)}" for name, tables in available().items())
         raise UserError(f"reproduce: say which: {listed}")
+    for item in overrides:
+        key = item.partition("=")[0]
+        if meant := get_close_matches(
+            key, OWN_KEYS, n=1, cutoff=0.8
+        ):  # "checkpoint", which each run has its own of, too
+            raise UserError(f"{key}: not a key of reproduce; did you mean {meant[0]}=?")
     plan = read_plan(own["paper"], own.get("table", "main"))
     runs = Path(own.get("runs", "runs"))
+    if runs.is_file():
+        raise UserError(f"runs={runs}: a file; give the folder of run folders")
     places = {key: Path(own[key]).expanduser() if key in own else None for key in ("checkpoints", "pretrained")}
     for key, place in places.items():
         if place is not None and not place.is_dir():
