@@ -323,6 +323,7 @@ def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixt
         ({"html": Path("page"), "format": "csv"}, "--html writes the page"),
         ({"seeds": True, "format": "csv"}, "--format csv holds every run by itself"),
         ({"slices": True, "format": "json"}, "leave out --format json"),
+        ({"published": "all", "format": "csv"}, "--format csv holds pairs: --published own"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: dict, words: str, tmp_path: Path) -> None:

@@ -299,6 +299,7 @@ def test_charts_in_a_browser(browser: Browser) -> None:
     assert "-2.00" in browser.run("document.querySelector('#published-table tbody').textContent")
     assert browser.run("document.querySelectorAll('#curve-chart svg[role=group] > path').length") >= 3
     assert browser.run("document.querySelectorAll('#slice-bars .bar').length") == 6
+    assert browser.run("document.querySelector('#published-table .scroll').tabIndex") == 0  # scrolls by keyboard
     numbers = browser.run("[...document.querySelectorAll('main svg')].map(svg => svg.outerHTML).join()")
     assert "NaN" not in numbers and "Infinity" not in numbers and "undefined" not in numbers
     assert browser.problems == []

@@ -860,6 +860,8 @@ def main(
         raise UserError("--html writes the page of all runs: leave out --slices, --seeds, --output and --format")
     if seeds and format in ("csv", "json"):
         raise UserError(f"--seeds: --format {format} holds every run by itself; leave out one of the two")
+    if published == "all" and format in ("csv", "json"):
+        raise UserError(f"--published all puts rows into tables; --format {format} holds pairs: --published own")
     if slices and format != "markdown":
         raise UserError(f"--slices is written as Markdown; leave out --format {format}")
     places = [*paths]

@@ -264,7 +264,8 @@
         el("td", {}, fixed(pair.value)),
         el("td", {}, pair.difference === null ? "" : (pair.comparable ? "" : "(") + (pair.difference > 0 ? "+" : "") + fixed(pair.difference) + (pair.comparable ? "" : ")")),
         el("td", { class: "text" }, pair.as), el("td", { class: "text" }, pair.notes.join("; ")), el("td", { class: "text" }, pair.source)))));
-    byId("published-table").replaceChildren(el("div", { class: "scroll" }, table));
+    // no button inside takes the keyboard's focus, so the box itself does: it scrolls with the arrow keys
+    byId("published-table").replaceChildren(el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Published and measured" }, table));
   }
 
   function initCost() {
