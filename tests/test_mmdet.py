@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,12 @@ from vgbench.methods.mmdet import MMDet
 class Settings(dict):
     """A config: keys are attributes too."""
 
-    __getattr__ = dict.get
     __setattr__ = dict.__setitem__
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python itself looks for
+            raise AttributeError(name)
+        return self.get(name)
 
 
 class Pipeline:

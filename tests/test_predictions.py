@@ -129,6 +129,7 @@ BOX = {"key": "a", "boxes": [[0, 0, 1, 1]]}
         ({"key": "b", "boxes": [], "masks_at": [{"percent": 100}]}, "line 2 (key 'b'): masks_at needs a percent"),
         ({"key": "b", "boxes": [], "masks_at": [{"percent": 50}]}, "line 2 (key 'b'): masks_at is no COCO RLE"),
         ({"key": "b", "boxes": [], "masks_at": {"50": "o1"}}, "line 2 (key 'b'): masks_at is"),
+        ({"key": "b", "boxes": [], "point": [1, 2, 3]}, "line 2 (key 'b'): point is incomplete; give [x, y]"),
         ({"key": "b", "boxes": [], "point": [1.5, 2]}, "line 2 (key 'b'): point is [1.5, 2], expected [x, y] in whole"),
     ],
 )

@@ -43,7 +43,9 @@ from vgbench.table import AnnotationTable
 
 __all__ = ["SCHEMA", "PredictionWriter", "Predictions", "merge_parts", "read_predictions"]
 
-_RLE = pa.struct([pa.field("size", pa.list_(pa.int32(), 2)), pa.field("counts", pa.string())])
+# Two numbers, as lists of any length: pyarrow before 26 cannot read lists of fixed length with missing entries.
+_PIXELS, _NUMBERS = pa.list_(pa.int32()), pa.list_(pa.float64())
+_RLE = pa.struct([pa.field("size", _PIXELS), pa.field("counts", pa.string())])
 
 
 def _schema(heat: pa.DataType) -> pa.Schema:
@@ -54,17 +56,17 @@ def _schema(heat: pa.DataType) -> pa.Schema:
             pa.field("scores", pa.list_(pa.float32()), nullable=False),
             pa.field("mask", _RLE),
             pa.field("no_target", pa.bool_()),
-            pa.field("point", pa.list_(pa.int32(), 2)),
-            pa.field("heatmap", pa.struct([pa.field("size", pa.list_(pa.int32(), 2)), pa.field("values", heat)])),
+            pa.field("point", _PIXELS),
+            pa.field("heatmap", pa.struct([pa.field("size", _PIXELS), pa.field("values", heat)])),
             pa.field("canvas_mask", _RLE),
             pa.field(
                 "geometry",
                 pa.struct(
                     [
-                        pa.field("scale", pa.list_(pa.float64(), 2)),
-                        pa.field("offset", pa.list_(pa.float64(), 2)),
-                        pa.field("size", pa.list_(pa.int32(), 2)),
-                        pa.field("canvas", pa.list_(pa.int32(), 2)),
+                        pa.field("scale", _NUMBERS),
+                        pa.field("offset", _NUMBERS),
+                        pa.field("size", _PIXELS),
+                        pa.field("canvas", _PIXELS),
                     ]
                 ),
             ),
@@ -454,8 +456,8 @@ _DESCRIPTION = {
 
 
 def _complete(side: list[float | None] | None) -> bool:
-    """Whether both numbers of a pair are there."""
-    return side is not None and None not in side
+    """Whether both numbers of a pair are there, and no more."""
+    return side is not None and len(side) == 2 and None not in side
 
 
 def check(predictions: Predictions, name: str, unit: str) -> None:
@@ -486,6 +488,11 @@ def check(predictions: Predictions, name: str, unit: str) -> None:
     rising = np.zeros(len(scores), dtype=bool)
     rising[1:] = (scores[1:] > scores[:-1]) & (owner[1:] == owner[:-1])
     fail(any_box(rising), "scores increase along the list; sort the boxes, best first")
+    points = predictions.arrow.column("point").to_pylist()
+    fail(
+        np.array([point is not None and not _complete(point) for point in points], dtype=bool),
+        f"point is incomplete; give {_DESCRIPTION['point']}",
+    )
     cuts = list(enumerate(predictions.arrow.column("masks_at").to_pylist()))
     broken = [row is not None and not all(cut and 0 < (cut["percent"] or 0) < 100 for cut in row) for _, row in cuts]
     fail(np.array(broken, dtype=bool), "masks_at needs a percent of 1 to 99 with each mask; correct it")
