@@ -225,7 +225,7 @@ def test_it_learns_one_batch():
     batch = tiny_batch()
     optimizer = optim.build_optimizer(method.param_groups(2e-3), optim.FusedAdam)
     first = last = 0.0
-    for _ in range(40):
+    for _ in range(60):
         losses = method(batch)
         optimizer.zero_grad()
         losses["total"].backward()

@@ -610,7 +610,9 @@ def _join_logs(folder: Path) -> None:
     import pandas as pd
 
     last = folder / "metrics.csv"  # there is none if all training steps were done before
-    *before, table = [pd.read_csv(path) for path in [*earlier, *([last] if last.exists() else [])]]
+    *before, table = [
+        pd.read_csv(path, float_precision="round_trip") for path in [*earlier, *([last] if last.exists() else [])]
+    ]
     for part in reversed(before):
         table = pd.concat([part[part["step"] < table["step"].min()], table], ignore_index=True)
     record.write_atomically(folder / "metrics.csv", table.to_csv(index=False).encode())
