@@ -152,6 +152,18 @@ def test_rows_of_many_batches(tmp_path: Path) -> None:
     assert table.take([5, 3]).row(0).key == "5"
 
 
+def test_a_row_that_has_rotted_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.arrow"
+    large(10).save(path)
+    content = path.read_bytes()
+    assert content.count(b'["3",') == 1
+    path.write_bytes(content.replace(b'["3",', b'["3"\0'))
+    table = AnnotationTable.open(path)
+    check_rows(table, [2, 4])
+    with pytest.raises(UserError, match=r"t\.arrow: a damaged annotation table .*; delete it, it is built again"):
+        table.row(3)
+
+
 def test_every_cell_of_a_row_is_kept(tmp_path: Path) -> None:
     given = {
         **{"key": "a", "image_id": 2**60 + 1, "image": 'f/\u00e9 "1".jpg', "width": 4, "height": 3, "source": "coco"},

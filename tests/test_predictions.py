@@ -107,6 +107,7 @@ BOX = {"key": "a", "boxes": [[0, 0, 1, 1]]}
     ("row", "words"),
     [
         ("{", "line 2: not JSON"),
+        ("[" * 100_000, "line 2: not JSON"),
         ("[1]", "line 2: a list, not an object"),
         ({"key": "b"}, "line 2: field 'boxes' is missing; add it"),
         ({"key": "b", "boxes": [], "bbox": []}, "line 2: unknown field 'bbox'; remove it"),

@@ -333,6 +333,7 @@ def test_unknown_tables_and_folders_are_one_line(capsys: pytest.CaptureFixture[s
         (["paper=nobody"], "there is no such table"),
         (["paper=amc", "checkpoints=/nowhere"], "checkpoints=/nowhere: no such folder"),
         (["paper=amc", "chekpoints=/nowhere"], "chekpoints: not a key of reproduce; did you mean checkpoints=?"),
+        (["paper=amc", "run_dir=here"], "run_dir: every run of a table has a folder of its own; give runs=FOLDER"),
         (["paper=amc", "checkpoint=best.pth"], "checkpoint: not a key of reproduce; did you mean checkpoints=?"),
         (["paper=amc", f"runs={__file__}"], "a file; give the folder of run folders"),
     ]:

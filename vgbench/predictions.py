@@ -393,7 +393,7 @@ def _read_jsonl(path: Path) -> pa.Table:
             where = f"{path}: line {number}"
             try:
                 row = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(
                     f"{where}: not JSON ({error}); write one object per line, without blank lines"
                 ) from None

@@ -673,9 +673,10 @@ def main(
         raise UserError(f"reproduce: say which: {listed}")
     for item in overrides:
         key = item.partition("=")[0]
-        if meant := get_close_matches(
-            key, OWN_KEYS, n=1, cutoff=0.8
-        ):  # "checkpoint", which each run has its own of, too
+        if key == "run_dir":
+            raise UserError("run_dir: every run of a table has a folder of its own; give runs=FOLDER")
+        meant = get_close_matches(key, OWN_KEYS, n=1, cutoff=0.8)
+        if meant:  # "checkpoint", which each run has its own of, too
             raise UserError(f"{key}: not a key of reproduce; did you mean {meant[0]}=?")
     plan = read_plan(own["paper"], own.get("table", "main"))
     runs = Path(own.get("runs", "runs"))

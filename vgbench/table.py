@@ -91,6 +91,7 @@ class AnnotationTable:
         self.arrow = arrow
         self.info = info
         self._packed: pa.ChunkedArray | None = None  # column PACKED of the file, if the table is one
+        self._path: Path | None = None
 
     @classmethod
     def from_rows(cls, rows: Iterable[dict[str, Any]], info: dict[str, Any]) -> AnnotationTable:
@@ -117,7 +118,7 @@ class AnnotationTable:
         """First row of each record batch, and what gives the values of one of its rows. Nothing is copied."""
         if self._packed is not None:
             chunks = [chunk for chunk in self._packed.chunks if len(chunk)]
-            readers: list[Callable[[int], Iterable[Any]]] = [_packed_reader(chunk) for chunk in chunks]
+            readers: list[Callable[[int], Iterable[Any]]] = [_packed_reader(chunk, self._path) for chunk in chunks]
         else:
             chunks = [batch for batch in self.arrow.to_batches() if batch.num_rows]
             readers = [partial(_column_values, batch.columns) for batch in chunks]
@@ -189,7 +190,7 @@ class AnnotationTable:
             opened = cls(table.select(table.schema.names[: len(SCHEMA)]).replace_schema_metadata(None), info)
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not an annotation table ({error}); delete it, it is built again") from error
-        opened._packed = packed
+        opened._packed, opened._path = packed, path
         if "hash" in info:
             opened.__dict__["hash"] = info.pop("hash")
         return opened
@@ -199,13 +200,16 @@ def _column_values(columns: list[pa.Array], offset: int) -> Iterator[Any]:
     return (column[offset].as_py() for column in columns)
 
 
-def _packed_reader(rows: pa.StringArray) -> Callable[[int], list[Any]]:
+def _packed_reader(rows: pa.StringArray, path: Path | None) -> Callable[[int], list[Any]]:
     """What reads one of some packed rows, straight from Arrow's buffers: an Arrow scalar would cost as much again."""
     _, offsets, content = rows.buffers()
     ends, text = memoryview(offsets).cast("B").cast("i")[rows.offset :], memoryview(content)
 
     def read(index: int) -> list[Any]:
-        return json.loads(str(text[ends[index] : ends[index + 1]], "utf-8"))
+        try:
+            return json.loads(str(text[ends[index] : ends[index + 1]], "utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path}: a damaged annotation table ({error}); delete it, it is built again") from None
 
     return read
 
