@@ -26,7 +26,7 @@ from vgbench.datasets.layout import (
 )
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
-from vgbench.verification import IMAGE_ERRORS
+from vgbench.counts import IMAGE_ERRORS
 
 COLUMNS = ["split", "ref_id", "ann_id", "image_id", "sentences", "raw_anns", "raw_image_info"]
 BENCHMARK_COLUMNS = ["ref_list", "image_info"]

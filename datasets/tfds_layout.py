@@ -20,7 +20,7 @@ from vgbench.datasets.hub_layout import embedded_size
 from vgbench.datasets.layout import Layout, LayoutDataset, TargetReader, expression_of
 from vgbench.errors import UserError, require_extra
 from vgbench.table import AnnotationTable
-from vgbench.verification import IMAGE_ERRORS
+from vgbench.counts import IMAGE_ERRORS
 
 SHARD = re.compile(r"ref_coco-(\w+)\.tfrecord-(\d{5})-of-(\d{5})")
 SPLITS = {"val": "validation"}  # our name -> theirs; the others are called alike

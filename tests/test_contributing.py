@@ -12,6 +12,7 @@ from PIL import Image
 
 from vgbench.errors import UserError
 from vgbench.method import Prediction
+from vgbench.verification import verify
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -42,9 +43,9 @@ def test_the_example_dataset_loads_and_verifies(pets: Path) -> None:
     table = data.load("test")
     assert [row.expression for row in table] == ["the cat", "the dog", "everything"]
     assert table.row(2).boxes.tolist() == [[0, 0, 40, 30]]
-    assert data.verify(decode=True).ok
+    assert verify(data, decode=True).ok
     (pets / "photos" / "dog.png").unlink()
-    assert data.verify().missing_images == ["dog.png"]
+    assert verify(data).missing_images == ["dog.png"]
 
 
 def test_the_example_method_trains_through_the_runner(pets: Path) -> None:

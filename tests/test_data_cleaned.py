@@ -16,6 +16,7 @@ from vgbench.datasets.refcocom import RefCOCOM
 from vgbench.datasets.refl4 import RefL4
 from vgbench.datasets.refshapes import RefShapes
 from vgbench.errors import UserError
+from vgbench.verification import verify
 
 IMAGES = [{"id": i, "file_name": f"COCO_train2014_{i:012d}.jpg", "width": 64, "height": 48} for i in (1, 2)]
 BOXES = {11: [10.55, 10, 20.1, 20], 21: [0, 0, 30.25, 20.5]}
@@ -93,7 +94,7 @@ def test_filtered_counts_are_not_held_against_the_published_ones(tmp_path: Path)
     path = write_review(write_refer(tmp_path), [(11, "mug")])
     for split in ("testA", "testB"):
         path.with_name(f"refcoco_{split}_reviewed.json").write_text(json.dumps(reviewed(split, [])))
-    report = open_set(tmp_path, filter="ref-l4").verify(splits="val")
+    report = verify(open_set(tmp_path, filter="ref-l4"), splits="val")
     assert not report.differences and report.splits[0].expressions == 5
     assert "no counts are published to compare with" in report.lines()[-1]
 

@@ -30,6 +30,7 @@ from vgbench.errors import UserError
 from vgbench.statistics import Leakage, figure, leakage, statistics, without_images
 from vgbench.statistics import text as statistics_text
 from vgbench.table import AnnotationTable
+from vgbench.verification import verify
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "real"
 
@@ -782,7 +783,7 @@ def test_verify_finds_what_is_wrong(tmp_path):
     whole = (folder / image_name(102)).read_bytes()
     (folder / image_name(102)).write_bytes(whole[: len(whole) // 2])
     (folder / image_name(103)).unlink()
-    report = open_set(RefCOCO, tmp_path).verify(decode=True)
+    report = verify(open_set(RefCOCO, tmp_path), decode=True)
     text = "\n".join(report.lines())
     assert not report.ok
     assert report.missing_images == [image_name(103)] and "MISSING 1 image files" in text
@@ -805,7 +806,7 @@ def test_verify_decodes_what_is_called_jpg_and_is_not(tmp_path):
     start = content.find(b"mdat") + 4
     path = tmp_path / "images" / "train2014" / image_name(102)
     path.write_bytes(content[:start] + b"\xff" * (len(content) - start))
-    report = open_set(RefCOCO, tmp_path).verify(decode=True, splits="val")
+    report = verify(open_set(RefCOCO, tmp_path), decode=True, splits="val")
     assert [line.split(" (")[0] for line in report.problems] == [f"{path}: not a readable image"]
 
 
@@ -815,7 +816,7 @@ def test_verify_compares_masks_with_boxes_and_lists_skipped(tmp_path):
     damaged["annotations"][1]["bbox"] = [0, 0, 0, 0]
     write_refer(tmp_path)
     dump(tmp_path / "refcoco" / "instances.json", damaged)
-    problems = "\n".join(open_set(RefCOCO, tmp_path).verify(splits="train").problems)
+    problems = "\n".join(verify(open_set(RefCOCO, tmp_path), splits="train").problems)
     assert "1 target(s) have a mask that does not fit the box" in problems
     assert "1 expression(s) cannot be used" in problems and "box without area" in problems
 
@@ -828,7 +829,7 @@ def test_verify_accepts_what_is_as_published(tmp_path):
     dump(tmp_path / "refcocos_test.json", rows)
     put_images(tmp_path / "val2017", lambda i: f"{i:012d}.jpg", dict.fromkeys(range(506), (4, 4)))
     steps = []
-    report = open_set(RefCOCOS, tmp_path).verify(progress=lambda done, total: steps.append((done, total)))
+    report = verify(open_set(RefCOCOS, tmp_path), progress=lambda done, total: steps.append((done, total)))
     assert report.ok, report.lines()
     assert report.checked_images == 506 and steps[-1] == (506, 506)
 
@@ -906,7 +907,7 @@ def test_real_leakage_between_refcocog_and_refcoco(tmp_path):
 @pytest.mark.parametrize("kind", [RefCOCO, RefCOCOPlus, RefCOCOg])
 def test_real_evaluation_files_have_the_published_counts(tmp_path, kind):
     splits = [split for split in kind.splits if split != "train"]
-    report = kind(REAL / "minigpt4_refcoco_eval", cache_dir=tmp_path).verify(splits=splits)
+    report = verify(kind(REAL / "minigpt4_refcoco_eval", cache_dir=tmp_path), splits=splits)
     assert not report.differences and not report.problems and [s.split for s in report.splits] == splits
 
 

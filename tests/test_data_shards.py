@@ -20,6 +20,7 @@ from vgbench.errors import UserError
 from vgbench.loader import decode_image
 from vgbench.shards import Shards
 from vgbench.table import BATCH, SCHEMA, AnnotationTable
+from vgbench.verification import verify
 
 
 def name_of(number: int) -> str:
@@ -64,10 +65,10 @@ def test_shards_hold_the_same_images(tmp_path: Path) -> None:
         path = sharded.image_path(row.image)
         assert torch.equal(decode_image(path), decode_image(plain.image_path(row.image)))
         assert ".tar/" in str(path)
-    report = sharded.verify(splits="val", decode=True)
+    report = verify(sharded, splits="val", decode=True)
     assert not report.missing_images and report.checked_images == 4
     one = RefCOCO(tmp_path, image_root=tmp_path / "shards" / "train-000.tar", cache_dir=tmp_path)
-    assert one.verify(splits="val").missing_images == [name_of(103), name_of(104)]
+    assert verify(one, splits="val").missing_images == [name_of(103), name_of(104)]
 
 
 def test_the_index_is_made_once_and_follows_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

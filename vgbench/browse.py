@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from vgbench.checks import BadSample
 from vgbench.files import atomic
-from vgbench.loader import BadSample, decode_image
+from vgbench.loader import decode_image
 from vgbench.render import choose, outlines
 from vgbench.table import AnnotationTable, Row
 

@@ -335,7 +335,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
         return print_catalog(arguments.what)
     if arguments.command == "data":
-        from vgbench import data
+        from vgbench import data_command as data
 
         return data.main(arguments.action, arguments.overrides, arguments.decode, arguments.strict, arguments.yes)
     if arguments.command == "score":

@@ -2,7 +2,7 @@
 
 A dataset is a class that names its splits and files and turns them into an :class:`~vgbench.table.AnnotationTable`.
 This module does for all of them what is the same everywhere: the cache (an Arrow file under a key of the source
-files' SHA-256), the check of every single sample, finding the image files, and :meth:`GroundingData.verify`.
+files' SHA-256), the check of every single sample, and finding the image files.
 """
 
 from __future__ import annotations
@@ -33,28 +33,17 @@ from vgbench.checks import (
     read_json,
     take,
 )
+from vgbench.counts import IMAGE_ERRORS, Counts
 from vgbench.errors import UserError
 from vgbench.files import atomic
 from vgbench.filters import open_filter
 from vgbench.shards import Shards
 from vgbench.table import SCHEMA, AnnotationTable
-from vgbench.verification import (
-    IMAGE_ERRORS,
-    Counts,
-    Report,
-    SplitReport,
-    check_images,
-    check_shared,
-    check_table,
-    count_split,
-)
 
 __all__ = [
     "BadSample",
     "Counts",
     "GroundingData",
-    "Report",
-    "SplitReport",
     "TableBuilder",
     "check_box",
     "check_mask",
@@ -318,8 +307,12 @@ class GroundingData(ABC):
         finally:
             self._parsed = outer
 
-    def load(self, split: str) -> AnnotationTable:
+    def load(self, split: str, on_bad_sample: Literal["error", "skip"] | None = None) -> AnnotationTable:
         """The annotation table of ``split``, memory-mapped from the cache; built on first use or when a source changed.
+
+        Args:
+            split: one of :attr:`splits`.
+            on_bad_sample: instead of the dataset's own.
 
         Raises:
             UserError: if files are missing or damaged, or (``on_bad_sample="error"``) if a sample cannot be used.
@@ -351,7 +344,7 @@ class GroundingData(ABC):
         if skipped:
             total = sum(skipped.values())
             first = next(iter(table.info["skipped_examples"].values()))
-            if self.on_bad_sample == "error":
+            if (on_bad_sample or self.on_bad_sample) == "error":
                 raise UserError(f"{first}; set on_bad_sample=skip to leave out {total} such expression(s) of {split}")
             log.warning("%s %s: %d expression(s) left out: %s", self.name, split, total, skipped)
         if self._filter is not None and self._filter.covers(split):
@@ -474,44 +467,6 @@ class GroundingData(ABC):
                 return check_size(*opened.size)
         except (*IMAGE_ERRORS, BadSample) as error:
             raise BadImage("image file that is no image", f"{path}: {error}") from None
-
-    # ---- verification
-
-    def verify(
-        self,
-        decode: bool = False,
-        splits: str | Sequence[str] | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Report:
-        """Compare what is on disk with what was published, and check every sample, image and mask.
-
-        Args:
-            decode: decode every image instead of reading its header only.
-            splits: see :meth:`parse_splits`; splits without files are reported, not raised.
-            progress: called with (images looked at, all images) now and then.
-        """
-        report = Report(self.name, self.title, str(self.data_root), str(self.image_root or "none found"))
-        images: dict[str, dict[str, tuple[int, int]]] = {}
-        checker = type(self).__new__(type(self))
-        checker.__dict__.update(self.__dict__, on_bad_sample="skip")
-        with checker.one_pass():
-            for split in self.parse_splits(splits):
-                try:
-                    table = checker.load(split)
-                except UserError as error:
-                    report.problems.append(f"{split}: {error}")
-                    continue
-                report.splits.append(count_split(self.splits[split], split, table))
-                report.sources.update(table.info["sources"])
-                report.notes.extend(f"{split}: {note}" for key in ("warnings", "notes") for note in table.info[key])
-                report.problems.extend(check_table(split, table))
-                sizes = zip(table.column("width").tolist(), table.column("height").tolist(), strict=True)
-                images[split] = dict(zip(table.column("image").tolist(), sizes, strict=True))
-        report.notes.extend(self.disagreements)
-        check_shared(report, images, self.disjoint)
-        sizes_of_all = {name: size for part in images.values() for name, size in part.items()}
-        check_images(report, self, sizes_of_all, decode, progress)
-        return report
 
 
 def file_sha256(path: Path) -> str:

@@ -20,15 +20,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 
+from vgbench.checks import BadSample
 from vgbench.errors import UserError
 from vgbench.method import Batch, GroundingMethod, Sample, Transform
 from vgbench.table import AnnotationTable, Row
 
 Item = tuple[int, int]  # (unit, seed)
-
-
-class BadSample(Exception):
-    """A sample that cannot be read; ``str()`` names the file and what is wrong with it."""
 
 
 def decode_image(path: Path) -> Tensor:

@@ -27,6 +27,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from vgbench import loader, record, weights
+from vgbench.checks import BadSample
 from vgbench.dataset import GroundingData
 from vgbench.errors import UserError
 from vgbench.evaluation import Evaluation, flat_metrics, split_results
@@ -493,7 +494,7 @@ def predict(image: Path, expression: str, config: DictConfig, output: Path | Non
 
     try:
         pixels = loader.decode_image(image)
-    except loader.BadSample as error:
+    except BadSample as error:
         raise UserError(str(error)) from None
     method, _, _ = checkpointed_method(config)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")

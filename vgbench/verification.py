@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from vgbench.counts import IMAGE_ERRORS, Counts
+from vgbench.dataset import GroundingData
+from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
-
-if TYPE_CHECKING:
-    from vgbench.dataset import GroundingData
-
-# what Pillow raises for a file that is damaged or no image; its AVIF decoder: RuntimeError
-IMAGE_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Published size of a split; None: not published, or publications disagree."""
-
-    images: int | None = None
-    refs: int | None = None
-    expressions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +120,42 @@ class Report:
         rest = f"{len(self.problems):,} problem(s), {len(self.missing_images):,} image(s) missing"
         lines.append(f"{'OK' if self.ok else 'NOT OK'}: {counts}, {rest}")
         return lines
+
+
+def verify(
+    data: GroundingData,
+    decode: bool = False,
+    splits: str | Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Compare what is on disk with what was published, and check every sample, image and mask.
+
+    Args:
+        data: the dataset.
+        decode: decode every image instead of reading its header only.
+        splits: see :meth:`GroundingData.parse_splits`; splits without files are reported, not raised.
+        progress: called with (images looked at, all images) now and then.
+    """
+    report = Report(data.name, data.title, str(data.data_root), str(data.image_root or "none found"))
+    images: dict[str, dict[str, tuple[int, int]]] = {}
+    with data.one_pass():
+        for split in data.parse_splits(splits):
+            try:
+                table = data.load(split, on_bad_sample="skip")
+            except UserError as error:
+                report.problems.append(f"{split}: {error}")
+                continue
+            report.splits.append(count_split(data.splits[split], split, table))
+            report.sources.update(table.info["sources"])
+            report.notes.extend(f"{split}: {note}" for key in ("warnings", "notes") for note in table.info[key])
+            report.problems.extend(check_table(split, table))
+            sizes = zip(table.column("width").tolist(), table.column("height").tolist(), strict=True)
+            images[split] = dict(zip(table.column("image").tolist(), sizes, strict=True))
+    report.notes.extend(data.disagreements)
+    check_shared(report, images, data.disjoint)
+    sizes_of_all = {name: size for part in images.values() for name, size in part.items()}
+    check_images(report, data, sizes_of_all, decode, progress)
+    return report
 
 
 def count_split(published: Counts, split: str, table: AnnotationTable) -> SplitReport:

@@ -22,10 +22,11 @@ import numpy as np
 from PIL import Image as PILImage
 from pycocotools import mask as rle
 
+from vgbench.checks import BadSample
 from vgbench.dataset import read_json
 from vgbench.errors import UserError, require_extra
 from vgbench.extra import IMAGES, TABLE, Extra
-from vgbench.loader import BadSample, decode_image
+from vgbench.loader import decode_image
 from vgbench.table import AnnotationTable
 
 __all__ = [

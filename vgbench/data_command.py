@@ -25,6 +25,7 @@ from vgbench.console import progress
 from vgbench.dataset import GroundingData
 from vgbench.errors import UserError
 from vgbench.table import AnnotationTable
+from vgbench.verification import verify
 
 # keys of an action that are not configuration
 OWN_KEYS: dict[str, tuple[str, ...]] = {
@@ -85,7 +86,7 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool, yes:
         return 0
     if action == "verify":
         with progress(f"{data.name}: images") if sys.stderr.isatty() else nullcontext() as show:
-            report = data.verify(decode=decode, splits=own.get("split"), progress=show)
+            report = verify(data, decode=decode, splits=own.get("split"), progress=show)
         print("\n".join(report.lines()))
         return 1 if strict and not report.ok else 0
     if action == "stats":
