@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vgbench.checks import shown
-from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, check_name, check_size, take
-from vgbench.datasets.layout import expression_of
+from vgbench.core.errors import UserError
+from vgbench.data.builder import TableBuilder
+from vgbench.data.checks import BadSample, check_name, check_size, shown, take
+from vgbench.data.dataset import Counts, GroundingData
+from vgbench.data.layouts.targets import expression_of
+from vgbench.data.table import AnnotationTable
 from vgbench.datasets.vg import coco_ids, evaluation_images, read_image_data
-from vgbench.errors import UserError
-from vgbench.table import AnnotationTable
 
 __all__ = ["AMCVisualGenome"]
 
@@ -34,7 +35,7 @@ class AMCVisualGenome(GroundingData):
             Visual Genome's ``image_data.json`` beside the lists). The official code does not.
         val_images: the expressions of so many images (those with the smallest ids) form the split ``val``, a progress
             curve for training. They are in ``train`` too: the official training holds nothing back.
-        options: see :class:`~vgbench.dataset.GroundingData`.
+        options: see :class:`~vgbench.data.dataset.GroundingData`.
     """
 
     name = "amc_vg"

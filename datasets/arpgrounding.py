@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vgbench.checks import shown
-from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, check_box, take
-from vgbench.datasets.layout import expression_of
-from vgbench.datasets.refer_layout import read_pickle
+from vgbench.core.errors import UserError
+from vgbench.data.builder import TableBuilder
+from vgbench.data.checks import BadSample, check_box, shown, take
+from vgbench.data.dataset import Counts, GroundingData
+from vgbench.data.layouts.refer import read_pickle
+from vgbench.data.layouts.targets import expression_of
+from vgbench.data.table import AnnotationTable
 from vgbench.datasets.vg import coco_ids
-from vgbench.errors import UserError
-from vgbench.table import AnnotationTable
 
 __all__ = ["ARPGrounding"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from vgbench.dataset import Counts
-from vgbench.datasets.hub_layout import HubLayout
-from vgbench.datasets.layout import Files
-from vgbench.datasets.mdetr_layout import MDETRLayout
+from vgbench.data.dataset import Counts
+from vgbench.data.layouts.base import Files
+from vgbench.data.layouts.hub import HubLayout
+from vgbench.data.layouts.mdetr import MDETRLayout
+from vgbench.data.layouts.refer import ReferLayout
+from vgbench.data.layouts.seqtr import SeqTRLayout
 from vgbench.datasets.refer import ReferDataset, Variants
-from vgbench.datasets.refer_layout import ReferLayout
-from vgbench.datasets.seqtr_layout import SeqTRLayout
 
 __all__ = ["GRefCOCO"]
 

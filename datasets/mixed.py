@@ -8,18 +8,21 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar
 
-from vgbench.dataset import BadSample, Counts, TableBuilder, check_name, take
-from vgbench.datasets.entities_layout import EntitiesLayout, InfoGroundLayout
-from vgbench.datasets.flat_layouts import TransVGLayout, files_by_split
-from vgbench.datasets.hub_layout import BenchmarkLayout
-from vgbench.datasets.layout import Files, Layout, LayoutDataset, number_in
-from vgbench.datasets.mdetr_layout import MDETR_FOLDERS, MDETRLayout
+from vgbench.core.errors import UserError
+from vgbench.data.builder import TableBuilder
+from vgbench.data.checks import BadSample, check_name, take
+from vgbench.data.dataset import Counts
+from vgbench.data.layouts.base import Files, Layout, LayoutDataset
+from vgbench.data.layouts.entities import EntitiesLayout, InfoGroundLayout
+from vgbench.data.layouts.flat import TransVGLayout, files_by_split
+from vgbench.data.layouts.hub import BenchmarkLayout
+from vgbench.data.layouts.mdetr import MDETR_FOLDERS, MDETRLayout
+from vgbench.data.layouts.refer import ReferLayout
+from vgbench.data.layouts.seqtr import SeqTRLayout, read_splits
+from vgbench.data.layouts.targets import number_in
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
 from vgbench.datasets.refer import ReferDataset, Variants
-from vgbench.datasets.refer_layout import ReferLayout
-from vgbench.datasets.seqtr_layout import SeqTRLayout, read_splits
 from vgbench.datasets.vg import coco_ids, evaluation_images, read_image_data
-from vgbench.errors import UserError
 
 __all__ = ["CocoAll", "Flickr30k", "Mixed", "MixedSeg", "ReferIt"]
 
@@ -77,7 +80,7 @@ class Flickr30k(LayoutDataset):
     Args:
         boxes: "merged": one box per phrase, around all that belong to it (TransVG's, SeqTR's and SimVG's protocol, task
             rec); "separate": all of them, any of which is right (MDETR's, task phrase; AMC's pointing game).
-        options: see :class:`~vgbench.datasets.layout.LayoutDataset`.
+        options: see :class:`~vgbench.data.layouts.base.LayoutDataset`.
     """
 
     name = "flickr30k"
@@ -255,7 +258,7 @@ class Mixed(LayoutDataset):
             RefCOCO family (:func:`evaluation_images`), images of the file's own validation splits, and, if
             ``vg_image_data`` is given, Visual Genome images that are such COCO images.
         vg_image_data: Visual Genome's ``image_data.json`` (``image_id`` and ``coco_id`` per image).
-        options: see :class:`~vgbench.datasets.layout.LayoutDataset`.
+        options: see :class:`~vgbench.data.layouts.base.LayoutDataset`.
     """
 
     name = "mixed"

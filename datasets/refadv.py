@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vgbench.checks import shown
-from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, check_box, check_name, take
-from vgbench.datasets.layout import expression_of, number_in
+from vgbench.core.errors import UserError
+from vgbench.data.builder import TableBuilder
+from vgbench.data.checks import BadSample, check_box, check_name, shown, take
+from vgbench.data.dataset import Counts, GroundingData
+from vgbench.data.layouts.targets import expression_of, number_in
+from vgbench.data.table import AnnotationTable
 from vgbench.datasets.refer import COCO_FOLDERS
-from vgbench.errors import UserError
-from vgbench.table import AnnotationTable
 
 __all__ = ["RefAdv"]
 

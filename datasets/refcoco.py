@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from vgbench.dataset import Counts
-from vgbench.datasets.layout import Files
+from vgbench.data.dataset import Counts
+from vgbench.data.layouts.base import Files
 from vgbench.datasets.refer import ReferDataset, Variants
 
 __all__ = ["RefCOCO", "RefCOCOPlus", "RefCOCOg"]

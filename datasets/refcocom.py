@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vgbench.checks import shown
-from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, take
-from vgbench.datasets.hub_layout import parquet_columns, read_rows
-from vgbench.datasets.layout import TargetReader, expression_of
+from vgbench.data.builder import TableBuilder
+from vgbench.data.checks import BadSample, shown, take
+from vgbench.data.dataset import Counts, GroundingData
+from vgbench.data.layouts.hub import parquet_columns, read_rows
+from vgbench.data.layouts.targets import TargetReader, expression_of
+from vgbench.data.table import AnnotationTable
 from vgbench.datasets.refer import COCO_FOLDERS
-from vgbench.table import AnnotationTable
 
 __all__ = ["RefCOCOM"]
 

@@ -6,20 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from vgbench.checks import shown
-from vgbench.dataset import (
-    BadSample,
-    Counts,
-    GroundingData,
-    TableBuilder,
-    check_box,
-    check_name,
-    check_size,
-    take,
-)
-from vgbench.datasets.layout import expression_of
-from vgbench.errors import UserError
-from vgbench.table import AnnotationTable
+from vgbench.core.errors import UserError
+from vgbench.data.builder import TableBuilder
+from vgbench.data.checks import BadSample, check_box, check_name, check_size, shown, take
+from vgbench.data.dataset import Counts, GroundingData
+from vgbench.data.layouts.targets import expression_of
+from vgbench.data.table import AnnotationTable
 
 __all__ = ["RefCOCOS"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vgbench.dataset import Counts
-from vgbench.datasets.flat_layouts import MiniGPTLayout, QwenLayout, TransVGLayout, VGLawLayout
-from vgbench.datasets.hub_layout import BenchmarkLayout, HubLayout, LmmsLayout
-from vgbench.datasets.layout import Files, Layout, LayoutDataset
-from vgbench.datasets.mdetr_layout import MDETRLayout
-from vgbench.datasets.refer_layout import ReferLayout
-from vgbench.datasets.seqtr_layout import SeqTRLayout
-from vgbench.datasets.tfds_layout import TFDSLayout
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
+from vgbench.data.dataset import Counts
+from vgbench.data.layouts.base import Files, Layout, LayoutDataset
+from vgbench.data.layouts.flat import MiniGPTLayout, QwenLayout, TransVGLayout, VGLawLayout
+from vgbench.data.layouts.hub import BenchmarkLayout, HubLayout, LmmsLayout
+from vgbench.data.layouts.mdetr import MDETRLayout
+from vgbench.data.layouts.refer import ReferLayout
+from vgbench.data.layouts.seqtr import SeqTRLayout
+from vgbench.data.layouts.tfds import TFDSLayout
 
 __all__ = ["COCO_FOLDERS", "ReferDataset", "Variants"]
 
@@ -45,7 +45,7 @@ class ReferDataset(LayoutDataset):
 
     Args:
         split_by: author of the split, e.g. "unc" or "google".
-        options: see :class:`~vgbench.dataset.GroundingData` and :class:`~vgbench.datasets.layout.LayoutDataset`.
+        options: see :class:`~vgbench.data.dataset.GroundingData` and :class:`~vgbench.data.layouts.base.LayoutDataset`.
     """
 
     tasks = ("rec", "res")

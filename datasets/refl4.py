@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, check_box, check_name, check_size, take
-from vgbench.datasets.hub_layout import read_rows
-from vgbench.datasets.layout import expression_of, number_in
-from vgbench.table import AnnotationTable
+from vgbench.data.builder import TableBuilder
+from vgbench.data.checks import BadSample, check_box, check_name, check_size, take
+from vgbench.data.dataset import Counts, GroundingData
+from vgbench.data.layouts.hub import read_rows
+from vgbench.data.layouts.targets import expression_of, number_in
+from vgbench.data.table import AnnotationTable
 
 __all__ = ["RefL4"]
 

@@ -7,10 +7,12 @@ from importlib.resources import files as resource_files
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, check_box, check_size, read_json, take
-from vgbench.datasets.layout import expression_of
-from vgbench.errors import UserError
-from vgbench.table import AnnotationTable
+from vgbench.core.errors import UserError
+from vgbench.data.builder import TableBuilder
+from vgbench.data.checks import BadSample, check_box, check_size, read_json, take
+from vgbench.data.dataset import Counts, GroundingData
+from vgbench.data.layouts.targets import expression_of
+from vgbench.data.table import AnnotationTable
 
 __all__ = ["VisualGenome", "coco_ids", "evaluation_images", "read_image_data"]
 
@@ -52,7 +54,7 @@ class VisualGenome(GroundingData):
 
     Args:
         exclude_eval_images: leave out the images that are images of the RefCOCO family's evaluation splits.
-        options: see :class:`~vgbench.dataset.GroundingData`.
+        options: see :class:`~vgbench.data.dataset.GroundingData`.
     """
 
     name = "vg"

@@ -16,16 +16,16 @@ from torchvision import tv_tensors
 
 from vgbench import optim, weights
 from vgbench.conform import Case, compare, run_case
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy, giou, pairwise
 from vgbench.layers.criterion import SetCriterion, Targets, mean_over_processes
 from vgbench.layers.heads import detections, encode_mask, ranked_predictions
 from vgbench.layers.matcher import match
 from vgbench.layers.transformer import pool_text
-from vgbench.method import Batch, Geometry
 from vgbench.methods.alvg import ALVG, conformance, loss
 from vgbench.methods.alvg.network import ImageEnhancement
 from vgbench.transforms import LargeScaleJitter, stretched
+from vgbench.types import Batch, Geometry
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[1] / "shared" / "conformance"

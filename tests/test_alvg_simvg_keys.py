@@ -10,7 +10,7 @@ import re
 import pytest
 import torch
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.layers.beit3 import BEiT3, load_beit3
 from vgbench.methods.alvg import ALVG
 from vgbench.methods.simvg import SimVG

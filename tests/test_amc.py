@@ -16,8 +16,7 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 
 from vgbench.conform import run_case
-from vgbench.errors import UserError
-from vgbench.method import Batch, Geometry, Sample
+from vgbench.core.errors import UserError
 from vgbench.methods.amc import AMC
 from vgbench.methods.amc import heat as decisions
 from vgbench.methods.amc import loss as losses
@@ -29,7 +28,8 @@ from vgbench.methods.amc.transforms import (
     clean_caption,
     colour_jitter,
 )
-from vgbench.wordpiece import WordPiece
+from vgbench.text.wordpiece import WordPiece
+from vgbench.types import Batch, Geometry, Sample
 
 ROOT = Path(__file__).resolve().parent
 CASES = {

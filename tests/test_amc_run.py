@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from vgbench import record
+from vgbench import record as records
 from vgbench.cli import main
 from vgbench.predictions import read_predictions
+from vgbench.record import Record
 from vgbench.render import PREDICTED
 
 TINY = [
@@ -55,12 +56,12 @@ def names(path: Path) -> set[str]:
         return set(file.keys())
 
 
-def values(entry: record.Record) -> dict[tuple[str, str, str], float | None]:
+def values(entry: Record) -> dict[tuple[str, str, str], float | None]:
     return {(r.task, r.prediction_set, name): m.value for r in entry.results for name, m in r.metrics.items()}
 
 
 def test_record_and_pictures_of_a_run(finished: Path) -> None:
-    entry = record.read(finished)
+    entry = records.read(finished)
     assert {(result.task, result.prediction_set) for result in entry.results} == {
         ("pointing", "main"),  # without proposals its boxes are none: no row of zeros for them
         ("rec", "heat_box"),
@@ -99,7 +100,7 @@ def test_proposals_of_a_detector_are_ranked(finished: Path, data: list[str], tmp
     given = [f"checkpoint={finished}", f"method.proposals={tmp_path / 'dets.json'}"]
     assert main(["eval", *TINY, *data, *given, f"runs={tmp_path}", "eval.variants=[rec/inclusive_intersection]"]) == 0
     folder = tmp_path / "eval-amc-refshapes"
-    entry = record.read(folder)
+    entry = records.read(folder)
     scored = {(result.task, result.prediction_set) for result in entry.results}
     assert scored == {("rec", "main"), ("rec", "heat_box"), ("pointing", "main")}
     # every target is among the proposals, so an answer either is the target or another object
@@ -124,7 +125,7 @@ def test_slim_file_evaluates_and_starts_a_training(
 ) -> None:
     assert main(["eval", *TINY, *data, f"checkpoint={slim}", f"runs={tmp_path}"]) == 0
     assert "file lacks momentum model, pointers, queues" in capsys.readouterr().out
-    ours, theirs = (record.read(folder) for folder in (tmp_path / "eval-amc-refshapes", finished))
+    ours, theirs = (records.read(folder) for folder in (tmp_path / "eval-amc-refshapes", finished))
     assert {key[:2] for key in values(ours)} == {key[:2] for key in values(theirs)}
     maps = [
         read_predictions(folder / "predictions" / "val.parquet").prediction(0).heatmap
@@ -138,7 +139,7 @@ def test_slim_file_evaluates_and_starts_a_training(
 
 def test_plain_albef_has_its_own_row(data: list[str], tmp_path: Path, capsys: Any) -> None:
     assert main(["run", *TINY, *data, *SIZES, f"runs={tmp_path}", "method.mask_consistency=false"]) == 0
-    entry = record.read(tmp_path / "amc-refshapes")
+    entry = records.read(tmp_path / "amc-refshapes")
     assert entry.variant == "without mask consistency"
     assert entry.training is not None and not any("gcam" in name for name in entry.training.final_losses)
     capsys.readouterr()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+from vgbench.core.errors import UserError
 from vgbench.datasets.amc_vg import AMCVisualGenome
 from vgbench.datasets.vg import evaluation_images
-from vgbench.errors import UserError
 
 LEAKED = min(evaluation_images())
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vgbench.checkpoint import describe_state, read_checkpoint
+from vgbench.checkpoints.names import describe_state
+from vgbench.checkpoints.read import read_checkpoint
 from vgbench.conform import run_case
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.layers.beit3 import BEiT3, adapt_own_size, drop_path_rates, load_beit3
-from vgbench.text import BEiT3Tokenizer, clean_expression, train_sentencepiece
+from vgbench.text.sentencepiece import BEiT3Tokenizer, clean_expression, train_sentencepiece
 
 HERE = Path(__file__).parent
 CASES = sorted((HERE / "conformance").glob("beit3-*"))
@@ -37,7 +38,7 @@ def test_conformance(case):
 
 
 def official_state(encoder: BEiT3, prefix: str = "beit3.") -> dict[str, torch.Tensor]:
-    from vgbench.checkpoint import export_mapped
+    from vgbench.checkpoints.names import export_mapped
     from vgbench.layers.beit3 import beit3_keys
 
     state = export_mapped(encoder.state_dict(), beit3_keys(len(encoder.layers), official=prefix))

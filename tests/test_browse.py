@@ -14,8 +14,8 @@ from pycocotools import mask as rle
 
 from vgbench.browse import SIDE, browse
 from vgbench.cli import main
-from vgbench.extra import Extra
-from vgbench.table import AnnotationTable
+from vgbench.data.extra import Extra
+from vgbench.data.table import AnnotationTable
 
 EVIL = '<script>alert("1")</script> & "the" <b>cup</b>'
 

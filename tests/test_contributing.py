@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from PIL import Image
 
-from vgbench.errors import UserError
-from vgbench.method import Prediction
-from vgbench.verification import verify
+from vgbench.core.errors import UserError
+from vgbench.data.verify import verify
+from vgbench.types import Prediction
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -50,7 +50,8 @@ def test_the_example_dataset_loads_and_verifies(pets: Path) -> None:
 
 def test_the_example_method_trains_through_the_runner(pets: Path) -> None:
     """Two of three boxes are equal, and L1 learns the median: the score after training is known beforehand."""
-    from vgbench import record, runner
+    from vgbench import record as records
+    from vgbench import runner
 
     overrides = [
         "dataset=refcocos",
@@ -72,7 +73,7 @@ def test_the_example_method_trains_through_the_runner(pets: Path) -> None:
         {"_target_": "pets.Pets", "data_root": str(pets), "cache_dir": str(pets / "cache")}
     )
     runner.run(config)
-    (result,) = record.read(pets / "run").results
+    (result,) = records.read(pets / "run").results
     # the box of cat and dog is right twice; against the whole image its IoU is 400 / 1200
     assert result.metrics["prec@0.5"].value == pytest.approx(100 * 2 / 3)
     assert (pets / "run" / "predictions" / "test.parquet").exists()

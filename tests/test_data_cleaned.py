@@ -11,12 +11,12 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from vgbench.cli import main
+from vgbench.core.errors import UserError
+from vgbench.data.verify import verify
 from vgbench.datasets.refcoco import RefCOCO
 from vgbench.datasets.refcocom import RefCOCOM
 from vgbench.datasets.refl4 import RefL4
 from vgbench.datasets.refshapes import RefShapes
-from vgbench.errors import UserError
-from vgbench.verification import verify
 
 IMAGES = [{"id": i, "file_name": f"COCO_train2014_{i:012d}.jpg", "width": 64, "height": 48} for i in (1, 2)]
 BOXES = {11: [10.55, 10, 20.1, 20], 21: [0, 0, 30.25, 20.5]}

@@ -6,6 +6,8 @@ import http.server
 import io
 import random
 import re
+import shutil
+import sys
 import tarfile
 import threading
 import zipfile
@@ -16,11 +18,15 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from filelock import FileLock
 
-from vgbench import download as module
+from vgbench import download_command
 from vgbench.cli import DATA_ACTIONS, main
-from vgbench.download import Plan, Source, download, fetch, plan_for, unpack
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
+from vgbench.data import fetch as fetching
+from vgbench.data.archives import unpack
+from vgbench.data.download import Plan, download, plan_for
+from vgbench.data.fetch import Source, fetch
 
 BODY = bytes(range(256)) * 2048  # 512 KiB
 
@@ -83,8 +89,8 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(module, "PAUSE", 0.001)
-    monkeypatch.setattr(module, "BLOCK", 1 << 16)
+    monkeypatch.setattr(fetching, "PAUSE", 0.001)
+    monkeypatch.setattr(fetching, "BLOCK", 1 << 16)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     started = Server()
@@ -180,7 +186,7 @@ def test_no_server_at_all(server: Server, tmp_path: Path) -> None:
 
 def test_no_space_is_seen_before_and_during(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
         with pytest.raises(UserError, match=r"0.00 GB are needed and 0.00 GB are free"):
             download(Plan([source_of(server)]), tmp_path)
     full = OSError(errno.ENOSPC, "No space left on device")
@@ -200,7 +206,7 @@ def test_two_downloads_at_once(server: Server, tmp_path: Path) -> None:
     work = tmp_path / ".downloads"
     work.mkdir()
     with (
-        module.FileLock(work / "a.bin.lock"),
+        FileLock(work / "a.bin.lock"),
         pytest.raises(UserError, match="another process is downloading"),
     ):
         download(Plan([source_of(server)]), tmp_path)
@@ -288,7 +294,7 @@ def test_unpacking_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module.shutil, "copyfileobj", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(UserError, match="the disk is full"):
         unpack(archive, tmp_path / "out", tmp_path)
     assert everything(tmp_path) == {"x.zip"}
@@ -322,13 +328,13 @@ def test_command_asks_and_fetches(
     )
     server.content["a.bin"] = content
     source = Source(key="x.json", url=server.url("a.bin"), makes="refcocos/refcocos_test.json", dead="http://old/x")
-    monkeypatch.setattr(module, "plan_for", lambda *arguments: Plan([source], ["images: ask the authors"]))
+    monkeypatch.setattr(download_command, "plan_for", lambda *arguments: Plan([source], ["images: ask the authors"]))
     given = ["data", "download", "dataset=refcocos", f"data_root={tmp_path}"]
     assert main(given) == 2  # nobody is there to ask
     captured = capsys.readouterr()
     assert "licence: annotations: MIT" in captured.out and "instead of http://old/x" in captured.out
     assert "by hand: images" in captured.out and "add --yes" in captured.err and everything(tmp_path) == set()
-    monkeypatch.setattr(module.sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("builtins.input", lambda question: "n")
     assert main(given) == 1 and everything(tmp_path) == set()
     assert main([*given, "--yes"]) == 0 and everything(tmp_path) == {"refcocos/refcocos_test.json"}

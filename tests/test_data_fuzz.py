@@ -16,8 +16,11 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from vgbench.checks import read_json
-from vgbench.dataset import GroundingData
+from vgbench.core.errors import UserError
+from vgbench.data.checks import read_json
+from vgbench.data.dataset import GroundingData
+from vgbench.data.extra import Extra
+from vgbench.data.table import AnnotationTable
 from vgbench.datasets.amc_vg import AMCVisualGenome
 from vgbench.datasets.arpgrounding import ARPGrounding
 from vgbench.datasets.mixed import Flickr30k
@@ -26,9 +29,6 @@ from vgbench.datasets.refcoco import RefCOCO
 from vgbench.datasets.refcocom import RefCOCOM
 from vgbench.datasets.refl4 import RefL4
 from vgbench.datasets.vg import VisualGenome
-from vgbench.errors import UserError
-from vgbench.extra import Extra
-from vgbench.table import AnnotationTable
 
 NAME = "COCO_train2014_000000000101.jpg"
 Mutate = Callable[[Any, random.Random, Sequence[Any]], Any]

@@ -22,11 +22,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from vgbench.core.errors import UserError
+from vgbench.data.layouts.tfds import example_type, parse_example, read_records
 from vgbench.datasets.mixed import CocoAll, Mixed, ReferIt
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
-from vgbench.datasets.tfds_layout import example_type, parse_example, read_records
 from vgbench.datasets.vg import evaluation_images
-from vgbench.errors import UserError
 
 SIZES = {101: (64, 48), 102: (50, 60)}
 COCO = {

@@ -17,8 +17,14 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from vgbench.cli import main
-from vgbench.convert import convert
-from vgbench.dataset import TableBuilder
+from vgbench.core.errors import UserError
+from vgbench.data.builder import TableBuilder
+from vgbench.data.convert import convert
+from vgbench.data.describe import figure, statistics
+from vgbench.data.describe import text as statistics_text
+from vgbench.data.leakage import Leakage, leakage, without_images
+from vgbench.data.table import AnnotationTable
+from vgbench.data.verify import verify
 from vgbench.datasets.arpgrounding import ARPGrounding
 from vgbench.datasets.grefcoco import GRefCOCO
 from vgbench.datasets.mixed import CocoAll, Flickr30k, Mixed, MixedSeg, ReferIt
@@ -26,11 +32,6 @@ from vgbench.datasets.refadv import RefAdv
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
 from vgbench.datasets.refcocos import RefCOCOS
 from vgbench.datasets.vg import VisualGenome, evaluation_images
-from vgbench.errors import UserError
-from vgbench.statistics import Leakage, figure, leakage, statistics, without_images
-from vgbench.statistics import text as statistics_text
-from vgbench.table import AnnotationTable
-from vgbench.verification import verify
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "real"
 
@@ -719,7 +720,7 @@ def test_second_opening_reads_no_source(tmp_path, monkeypatch):
     def forbidden(*arguments):
         raise AssertionError("a source was read")
 
-    monkeypatch.setattr("vgbench.dataset.file_sha256", forbidden)
+    monkeypatch.setattr("vgbench.core.files.file_sha256", forbidden)
     monkeypatch.setattr(RefCOCO, "read", forbidden)
     again = open_set(RefCOCO, tmp_path).load("train")
     assert again.hash == first.hash and content(again) == content(first)

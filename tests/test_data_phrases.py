@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from vgbench.cli import compose
+from vgbench.core.errors import UserError
 from vgbench.datasets.mixed import Flickr30k
-from vgbench.errors import UserError
-from vgbench.method import Prediction
 from vgbench.predictions import Predictions
 from vgbench.score import evaluate_predictions
+from vgbench.types import Prediction
 
 WIDTH, HEIGHT = 64, 48
 BOXES = {"7": [[5, 5, 15, 15], [30, 8, 40, 20]], "8": [[50, 40, 54, 44]]}  # entity -> xyxy

@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
+from vgbench.core.errors import UserError
+from vgbench.data.images import decode_image
+from vgbench.data.shards import Shards
+from vgbench.data.table import BATCH, SCHEMA, AnnotationTable
+from vgbench.data.verify import verify
 from vgbench.datasets.refcoco import RefCOCO
-from vgbench.errors import UserError
-from vgbench.loader import decode_image
-from vgbench.shards import Shards
-from vgbench.table import BATCH, SCHEMA, AnnotationTable
-from vgbench.verification import verify
 
 
 def name_of(number: int) -> str:
@@ -208,7 +208,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from vgbench.loader import decode_image
-from vgbench.table import AnnotationTable
+from vgbench.data.table import AnnotationTable
 
 def memory(kind):  # RssFile: pages of the file itself, which the system may drop and processes share
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -12,9 +12,9 @@ import pytest
 from pycocotools import mask as coco
 
 from vgbench.cli import compose, main
+from vgbench.core.errors import UserError
 from vgbench.datasets.refshapes import GRefShapes
 from vgbench.detectron2 import dicts, register
-from vgbench.errors import UserError
 
 IMAGES = {"train": 4, "val": 6, "testA": 4, "testB": 4}
 

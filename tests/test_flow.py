@@ -16,9 +16,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from vgbench import cli, flow, leaderboard, record, runner
+from vgbench import cli, flow, leaderboard, runner
+from vgbench import record as records
 from vgbench.cli import main
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.methods.simvg import SimVG
 
 SMALL = [
@@ -192,7 +193,7 @@ def test_it_goes_on_where_it_was_stopped(data_root: Path, tmp_path: Path, monkey
     assert flow.run(command) == 0 and len(ran) == 5  # nothing is left to do
 
     assert (folder / "stage1" / "record.json").read_bytes() == first
-    one, two = record.read(folder / "stage1"), record.read(folder / "stage2")
+    one, two = records.read(folder / "stage1"), records.read(folder / "stage2")
     assert {result.prediction_set for result in one.results} == {"decoder"}
     assert {result.prediction_set for result in two.results} == {"decoder", "token"}
     rows = {row.label for table in leaderboard.tables([one, two]) for row in table.rows}
@@ -227,7 +228,7 @@ def test_a_stage_is_a_process_of_its_own(data_root: Path, tmp_path: Path) -> Non
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "stage 1 of 1, onestage: started" in done.stdout
-    assert record.read(tmp_path / "flow-simvg-onestage-refshapes" / "onestage").results
+    assert records.read(tmp_path / "flow-simvg-onestage-refshapes" / "onestage").results
 
 
 def test_the_stage_is_stopped_with_the_flow(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
+from vgbench.data import rle
+from vgbench.data.table import AnnotationTable
 from vgbench.foreign import Reading, read_foreign
-from vgbench.metrics import rle
 from vgbench.score import evaluate_predictions
-from vgbench.table import AnnotationTable
 
 
 def table(rows, task="rec"):

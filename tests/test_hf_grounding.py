@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.loader import collate, plain_sample
 from vgbench.methods.hf_grounding import HFGrounding
 
@@ -240,7 +240,8 @@ def test_the_transform_keeps_boxes_on_the_image(folder: Path) -> None:
 
 
 def test_a_zero_shot_model_is_evaluated_through_the_runner(tmp_path: Path) -> None:
-    from vgbench import record, runner
+    from vgbench import record as records
+    from vgbench import runner
     from vgbench.cli import compose
 
     model = tmp_path / "owlv2-tiny"
@@ -259,7 +260,7 @@ def test_a_zero_shot_model_is_evaluated_through_the_runner(tmp_path: Path) -> No
         ]
     )
     runner.evaluate(config)
-    made = record.read(tmp_path / "run")
+    made = records.read(tmp_path / "run")
     assert (made.method, made.label) == ("hf_grounding", "owlv2-tiny")
     assert made.checkpoint is not None and made.checkpoint.origin == "official"
     assert {result.task for result in made.results} == {"rec"} and made.results[0].leaked_images is None

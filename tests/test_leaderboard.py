@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from vgbench import leaderboard, record
-from vgbench.errors import UserError
+from vgbench import leaderboard
+from vgbench import record as records
+from vgbench.core.errors import UserError
 from vgbench.leaderboard import PublishedRow, compare, published_pairs, read_published, tables
 from vgbench.record import Checkpoint, Code, Cost, Environment, Hardware, Metric, Record, Result, Training, TrainingData
 
@@ -260,8 +261,8 @@ def test_referit_has_one_usual_split_and_two_names() -> None:
 
 
 def test_committed_results_join_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record.write(run("alvg", result(70.0), label="ALVG"), tmp_path / "runs" / "mine")
-    record.write(run("amc", result(60.0), label="AMC"), tmp_path / "package" / "results" / "paper" / "theirs")
+    records.write(run("alvg", result(70.0), label="ALVG"), tmp_path / "runs" / "mine")
+    records.write(run("amc", result(60.0), label="AMC"), tmp_path / "package" / "results" / "paper" / "theirs")
     monkeypatch.setattr(leaderboard, "files", lambda package: tmp_path / "package")
     for committed, rows in ((False, ["ALVG"]), (True, ["ALVG", "AMC"])):
         out = tmp_path / "table.md"
@@ -308,7 +309,7 @@ def test_a_published_number_without_source_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record.write(run("alvg", result(50.0)), tmp_path / "runs" / "one")
+    records.write(run("alvg", result(50.0)), tmp_path / "runs" / "one")
     assert leaderboard.main([tmp_path / "runs"]) == 0
     assert "50.00 ±0.61" in capsys.readouterr().out
     assert leaderboard.main([tmp_path / "runs"], "csv", tmp_path / "out" / "t.csv") == 0
@@ -327,7 +328,7 @@ def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: dict, words: str, tmp_path: Path) -> None:
-    record.write(run("alvg", result(50.0)), tmp_path / "one")
+    records.write(run("alvg", result(50.0)), tmp_path / "one")
     with pytest.raises(UserError, match=words):
         leaderboard.main([tmp_path], **options)
 
@@ -342,7 +343,7 @@ def test_a_thousand_run_folders(tmp_path: Path) -> None:
         metrics = {f"prec@0.{tenth}": Metric(value - tenth, 10834, value - tenth - 1, value) for tenth in range(5, 10)}
         results = [result(value, split=split, metrics=metrics, slices=slices) for split in ("val", "testA", "testB")]
         made = run(f"method{number % 20}", *results, config_hash=f"{number:016x}", seed=number)
-        record.write(made, tmp_path / f"run{number}")
+        records.write(made, tmp_path / f"run{number}")
     started = time.perf_counter()
     command = [sys.executable, "-m", "vgbench.cli", "compare", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

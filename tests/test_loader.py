@@ -13,9 +13,9 @@ from PIL import Image
 from pycocotools import mask as rle
 from torchvision.transforms import v2
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
+from vgbench.data.table import AnnotationTable
 from vgbench.loader import EvalBatches, GroundingDataset, TrainBatches, TrainLoader, collate, shuffled
-from vgbench.table import AnnotationTable
 from vgbench.transforms import ClipBoxes, Normalize, Resize, resize_masks, swap_left_right
 
 

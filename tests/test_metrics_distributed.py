@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import distributed
 
-from vgbench.method import Prediction
-from vgbench.metrics import rle
+from vgbench.data import rle
+from vgbench.data.table import AnnotationTable
 from vgbench.metrics.bootstrap import intervals
 from vgbench.score import Evaluator
-from vgbench.table import AnnotationTable
+from vgbench.types import Prediction
 
 SPECS = ["rec", "rec/gt_clip+batch_mean@4", "res", "grec", "gres", "pointing", "phrase"]
 N = 23

@@ -8,13 +8,14 @@ import torch
 from pycocotools import mask as coco
 from torchvision.ops import box_iou, generalized_box_iou
 
-from vgbench.errors import UserError
-from vgbench.method import Geometry, Prediction
-from vgbench.metrics import METRICS, Pairs, boxes, make_metric, primary_metric, rle
+from vgbench.core.errors import UserError
+from vgbench.data import rle
+from vgbench.data.table import AnnotationTable
+from vgbench.metrics import METRICS, Pairs, boxes, make_metric, primary_metric
 from vgbench.metrics.base import letterbox, to_canvas
 from vgbench.metrics.pointing import enlarge, peak
 from vgbench.predictions import Predictions
-from vgbench.table import AnnotationTable
+from vgbench.types import Geometry, Prediction
 
 
 def table(rows, height=100, width=200, task="rec"):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.loader import collate, plain_sample
 from vgbench.methods.mmdet import MMDet
 

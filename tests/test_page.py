@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from vgbench import record as records
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.leaderboard import PublishedRow
 from vgbench.page import collect, write_page
 from vgbench.record import Code, Cost, Environment, Hardware, Metric, Record, Result

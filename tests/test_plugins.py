@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from vgbench import metrics, plugins, registry
+from vgbench import metrics, plugins
 from vgbench.cli import compose, main
-from vgbench.errors import UserError
+from vgbench.core import registry
+from vgbench.core.errors import UserError
 from vgbench.skeleton import new
 
 EXAMPLES = Path(__file__).parent / "examples"

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from vgbench.errors import UserError
-from vgbench.method import Geometry, Prediction
-from vgbench.metrics import rle
+from vgbench.core.errors import UserError
+from vgbench.data import rle
+from vgbench.data.table import AnnotationTable
 from vgbench.predictions import PredictionWriter, merge_parts, read_predictions
-from vgbench.table import AnnotationTable
+from vgbench.types import Geometry, Prediction
 
 FULL = Prediction(
     boxes=torch.tensor([[1.25, 2, 3, 4], [0, 0, 5, 5]]),

@@ -11,8 +11,23 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from vgbench import record as records
-from vgbench.errors import UserError
-from vgbench.record import Checkpoint, Code, Cost, Environment, Hardware, Metric, Record, Result, Training, TrainingData
+from vgbench.core.errors import UserError
+from vgbench.record import (
+    Checkpoint,
+    Code,
+    Cost,
+    Environment,
+    Hardware,
+    Metric,
+    Record,
+    Result,
+    Training,
+    TrainingData,
+    config_hash,
+    environment,
+    json_schema,
+    to_dict,
+)
 
 REPOSITORY = Path(__file__).parents[1]
 SCHEMA = Draft202012Validator(json.loads((REPOSITORY / "leaderboards/record.schema.json").read_text()))
@@ -24,7 +39,7 @@ def make() -> Record:
         method="synthetic",
         variant="tiny",
         config=config,
-        config_hash=records.config_hash(config),
+        config_hash=config_hash(config),
         seed=3,
         environment=Environment("3.11.0", "Linux", {"torch": "2.6"}, Code("abc", True), Hardware("a CPU", 2)),
         checkpoint=Checkpoint("last.ckpt", "0123456789abcdef", "trained here"),
@@ -92,10 +107,10 @@ def test_a_bad_record_is_refused_by_file_and_key(tmp_path: Path, change, message
 
 def test_the_json_schema_takes_the_records_of_this_repository() -> None:
     SCHEMA.check_schema(SCHEMA.schema)
-    assert SCHEMA.schema == records.json_schema(), "write leaderboards/record.schema.json anew"
+    assert SCHEMA.schema == json_schema(), "write leaderboards/record.schema.json anew"
     committed = sorted((REPOSITORY / "leaderboards/results").glob("**/record.json"))
     assert committed
-    for value in (records.to_dict(make()), *(json.loads(file.read_text()) for file in committed)):
+    for value in (to_dict(make()), *(json.loads(file.read_text()) for file in committed)):
         SCHEMA.validate(value)
 
 
@@ -138,13 +153,13 @@ def test_find_searches_folders_of_runs_and_no_further(tmp_path: Path) -> None:
 def test_config_hash_ignores_order_seed_and_place_only() -> None:
     config = {"a": 1, "recipe": {"lr": 2, "seed": 3}, "dataset": {"name": "x", "data_root": "/here"}, "seed": 0}
     other = {"dataset": {"data_root": "/there", "name": "x"}, "recipe": {"seed": 4, "lr": 2}, "a": 1, "run_dir": "r"}
-    assert records.config_hash(config) == records.config_hash(other)
-    assert records.config_hash(config) != records.config_hash({**config, "recipe": {"lr": 1, "seed": 3}})
-    assert records.config_hash(config) != records.config_hash({**config, "method": {"seed": 3}})
+    assert config_hash(config) == config_hash(other)
+    assert config_hash(config) != config_hash({**config, "recipe": {"lr": 1, "seed": 3}})
+    assert config_hash(config) != config_hash({**config, "method": {"seed": 3}})
 
 
 def test_environment_names_this_interpreter_and_this_commit() -> None:
-    found = records.environment()
+    found = environment()
     assert sys.version.startswith(found.python)
     assert found.packages["numpy"] and found.hardware.cores >= 1
     head = subprocess.run(["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"], capture_output=True, text=True)
@@ -160,7 +175,7 @@ def test_reading_records_loads_neither_torch_nor_pandas() -> None:
 
 def test_every_key_of_the_schema_is_documented() -> None:
     text = (REPOSITORY / "leaderboards/README.md").read_text()
-    missing = {key for key in _keys(records.to_dict(make())) if f"`{key}`" not in text}
+    missing = {key for key in _keys(to_dict(make())) if f"`{key}`" not in text}
     assert not missing
 
 

@@ -19,12 +19,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from vgbench.datasets.refer_layout import read_refs
+from vgbench.core.errors import UserError
+from vgbench.core.registry import Registry
+from vgbench.data.layouts.refer import read_refs
+from vgbench.data.verify import verify
 from vgbench.datasets.refshapes import GRefShapes, RefShapes, RefShapesG, RefShapesPlus, build, vocabulary
 from vgbench.datasets.refshapes.build import Options
-from vgbench.errors import UserError
-from vgbench.registry import Registry
-from vgbench.verification import verify
 
 FLAVOURS = (RefShapes, RefShapesPlus, RefShapesG, GRefShapes)
 SPLITS = ("train", "val", "testA", "testB")

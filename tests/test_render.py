@@ -15,11 +15,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from vgbench import render
-from vgbench.errors import UserError
-from vgbench.method import Prediction
+from vgbench.core.errors import UserError
+from vgbench.data.table import AnnotationTable
 from vgbench.predictions import PredictionWriter
 from vgbench.record import read_curves
-from vgbench.table import AnnotationTable
+from vgbench.types import Prediction
 
 WIDTH, HEIGHT = 120, 80
 

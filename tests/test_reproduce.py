@@ -12,9 +12,10 @@ import pytest
 from vgbench import record as records
 from vgbench import reproduce
 from vgbench.cli import compose, main
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
+from vgbench.core.files import sha256_prefix
 from vgbench.leaderboard import PublishedRow, read_published
-from vgbench.record import Checkpoint, Code, Environment, Hardware, Metric, Record, Result
+from vgbench.record import Checkpoint, Code, Environment, Hardware, Metric, Record, Result, resolved
 from vgbench.reproduce import Cell, Job, Plan, Step, judge, parse_plan, plan_steps, read_plan
 
 PUBLISHED = [
@@ -55,7 +56,7 @@ def the_plan() -> Plan:
 
 def measured(job: Job, *, value: float = 80.4, split: str = "val", **changes) -> Record:
     """A record as ``vgbench eval`` of the job would write it; ``changes`` are overrides of its configuration."""
-    config = records.resolved(compose([*job.overrides, "method.tokenizer=elsewhere.txt"]))
+    config = resolved(compose([*job.overrides, "method.tokenizer=elsewhere.txt"]))
     for key, item in changes.items():
         config["eval"][key] = item
     return Record(
@@ -296,9 +297,9 @@ def test_shipped_weights_are_evaluated_by_name_and_their_record_is_found_again(
         asked.append(config.checkpoint)
         path = weights.resolve(config.checkpoint, "alvg", "grefshapes")
         made = measured(plan.jobs[0], value=75.0)
-        made.config = records.resolved(config)
+        made.config = resolved(config)
         made.results[0].dataset, made.results[0].embedded = "grefshapes", True
-        made.checkpoint = Checkpoint(path.name, records.sha256_prefix(path), "shipped")
+        made.checkpoint = Checkpoint(path.name, sha256_prefix(path), "shipped")
         records.write(made, Path(config.run_dir))
         monkeypatch.setenv("VGBENCH_RUN_FOLDER", config.run_dir)
         return 75.0

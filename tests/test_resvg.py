@@ -12,16 +12,16 @@ from torchvision.models import resnet50
 from transformers import BertConfig, BertModel
 
 from vgbench.conform import Case, run_case
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.loader import collate
-from vgbench.method import Sample
 from vgbench.methods.resvg import ResVG
 from vgbench.methods.resvg.checkpoint import official_name
 from vgbench.methods.resvg.loss import score_loss
 from vgbench.methods.resvg.method import content_map, original_boxes
 from vgbench.methods.resvg.transforms import EvalTransform, TrainTransform
+from vgbench.text.wordpiece import WordPiece, build_vocabulary
+from vgbench.types import Sample
 from vgbench.weights import load
-from vgbench.wordpiece import WordPiece, build_vocabulary
 
 HERE = Path(__file__).parent
 CASES = sorted((HERE / "conformance").glob("resvg-*"))

@@ -8,8 +8,10 @@ import pytest
 from PIL import Image as PILImage
 from pycocotools import mask as rle
 
-from vgbench.errors import UserError
-from vgbench.extra import Extra, joined
+from vgbench.core.errors import UserError
+from vgbench.data.extra import Extra, joined
+from vgbench.data.leakage import leakage
+from vgbench.data.table import AnnotationTable
 from vgbench.methods.resvg.augmentation import (
     CopyPaste,
     LayoutToImage,
@@ -20,8 +22,6 @@ from vgbench.methods.resvg.augmentation import (
     plural,
     pseudo_queries,
 )
-from vgbench.statistics import leakage
-from vgbench.table import AnnotationTable
 
 COLOURS = {"cup": (200, 30, 30), "plate": (30, 30, 200)}
 

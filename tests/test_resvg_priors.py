@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image as PILImage
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
+from vgbench.data.table import AnnotationTable
 from vgbench.methods.resvg.priors import (
     ClipEncoder,
     DiffusionGenerator,
@@ -17,7 +18,6 @@ from vgbench.methods.resvg.priors import (
     prompt_seed,
 )
 from vgbench.methods.resvg.sketch import SketchGenerator, ThumbnailEncoder, described
-from vgbench.table import AnnotationTable
 
 TEXTS = ["The red ball", "left cup", "the red ball", "big dog", "second left cup"]
 

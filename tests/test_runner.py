@@ -15,8 +15,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from PIL import Image
 
-from vgbench import record, runner, weights
-from vgbench.errors import UserError
+from vgbench import record as records
+from vgbench import runner, weights
+from vgbench.core.errors import UserError
 from vgbench.methods.alvg.model import ALVG
 from vgbench.predictions import read_predictions
 from vgbench.training import ExponentialMovingAverage
@@ -71,7 +72,7 @@ def finished(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_run_folder_is_complete(finished: Path) -> None:
-    entry = record.read(finished)
+    entry = records.read(finished)
     assert {result.task for result in entry.results} == {"rec", "res"}
     for result in entry.results:
         assert result.embedded and result.split == "val" and result.controls["shuffled text"]
@@ -136,7 +137,7 @@ def test_runs_are_never_written_over(data_root: Path, tmp_path: Path) -> None:
 def test_evaluating_the_run_gives_its_numbers_again(data_root: Path, finished: Path, tmp_path: Path) -> None:
     config = config_of(data_root, tmp_path, f"checkpoint={finished}", "eval.control=null")
     runner.evaluate(config)
-    again, first = record.read(tmp_path / "eval-alvg-refshapes"), record.read(finished)
+    again, first = records.read(tmp_path / "eval-alvg-refshapes"), records.read(finished)
     for ours, theirs in zip(again.results, first.results, strict=True):
         assert ours.metrics == theirs.metrics and ours.data_hash == theirs.data_hash
     tables = [
@@ -148,8 +149,8 @@ def test_evaluating_the_run_gives_its_numbers_again(data_root: Path, finished: P
 
 def test_shuffled_text_changes_the_text_only(data_root: Path, finished: Path, tmp_path: Path) -> None:
     runner.evaluate(config_of(data_root, tmp_path, f"checkpoint={finished}", "eval.shuffle_text=true"))
-    shuffled = record.read(tmp_path / "eval-alvg-refshapes")
-    control = record.read(finished).results[0].controls["shuffled text"]
+    shuffled = records.read(tmp_path / "eval-alvg-refshapes")
+    control = records.read(finished).results[0].controls["shuffled text"]
     assert shuffled.results[0].metrics == control
     assert any("shuffled" in note for note in shuffled.notes)
 
@@ -198,7 +199,7 @@ def test_two_processes_train_and_score_every_expression_once(data_root: Path, tm
     command += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    entry = record.read(tmp_path / "alvg-refshapes")
+    entry = records.read(tmp_path / "alvg-refshapes")
     predictions = read_predictions(tmp_path / "alvg-refshapes" / "predictions" / "val.parquet")
     assert len(predictions) == entry.results[0].expressions == len(set(predictions.keys.to_pylist()))
     assert entry.training is not None and entry.training.batch == 32

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from vgbench.errors import UserError
-from vgbench.method import Prediction
-from vgbench.metrics import rle
+from vgbench.core.errors import UserError
+from vgbench.data import rle
+from vgbench.data.table import AnnotationTable
 from vgbench.predictions import Predictions
 from vgbench.score import benchmark, default_tasks, evaluate_predictions, format_report, trivial_predictions
-from vgbench.table import AnnotationTable
+from vgbench.types import Prediction
 
 
 def table(rows, task="rec"):

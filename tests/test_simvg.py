@@ -12,16 +12,16 @@ from hydra.utils import instantiate
 from safetensors import safe_open
 
 from vgbench import bench, measure, optim, runner, weights
-from vgbench.checkpoint import export_mapped
+from vgbench.checkpoints.names import export_mapped
 from vgbench.cli import compose, main
 from vgbench.conform import Case, compare, run_case
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy
 from vgbench.layers.criterion import Targets
-from vgbench.method import Batch, Geometry
 from vgbench.methods.alvg import ALVG
 from vgbench.methods.simvg import SimVG, conformance
 from vgbench.methods.simvg.loss import distillation_targets
+from vgbench.types import Batch, Geometry
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[1] / "shared" / "conformance"

@@ -13,12 +13,12 @@ from PIL import Image
 
 from vgbench import leaderboard, slices
 from vgbench import record as records
-from vgbench.errors import UserError
-from vgbench.method import Prediction
+from vgbench.core.errors import UserError
+from vgbench.data.table import AnnotationTable
 from vgbench.metrics import Outcomes, Ratio
 from vgbench.predictions import PredictionWriter
 from vgbench.record import Code, Environment, Hardware, Metric, Record, Result
-from vgbench.table import AnnotationTable
+from vgbench.types import Prediction
 
 TEXTS = (
     "dog",

@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel, VitDetConfig, VitDetModel
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.layers.vitdet import ViTDet
 from vgbench.methods.vglaw import VGLAW
 from vgbench.methods.vglaw.checkpoint import load_backbone, read_detectron2, read_mindspore

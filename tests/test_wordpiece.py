@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import BertTokenizer
 
-from vgbench.errors import UserError
-from vgbench.wordpiece import EMBEDDED_SIZE, SPECIAL_TOKENS, WordPiece, build_vocabulary
+from vgbench.core.errors import UserError
+from vgbench.text.wordpiece import EMBEDDED_SIZE, SPECIAL_TOKENS, WordPiece, build_vocabulary
 
 CORPUS = ["the red ball, left of the box", "The RED balls on the right!", "café au lait 中文 (left)"]
 

@@ -1,3 +1,65 @@
-"""VGBench: train, evaluate and compare visual-grounding methods under one roof."""
+"""VGBench: train, evaluate and compare visual-grounding methods.
+
+The names below are what a plug-in or a notebook needs; each is imported when it is first asked for, so that
+``import vgbench`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vgbench.checkpoints.names import LoadReport as LoadReport
+    from vgbench.core.errors import UserError as UserError
+    from vgbench.data.builder import TableBuilder as TableBuilder
+    from vgbench.data.checks import BadSample as BadSample
+    from vgbench.data.dataset import Counts as Counts
+    from vgbench.data.dataset import GroundingData as GroundingData
+    from vgbench.data.table import AnnotationTable as AnnotationTable
+    from vgbench.data.verify import verify as verify
+    from vgbench.method import GroundingMethod as GroundingMethod
+    from vgbench.metrics import GroundingMetric as GroundingMetric
+    from vgbench.metrics import Pairs as Pairs
+    from vgbench.metrics import Ratio as Ratio
+    from vgbench.metrics.base import Variant as Variant
+    from vgbench.types import Batch as Batch
+    from vgbench.types import Geometry as Geometry
+    from vgbench.types import Prediction as Prediction
+    from vgbench.types import Sample as Sample
+    from vgbench.types import Transform as Transform
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "AnnotationTable": "vgbench.data.table",
+    "BadSample": "vgbench.data.checks",
+    "Batch": "vgbench.types",
+    "Counts": "vgbench.data.dataset",
+    "Geometry": "vgbench.types",
+    "GroundingData": "vgbench.data.dataset",
+    "GroundingMethod": "vgbench.method",
+    "GroundingMetric": "vgbench.metrics",
+    "LoadReport": "vgbench.checkpoints.names",
+    "Pairs": "vgbench.metrics",
+    "Prediction": "vgbench.types",
+    "Ratio": "vgbench.metrics",
+    "Sample": "vgbench.types",
+    "TableBuilder": "vgbench.data.builder",
+    "Transform": "vgbench.types",
+    "UserError": "vgbench.core.errors",
+    "Variant": "vgbench.metrics.base",
+    "verify": "vgbench.data.verify",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'vgbench' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -23,9 +23,11 @@ from PIL import Image
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
-from vgbench import measure, optim, record
-from vgbench.errors import UserError
-from vgbench.method import Batch, GroundingMethod
+from vgbench import measure, optim
+from vgbench.core.errors import UserError
+from vgbench.method import GroundingMethod
+from vgbench.record import environment
+from vgbench.types import Batch
 
 
 def bench(config: DictConfig) -> None:
@@ -54,7 +56,7 @@ def bench(config: DictConfig) -> None:
     method = instantiate(config.method)
     tables = method.to(device).bench_tables(device, options.batch_size)
     loading = loading_rate(method, tuple(options.image))
-    hardware = record.environment().hardware
+    hardware = environment().hardware
     name = hardware.gpu if device.type == "cuda" else f"{hardware.cpu}, {torch.get_num_threads()} threads"
     print(f"device: {name}")
     shown = [{key: _show(value) for key, value in row.items()} for row in rows]

@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from vgbench.checks import BadSample
-from vgbench.files import atomic
-from vgbench.loader import decode_image
+from vgbench.core.files import atomic
+from vgbench.data.checks import BadSample
+from vgbench.data.images import decode_image
+from vgbench.data.table import AnnotationTable, Row
 from vgbench.render import choose, outlines
-from vgbench.table import AnnotationTable, Row
 
 __all__ = ["Shown", "browse"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from vgbench.registry import datasets, methods
+from vgbench.core.registry import datasets, methods
 
 
 def options(group: str) -> list[str]:

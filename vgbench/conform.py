@@ -28,7 +28,7 @@ import yaml
 from safetensors.torch import load, load_file
 from torch import Tensor
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 
 __all__ = ["Case", "CaseResult", "compare", "run_case"]
 
@@ -172,7 +172,7 @@ def compare(actual: dict[str, Tensor], expected: dict[str, Tensor], spec: dict[s
 def _runner(method: str) -> Any:
     module = SHARED_RUNNERS.get(method)
     if module is None:
-        from vgbench.registry import methods
+        from vgbench.core.registry import methods
 
         module = f"{methods.load(method).__module__.rsplit('.', 1)[0]}.conformance"
     if importlib.util.find_spec(module) is None:

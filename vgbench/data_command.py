@@ -21,11 +21,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from vgbench.cli import compose, split_overrides
-from vgbench.console import progress
-from vgbench.dataset import GroundingData
-from vgbench.errors import UserError
-from vgbench.table import AnnotationTable
-from vgbench.verification import verify
+from vgbench.core.console import progress
+from vgbench.core.errors import UserError
+from vgbench.data.dataset import GroundingData
+from vgbench.data.table import AnnotationTable
+from vgbench.data.verify import verify
 
 # keys of an action that are not configuration
 OWN_KEYS: dict[str, tuple[str, ...]] = {
@@ -72,10 +72,10 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool, yes:
     config = compose(rest)
     data: GroundingData = instantiate(config.dataset)
     if action == "download":
-        from vgbench import download
+        from vgbench import download_command
 
         root = config.dataset.get("data_root")
-        return download.main(own, data, None if root is None else Path(root).expanduser(), yes)
+        return download_command.main(own, data, None if root is None else Path(root).expanduser(), yes)
     if action == "register-detectron2":
         from vgbench.detectron2 import write_module
 
@@ -98,7 +98,7 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool, yes:
         return 0
     if "layout" not in own or "out" not in own:
         raise UserError("data convert: layout= and out= are missing, e.g. layout=mdetr out=converted")
-    from vgbench.convert import convert
+    from vgbench.data.convert import convert
 
     split_by = getattr(data, "split_by", "unc")
     # read back by their names alone: what is not the dataset's usual split must not be called as that is
@@ -112,7 +112,7 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool, yes:
 
 def _browse(own: dict[str, str], rest: Sequence[str]) -> int:
     from vgbench.browse import Shown, browse
-    from vgbench.extra import Extra
+    from vgbench.data.extra import Extra
 
     if "out" not in own:
         raise UserError("data browse: out= is missing, a folder for the page, e.g. out=sheet")
@@ -134,24 +134,25 @@ def _browse(own: dict[str, str], rest: Sequence[str]) -> int:
 
 
 def _statistics(data: GroundingData, own: dict[str, str]) -> int:
-    from vgbench import statistics
+    from vgbench.data import describe
+    from vgbench.data.describe import Statistics
 
-    splits: dict[str, statistics.Statistics] = {}
+    splits: dict[str, Statistics] = {}
     missing: list[str] = []  # a user may have the evaluation splits only
     for name in data.parse_splits(own.get("split")):
         try:
-            splits[name] = statistics.statistics(data.load(name))
+            splits[name] = describe.statistics(data.load(name))
         except UserError as error:
             if "split" in own:
                 raise
             missing.append(f"{name}: {error}")
     if not splits:
         raise UserError(missing[0])
-    print(statistics.text(splits))
+    print(describe.text(splits))
     for line in missing:
         print(f"not read: {line}")
     if "out" in own:
-        statistics.figure(splits, Path(own["out"]).expanduser())
+        describe.figure(splits, Path(own["out"]).expanduser())
         print(own["out"])
     return 0
 
@@ -168,7 +169,7 @@ def _tables(name: str, rest: Sequence[str], training: bool) -> tuple[dict[str, A
 def _leakage(own: dict[str, str], rest: Sequence[str]) -> int:
     if "train" not in own or "eval" not in own:
         raise UserError("data leakage: train= and eval= are missing, e.g. train=refcocog eval=refcoco data_root=data")
-    from vgbench.statistics import leakage
+    from vgbench.data.leakage import leakage
 
     trains, coco_of_vg = _tables(own["train"], rest, training=True)
     evaluations, more = _tables(own["eval"], rest, training=False)

@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vgbench.dataset import GroundingData
-from vgbench.errors import UserError
-from vgbench.record import write_atomically
+from vgbench.core.errors import UserError
+from vgbench.core.files import write_atomically
+from vgbench.data.dataset import GroundingData
 
 XYXY_ABS = 0  # detectron2.structures.BoxMode
 

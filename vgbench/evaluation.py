@@ -8,12 +8,14 @@ from pathlib import Path
 
 import lightning as L
 
-from vgbench import record, slices
-from vgbench.dataset import GroundingData
-from vgbench.method import Batch, GroundingMethod, Prediction
+from vgbench import slices
+from vgbench.data.dataset import GroundingData
+from vgbench.data.table import AnnotationTable
+from vgbench.method import GroundingMethod
 from vgbench.predictions import PredictionWriter, merge_parts, read_predictions
+from vgbench.record import Metric, Result
 from vgbench.score import ScoreReport, evaluate_predictions, primary_metric
-from vgbench.table import AnnotationTable
+from vgbench.types import Batch, Prediction
 
 
 class Evaluation:
@@ -114,7 +116,7 @@ def split_results(
     controls: Mapping[str, ScoreReport],
     folder: Path,
     leaked: int | None,
-) -> list[record.Result]:
+) -> list[Result]:
     """The results of one prediction set for the record: one per metric and variant."""
     data = evaluation.data
     published = data.splits[evaluation.split].expressions if evaluation.split in data.splits else None
@@ -123,7 +125,7 @@ def split_results(
         task, _, variant = spec.partition("/")
         wanted = (task, variant or "default")
         results.append(
-            record.Result(
+            Result(
                 dataset=data.name,
                 split=evaluation.split,
                 split_by=getattr(data, "split_by", None),
@@ -145,14 +147,12 @@ def split_results(
     return results
 
 
-def _metrics(report: ScoreReport, wanted: tuple[str, str]) -> dict[str, record.Metric]:
+def _metrics(report: ScoreReport, wanted: tuple[str, str]) -> dict[str, Metric]:
     def defined(value: float) -> float | None:
         return None if math.isnan(value) else value
 
     return {
-        score.metric: record.Metric(
-            defined(score.value), score.n, defined(score.low), defined(score.high), score.variant
-        )
+        score.metric: Metric(defined(score.value), score.n, defined(score.low), defined(score.high), score.variant)
         for score in report.scores.values()
         if (score.task, score.variant) == wanted
     }

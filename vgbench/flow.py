@@ -32,9 +32,9 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from vgbench import record
 from vgbench.cli import check_recipe, compose, expand, quoted, split_overrides
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
+from vgbench.record import FILE_NAME, NOT_IDENTITY, config_hash, resolved
 
 __all__ = ["Flow", "Stage", "names", "plan", "read", "run"]
 
@@ -150,19 +150,19 @@ def state(stage: Stage) -> State:
     Raises:
         UserError: if the folder holds a run of another configuration, or something else.
     """
-    wanted = record.resolved(compose(stage.overrides))
+    wanted = resolved(compose(stage.overrides))
     file = stage.folder / "config.yaml"
     if not file.exists():
         if stage.folder.exists() and any(stage.folder.iterdir()):
             raise UserError(f"{stage.folder}: not a run folder (no config.yaml); remove it, or give run_dir=FOLDER")
         return "start"
     stored: Any = OmegaConf.to_container(OmegaConf.load(file))
-    if record.config_hash(stored) != record.config_hash(wanted) or stored["seed"] != wanted["seed"]:
+    if config_hash(stored) != config_hash(wanted) or stored["seed"] != wanted["seed"]:
         raise UserError(
             f"{stage.folder}: made with another configuration ({_difference(stored, wanted)}); repeat the first "
             "command, or give run_dir=FOLDER for a new sequence, or remove this stage and the later ones"
         )
-    if (stage.folder / record.FILE_NAME).exists():
+    if (stage.folder / FILE_NAME).exists():
         return "finished"
     return "resume" if any((stage.folder / "checkpoints").glob("*.ckpt")) else "start"
 
@@ -177,7 +177,7 @@ def _flat(node: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """The first key that matters and differs, e.g. "recipe.lr is 0.0003 there, 0.0001 now"."""
     ours, theirs = _flat(wanted), _flat(stored)
-    skipped = record.NOT_IDENTITY - {"seed"}
+    skipped = NOT_IDENTITY - {"seed"}
     changed = [
         key
         for key in sorted({*ours, *theirs})
@@ -234,7 +234,7 @@ def run(overrides: Sequence[str], show: bool = False) -> int:
             shutil.rmtree(stage.folder)  # it was stopped before its first checkpoint
         resume = ["resume=true"] if todo[stage.name] == "resume" else []
         code = _child([sys.executable, "-m", "vgbench.cli", "run", *stage.overrides, *resume])
-        if code == 0 and not (stage.folder / record.FILE_NAME).exists():
+        if code == 0 and not (stage.folder / FILE_NAME).exists():
             code = 1
         if code:
             print(f"{label}: stopped (exit code {code}); the same command goes on from there", file=sys.stderr)

@@ -18,11 +18,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vgbench.errors import UserError
-from vgbench.method import Prediction
-from vgbench.metrics import rle
+from vgbench.core.errors import UserError
+from vgbench.data import rle
+from vgbench.data.table import AnnotationTable
 from vgbench.predictions import Predictions, check
-from vgbench.table import AnnotationTable
+from vgbench.types import Prediction
 
 __all__ = ["Reading", "read_foreign"]
 

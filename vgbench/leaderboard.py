@@ -19,8 +19,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from vgbench.errors import UserError
-from vgbench.record import Metric, Record, Result, find, write_atomically
+from vgbench.core.errors import UserError
+from vgbench.core.files import write_atomically
+from vgbench.record import Metric, Record, Result, find
 
 Format = Literal["markdown", "csv", "json", "latex"]
 

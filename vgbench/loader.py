@@ -14,34 +14,19 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image as PILImage
 from pycocotools import mask as rle
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 
-from vgbench.checks import BadSample
-from vgbench.errors import UserError
-from vgbench.method import Batch, GroundingMethod, Sample, Transform
-from vgbench.table import AnnotationTable, Row
+from vgbench.core.errors import UserError
+from vgbench.data.checks import BadSample
+from vgbench.data.images import decode_image
+from vgbench.data.table import AnnotationTable, Row
+from vgbench.method import GroundingMethod
+from vgbench.types import Batch, Sample, Transform
 
 Item = tuple[int, int]  # (unit, seed)
-
-
-def decode_image(path: Path) -> Tensor:
-    """Decode to uint8 RGB [3, H, W]; EXIF orientation is not applied (annotations refer to the stored pixels).
-
-    Raises:
-        BadSample: if the file is missing or no readable image.
-    """
-    try:
-        with path.open("rb") as file, PILImage.open(file) as image:
-            array = np.array(image.convert("RGB"))
-    except FileNotFoundError:
-        raise BadSample(f"{path}: image is missing") from None
-    except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
-        raise BadSample(f"{path}: image cannot be decoded ({error})") from None
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
 def mix_seed(*values: int) -> int:

@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import tv_tensors
 
-from vgbench.method import Batch, GroundingMethod, Sample
+from vgbench.method import GroundingMethod
+from vgbench.types import Batch, Sample
 
 
 def peak_memory() -> int:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from vgbench import __version__, leaderboard
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
+from vgbench.core.files import write_atomically
 from vgbench.leaderboard import Column, PublishedRow
-from vgbench.record import Record, read_curves, write_atomically
+from vgbench.record import Record, read_curves
 
 POINTS = 240  # of a curve; more cannot be told apart on a screen
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vgbench.errors import UserError
-from vgbench.registry import Registry, datasets, methods, metrics
+from vgbench.core.errors import UserError
+from vgbench.core.registry import Registry, datasets, methods, metrics
 
 GROUPS = {"method": methods, "dataset": datasets}
 _SIMPLE = (type(None), bool, int, float, str)
@@ -92,7 +92,7 @@ def _import_path(file: Path) -> ModuleType:
 
 def _register(module: ModuleType) -> list[str]:
     """Put the module's own classes into the registries; their names."""
-    from vgbench.dataset import GroundingData
+    from vgbench.data.dataset import GroundingData
     from vgbench.method import GroundingMethod
     from vgbench.metrics import GroundingMetric
 

@@ -36,10 +36,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from vgbench.errors import UserError
-from vgbench.method import Geometry, Prediction
-from vgbench.metrics import rle
-from vgbench.table import AnnotationTable
+from vgbench.core.errors import UserError
+from vgbench.data import rle
+from vgbench.data.table import AnnotationTable
+from vgbench.types import Geometry, Prediction
 
 __all__ = ["SCHEMA", "PredictionWriter", "Predictions", "merge_parts", "read_predictions"]
 

@@ -28,13 +28,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from vgbench.errors import UserError
-from vgbench.files import atomic
+from vgbench.core.errors import UserError
+from vgbench.core.files import write_atomically
 
 SCHEMA_VERSION = 1
+
+
 FILE_NAME = "record.json"
 
+
 Provenance = Literal["measured", "external", "published"]
+
+
 Origin = Literal["official", "trained here", "shipped", "external"]
 
 
@@ -212,9 +217,6 @@ class Record:
     def name(self) -> str:
         """The run folder's name, which tells runs apart for a reader."""
         return self.folder.name if self.folder else self.config_hash[:8]
-
-
-# Reading -------------------------------------------------------------------------------------------------------------
 
 
 class _Invalid(Exception):
@@ -399,9 +401,6 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
     }
 
 
-# The schema for other programs ---------------------------------------------------------------------------------------
-
-
 def json_schema() -> dict[str, Any]:
     """The dataclasses above as a JSON Schema (draft 2020-12); ``leaderboards/record.schema.json`` is a copy of it."""
     definitions: dict[str, Any] = {}
@@ -441,9 +440,6 @@ def _schema_of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": _schema_of(arguments[1], definitions)}
 
 
-# Writing -------------------------------------------------------------------------------------------------------------
-
-
 def to_dict(record: Record) -> dict[str, Any]:
     """Plain JSON values, as they are stored. Numbers of the configuration that JSON has not become texts ("inf")."""
     value = dataclasses.asdict(record)
@@ -480,14 +476,6 @@ def write(record: Record, folder: Path | str) -> Path:
     return file
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write bytes to ``path`` through :func:`vgbench.files.atomic`."""
-    with atomic(path) as temporary:
-        temporary.write_bytes(content)
-
-
-# What a record says about its origin ----------------------------------------------------------------------------------
-
 #: Keys of a config (dotted) that say where and how a run happened, not what was computed.
 NOT_IDENTITY = frozenset(
     {
@@ -496,8 +484,10 @@ NOT_IDENTITY = frozenset(
     }
 )
 
+
 #: Keys of a method's node that say where a file lies on this machine.
 METHOD_FILES = frozenset({"tokenizer", "vocabulary", "proposals"})
+
 
 PACKAGES = (
     "vgbench",
@@ -588,12 +578,3 @@ def _hardware() -> Hardware:
     gpus = torch.cuda.device_count() if torch is not None and torch.cuda.is_available() else 0
     gpu = torch.cuda.get_device_name(0) if torch is not None and gpus else None
     return Hardware(cpu, cores, memory, gpu, gpus)
-
-
-def sha256_prefix(path: Path) -> str:
-    """First 16 hex digits of a file's SHA-256, for :class:`Checkpoint`."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()[:16]

@@ -26,13 +26,15 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
+from vgbench.core.files import write_atomically
+from vgbench.data.table import AnnotationTable, Row
 from vgbench.leaderboard import HEADLINE
-from vgbench.method import GroundingMethod, Prediction
+from vgbench.method import GroundingMethod
 from vgbench.metrics import Pairs, make_metric
 from vgbench.predictions import Predictions, read_predictions
-from vgbench.record import read_curves, write_atomically
-from vgbench.table import AnnotationTable, Row
+from vgbench.record import read_curves
+from vgbench.types import Prediction
 
 TRUTH = (0, 114, 178)
 PREDICTED = ((230, 159, 0), (204, 121, 167), (240, 228, 66), (213, 94, 0))

@@ -21,7 +21,8 @@ from typing import Any, Literal
 import yaml
 
 from vgbench import record as records
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
+from vgbench.core.files import sha256_prefix, write_atomically
 from vgbench.leaderboard import (
     PublishedRow,
     markdown_table,
@@ -33,7 +34,7 @@ from vgbench.leaderboard import (
     read_published,
     result_column,
 )
-from vgbench.record import METHOD_FILES, Metric, Record, Result
+from vgbench.record import FILE_NAME, METHOD_FILES, Metric, Record, Result
 
 OWN_KEYS = ("paper", "table", "runs", "checkpoints", "pretrained")
 ENDINGS = (".pth", ".pt", ".ckpt", ".safetensors", ".pkl")
@@ -271,7 +272,7 @@ def reason_against(record: Record, job: Job, config: Any, checkpoint: Path | Non
         if origin != "shipped":
             return ""
         assert record.checkpoint is not None
-        same = checkpoint is not None and records.sha256_prefix(checkpoint) == record.checkpoint.sha256
+        same = checkpoint is not None and sha256_prefix(checkpoint) == record.checkpoint.sha256
         return None if same else "made with other shipped weights"
     differs = first_difference(_plain(config.method), method, METHOD_FILES)
     if differs:
@@ -279,7 +280,7 @@ def reason_against(record: Record, job: Job, config: Any, checkpoint: Path | Non
     if origin == "official":
         assert record.checkpoint is not None
         if checkpoint is not None:
-            same = records.sha256_prefix(checkpoint) == record.checkpoint.sha256
+            same = sha256_prefix(checkpoint) == record.checkpoint.sha256
             return None if same else f"evaluates another file ({record.checkpoint.name})"
         named = job.checkpoint and fnmatch.fnmatch(Path(record.checkpoint.name).stem, Path(job.checkpoint).stem)
         return None if named or record.name == job.name else f"evaluates another file ({record.checkpoint.name})"
@@ -538,7 +539,7 @@ def judge(plan: Plan, cell: Cell, step: Step | None, committed: Path | None = No
 def _committed_value(record: Record, result: Result, cell: Cell, committed: Path | None) -> tuple[float | None, str]:
     """The committed value of the same weights on the same data, or None and what to say instead."""
     assert cell.job is not None
-    if committed is None or not (committed / cell.job.name / records.FILE_NAME).is_file():
+    if committed is None or not (committed / cell.job.name / FILE_NAME).is_file():
         return None, "measured; nothing published or committed to compare with"
     known = records.read(committed / cell.job.name)
     found = find_result(known, cell)
@@ -699,7 +700,7 @@ def main(
     print(format_lines(plan, lines), end="")
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        records.write_atomically(json_file, as_json(plan, lines).encode())
+        write_atomically(json_file, as_json(plan, lines).encode())
     if commit_to is not None:
         for step in steps:
             if step.record is not None:

@@ -26,17 +26,36 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from vgbench import loader, record, weights
-from vgbench.checks import BadSample
-from vgbench.dataset import GroundingData
-from vgbench.errors import UserError
+from vgbench import record as records
+from vgbench import weights
+from vgbench.checkpoints.names import LoadReport
+from vgbench.core.errors import UserError
+from vgbench.core.files import sha256_prefix, write_atomically
+from vgbench.core.registry import methods
+from vgbench.data.checks import BadSample
+from vgbench.data.dataset import GroundingData
+from vgbench.data.extra import Extra, joined
+from vgbench.data.images import decode_image
+from vgbench.data.leakage import SeenImages, exclude_leaked
+from vgbench.data.table import AnnotationTable
 from vgbench.evaluation import Evaluation, flat_metrics, split_results
-from vgbench.extra import Extra, joined
-from vgbench.method import GroundingMethod, LoadReport
-from vgbench.registry import methods
+from vgbench.loader import GroundingDataset, TrainBatches, collate, eval_loader, plain_sample, shuffled, train_loader
+from vgbench.method import GroundingMethod
+from vgbench.record import (
+    FILE_NAME,
+    METHOD_FILES,
+    Checkpoint,
+    Cost,
+    Origin,
+    Record,
+    Result,
+    Training,
+    TrainingData,
+    config_hash,
+    environment,
+    resolved,
+)
 from vgbench.score import ScoreReport, format_report
-from vgbench.statistics import SeenImages, exclude_leaked
-from vgbench.table import AnnotationTable
 from vgbench.training import ExponentialMovingAverage, GroundingModule, KeepBestModel, Throughput
 
 log = logging.getLogger(__name__)
@@ -143,7 +162,7 @@ def run_folder(config: DictConfig, prefix: str) -> Path:
         os.environ["VGBENCH_RUN_FOLDER"] = str(folder)
         if launch.strip("-"):
             note.parent.mkdir(parents=True, exist_ok=True)
-            record.write_atomically(note, str(folder).encode())
+            write_atomically(note, str(folder).encode())
         return folder
     if "VGBENCH_RUN_FOLDER" in os.environ:
         return Path(os.environ["VGBENCH_RUN_FOLDER"])
@@ -164,9 +183,9 @@ def _own_folder(config: DictConfig, prefix: str) -> Path:
     Raises:
         UserError: if there is nothing to resume.
     """
-    node = record.resolved(config)
+    node = resolved(config)
     base = Path(config.run_dir) if config.run_dir else Path(config.runs) / prefix
-    wanted = record.config_hash(node)
+    wanted = config_hash(node)
     numbered = [base, *sorted(base.parent.glob(f"{base.name}-[0-9]*"), key=lambda path: (len(path.name), path.name))]
     if config.resume:
         for path in reversed(numbered):
@@ -174,7 +193,7 @@ def _own_folder(config: DictConfig, prefix: str) -> Path:
             if not file.exists():
                 continue
             stored: Any = OmegaConf.to_container(OmegaConf.load(file))
-            if record.config_hash(stored) == wanted and stored["seed"] == node["seed"]:
+            if config_hash(stored) == wanted and stored["seed"] == node["seed"]:
                 return path
         raise UserError(
             f"resume=true, but no run folder {base}* has this configuration; start without resume, or give run_dir="
@@ -187,7 +206,7 @@ def _own_folder(config: DictConfig, prefix: str) -> Path:
             break
         except FileExistsError:
             number += 1
-    record.write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(node)).encode())
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(node)).encode())
     return folder
 
 
@@ -208,7 +227,7 @@ def start_weights(config: DictConfig, method: GroundingMethod) -> LoadReport | N
     return None
 
 
-def _history(config: DictConfig, method: GroundingMethod) -> tuple[list[record.TrainingData], SeenImages | None]:
+def _history(config: DictConfig, method: GroundingMethod) -> tuple[list[TrainingData], SeenImages | None]:
     """Training data of the weights that a training starts from, and their images; None: a run of its own did not make
     them. Shipped weights have seen rendered images only, none of an evaluation split."""
     if not config.weights or weights.is_shipped(config.weights):
@@ -216,7 +235,7 @@ def _history(config: DictConfig, method: GroundingMethod) -> tuple[list[record.T
     folder = weights.run_folder(weights.resolve(str(config.weights), raw=True))
     if folder is None or (seen := SeenImages.read(folder)) is None:
         return [], None
-    made = record.read(folder).training if (folder / record.FILE_NAME).exists() else None
+    made = records.read(folder).training if (folder / FILE_NAME).exists() else None
     return ([*made.earlier, *made.data] if made else []), seen
 
 
@@ -231,10 +250,8 @@ def _extra_train(config: DictConfig) -> list[Extra]:
     return [Extra.open(Path(str(folder)).expanduser()) for folder in ([given] if isinstance(given, str) else given)]
 
 
-def _training_data(
-    table: AnnotationTable, dataset: str, split: str, split_by: str | None = None
-) -> record.TrainingData:
-    return record.TrainingData(
+def _training_data(table: AnnotationTable, dataset: str, split: str, split_by: str | None = None) -> TrainingData:
+    return TrainingData(
         dataset=dataset,
         split=split,
         split_by=split_by,
@@ -376,7 +393,7 @@ def run(config: DictConfig) -> float:
         inference_mode=not method.requires_grad_at_inference,
         limit_val_batches=1.0,
     )
-    dataset = loader.GroundingDataset(
+    dataset = GroundingDataset(
         train_table,
         train_image,
         method.train_transform(),
@@ -385,7 +402,7 @@ def run(config: DictConfig) -> float:
         side=train_side,
         on_bad_sample=data.on_bad_sample,
     )
-    batches = loader.TrainBatches(
+    batches = TrainBatches(
         len(dataset),
         recipe.batch_size,
         config.seed,
@@ -395,7 +412,7 @@ def run(config: DictConfig) -> float:
         world_size=trainer.world_size,
     )
     pin = isinstance(trainer.accelerator, L.pytorch.accelerators.CUDAAccelerator)
-    module.train_loader = loader.train_loader(dataset, batches, method, workers(config), pin)
+    module.train_loader = train_loader(dataset, batches, method, workers(config), pin)
     if config.compile:
         method.compile()
     val_loader = _eval_loader(config, trainer, method, data, val_table, val_side, pin)
@@ -407,7 +424,7 @@ def run(config: DictConfig) -> float:
     if best.epoch < 0:
         best.save(trainer, module)
     trainer.strategy.barrier("model written")
-    training = record.Training(
+    training = Training(
         data=trained_on,
         earlier=earlier,
         epochs=float(trainer.current_epoch),
@@ -419,9 +436,7 @@ def run(config: DictConfig) -> float:
             name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")
         },
     )
-    checkpoint = record.Checkpoint(
-        weights.MODEL_FILE, record.sha256_prefix(folder / weights.MODEL_FILE), "trained here"
-    )
+    checkpoint = Checkpoint(weights.MODEL_FILE, sha256_prefix(folder / weights.MODEL_FILE), "trained here")
     notes = [f"{module.skipped} training samples could not be read and were left out"] if module.skipped else []
     if config.weights:
         notes.append(f"started from weights={config.weights}")
@@ -454,8 +469,8 @@ def evaluate(config: DictConfig) -> float:
     _say(f"{folder}: {method.name} from {path}: {_loaded(report)}")
     ours = weights.method_config(path) is not None
     shipped = weights.is_shipped(config.checkpoint)
-    origin: record.Origin = "shipped" if shipped else "trained here" if ours else "official"
-    checkpoint = record.Checkpoint(path.name, record.sha256_prefix(path), origin)
+    origin: Origin = "shipped" if shipped else "trained here" if ours else "official"
+    checkpoint = Checkpoint(path.name, sha256_prefix(path), origin)
     made_in = weights.run_folder(path)
     seen = SeenImages.read(made_in) if made_in else None
     return _evaluate_and_record(config, folder, method, data, tasks, started, checkpoint, seen=seen)
@@ -493,19 +508,19 @@ def predict(image: Path, expression: str, config: DictConfig, output: Path | Non
     from vgbench import render
 
     try:
-        pixels = loader.decode_image(image)
+        pixels = decode_image(image)
     except BadSample as error:
         raise UserError(str(error)) from None
     method, _, _ = checkpointed_method(config)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
     method.to(device).eval()
-    sample = loader.plain_sample(pixels, expression)
+    sample = plain_sample(pixels, expression)
     try:
         if side := method.side_inputs(_lone_table(image, pixels, expression)):
             sample["extra"] = {name: values[""] for name, values in side.items()}
     except UserError as error:
         print(f"note: grounded without {', '.join(method.extra_inputs)} ({error})", file=sys.stderr)
-    batch = loader.collate([method.eval_transform()(sample)], method.tokenize)
+    batch = collate([method.eval_transform()(sample)], method.tokenize)
     assert batch is not None
     with torch.set_grad_enabled(method.requires_grad_at_inference):
         sets = {name: found[0] for name, found in method.predict(batch.to(device)).items()}
@@ -575,7 +590,7 @@ def checkpoint_node(config: DictConfig, path: Path) -> dict[str, Any]:
     given = method_node(config)
     if stored is None or given["_target_"] != stored.get("_target_"):
         return stored or given
-    files = {key for key in record.METHOD_FILES if given.get(key)}
+    files = {key for key in METHOD_FILES if given.get(key)}
     return stored | {key: given[key] for key in files | _explicit_options(config)}
 
 
@@ -616,7 +631,7 @@ def _join_logs(folder: Path) -> None:
     ]
     for part in reversed(before):
         table = pd.concat([part[part["step"] < table["step"].min()], table], ignore_index=True)
-    record.write_atomically(folder / "metrics.csv", table.to_csv(index=False).encode())
+    write_atomically(folder / "metrics.csv", table.to_csv(index=False).encode())
     for path in earlier:
         path.unlink()
 
@@ -631,7 +646,7 @@ def _eval_loader(
     pin: bool,
     said: Sequence[int] | None = None,
 ) -> torch.utils.data.DataLoader:
-    dataset = loader.GroundingDataset(
+    dataset = GroundingDataset(
         table,
         data.image_path,
         method.eval_transform(),
@@ -640,7 +655,7 @@ def _eval_loader(
         side=side,
         on_bad_sample=data.on_bad_sample,
     )
-    return loader.eval_loader(
+    return eval_loader(
         dataset, method, config.eval.batch_size, workers(config), trainer.global_rank, trainer.world_size, pin
     )
 
@@ -652,8 +667,8 @@ def _evaluate_and_record(
     data: GroundingData,
     tasks: Sequence[str],
     started: float,
-    checkpoint: record.Checkpoint,
-    training: record.Training | None = None,
+    checkpoint: Checkpoint,
+    training: Training | None = None,
     train_rate: float | None = None,
     notes: Sequence[str] = (),
     seen: SeenImages | None = None,
@@ -668,7 +683,7 @@ def _evaluate_and_record(
     trainer = build_trainer(config, folder, [], inference_mode=not method.requires_grad_at_inference)
     pin = isinstance(trainer.accelerator, L.pytorch.accelerators.CUDAAccelerator)
     notes = list(notes)
-    results: list[record.Result] = []
+    results: list[Result] = []
     primary = math.nan
     seconds, timed = 0.0, 0
     set_rates: dict[str, list[float]] = {}
@@ -680,8 +695,8 @@ def _evaluate_and_record(
         side = method.side_inputs(table)
         passes: list[tuple[str, Sequence[int] | None]] = []
         if split in control_splits:
-            passes.append(("shuffled text", loader.shuffled(table, config.seed).tolist()))
-        passes.append(("", loader.shuffled(table, config.seed).tolist() if config.eval.shuffle_text else None))
+            passes.append(("shuffled text", shuffled(table, config.seed).tolist()))
+        passes.append(("", shuffled(table, config.seed).tolist() if config.eval.shuffle_text else None))
         controls: dict[str, dict[str, ScoreReport]] = {}
         for control, said in passes:
             place = folder / "predictions" / control.replace(" ", "-") if control else folder / "predictions"
@@ -727,21 +742,21 @@ def _evaluate_and_record(
         return primary
     if (folder / "logs" / "metrics.csv").exists():
         render.curves(folder / "logs" / "metrics.csv", folder / "curves.png")
-    node = record.resolved(config)
-    entry = record.Record(
+    node = resolved(config)
+    entry = Record(
         method=_method_name(method),
         label=getattr(method, "title", method.name),
         set_labels=dict(method.set_labels),
         variant=str(getattr(method, "variant", "")) or _size(config, method),
         config=node,
-        config_hash=record.config_hash(node),
-        environment=record.environment(),
+        config_hash=config_hash(node),
+        environment=environment(),
         results=results,
         seed=config.seed,
         checkpoint=checkpoint,
         training=training,
         notes=[*notes, *method.notes()],
-        cost=record.Cost(
+        cost=Cost(
             wall_s=time.time() - started,
             peak_memory_bytes=measure.peak_memory(),
             train_samples_per_s=train_rate,
@@ -752,7 +767,7 @@ def _evaluate_and_record(
             flops=measure.forward_flops(method, measure.synthetic_batch(method, 1).to(_device_of(method))),
         ),
     )
-    record.write(entry, folder)
+    records.write(entry, folder)
     _say(f"run folder: {folder} (record.json, predictions/, examples/{'' if training is None else ', curves.png'})")
     return primary
 

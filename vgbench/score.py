@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
+from vgbench.data.rle import rectangle
+from vgbench.data.table import AnnotationTable
 from vgbench.foreign import Reading, read_foreign
-from vgbench.method import Prediction
 from vgbench.metrics import GroundingMetric, Outcomes, Pairs, make_metric, primary_metric
 from vgbench.metrics.bootstrap import intervals
-from vgbench.metrics.rle import rectangle
 from vgbench.predictions import Predictions, PredictionWriter, align, check, read_predictions
-from vgbench.table import AnnotationTable
+from vgbench.types import Prediction
 
 if TYPE_CHECKING:
-    from vgbench.dataset import GroundingData
+    from vgbench.data.dataset import GroundingData
 
 __all__ = [
     "Evaluator",
@@ -301,7 +301,7 @@ def benchmark(masks: int = 10_834, size: tuple[int, int] = (480, 640), seed: int
 
 def _synthetic(n: int, size: tuple[int, int], seed: int) -> tuple[AnnotationTable, Predictions]:
     """Random blobs with ragged edges, ground truth and predictions, of 64 different shapes."""
-    from vgbench.metrics.rle import encode
+    from vgbench.data.rle import encode
 
     random = np.random.default_rng(seed)
     height, width = size
@@ -355,8 +355,9 @@ def register(
     """
     from omegaconf import OmegaConf
 
-    from vgbench import record
+    from vgbench import record as records
     from vgbench.evaluation import Evaluation, split_results
+    from vgbench.record import Record, config_hash, environment
 
     results = []
     for split, report in reports.items():
@@ -367,17 +368,17 @@ def register(
             writer.write_table(predictions[split])
         results += split_results(evaluation, "main", report, {}, folder, leaked=None)
     node = {"dataset": OmegaConf.to_container(config.dataset, resolve=True), "label": label}
-    entry = record.Record(
+    entry = Record(
         method=label,
         label=label,
         config=node,
-        config_hash=record.config_hash(node),
-        environment=record.environment(),
+        config_hash=config_hash(node),
+        environment=environment(),
         results=results,
         provenance="external",
         notes=list(notes),
     )
-    return record.write(entry, folder)
+    return records.write(entry, folder)
 
 
 def _may_register(folder: Path) -> None:
@@ -386,11 +387,12 @@ def _may_register(folder: Path) -> None:
     Raises:
         UserError: if ``folder`` is a file, or holds the record of a run.
     """
-    from vgbench import record
+    from vgbench import record as records
+    from vgbench.record import FILE_NAME
 
     if folder.is_file():
         raise UserError(f"--register {folder}: a file; name a run folder to make")
-    if (folder / record.FILE_NAME).is_file() and record.read(folder).provenance != "external":
+    if (folder / FILE_NAME).is_file() and records.read(folder).provenance != "external":
         raise UserError(f"--register {folder}: holds the record of a run that was made here; name another folder")
 
 
@@ -421,7 +423,7 @@ def main(
     """
     from hydra.utils import instantiate
 
-    from vgbench.record import write_atomically
+    from vgbench.core.files import write_atomically
 
     if label and not folder:
         raise UserError("--label names a row of the leaderboard: add --register DIR")

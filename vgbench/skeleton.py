@@ -10,9 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from vgbench.errors import UserError
-from vgbench.record import write_atomically
-from vgbench.registry import datasets, methods
+from vgbench.core.errors import UserError
+from vgbench.core.files import write_atomically
+from vgbench.core.registry import datasets, methods
 
 ENDING = ".in"  # of templates, so that no tool takes them for code of ours
 

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from vgbench.dataset import GroundingData
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
+from vgbench.data.dataset import GroundingData
+from vgbench.data.describe import LOCATION
+from vgbench.data.table import AnnotationTable
 from vgbench.leaderboard import HEADLINE, metric_title, row_label, task_title
 from vgbench.metrics import Outcomes
 from vgbench.metrics.bootstrap import Comparison, compare_paired, intervals
 from vgbench.predictions import Predictions, read_predictions
 from vgbench.record import Metric, Record, Result
 from vgbench.score import evaluate_predictions
-from vgbench.statistics import LOCATION
-from vgbench.table import AnnotationTable
 
 SMALL, LARGE = 0.05, 0.20  # share of the image that a target covers
 _GRADUAL = {"rec": "miou"}  # metric of a task that says how wrong an answer is, where the headline is yes or no

@@ -14,9 +14,11 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 from torch import Tensor
 
-from vgbench import loader, measure, optim, weights
+from vgbench import measure, optim, weights
 from vgbench.evaluation import Evaluation, flat_metrics
-from vgbench.method import Batch, GroundingMethod, Prediction
+from vgbench.loader import TrainLoader, mix_seed
+from vgbench.method import GroundingMethod
+from vgbench.types import Batch, Prediction
 
 TIMED_BATCHES = 10  # per split, for the speed of single prediction sets
 
@@ -29,7 +31,7 @@ class GroundingModule(L.LightningModule):
         self.method = method
         self.config = config
         self.schedule: optim.Schedule = instantiate(config.recipe.schedule)
-        self.train_loader: loader.TrainLoader | None = None
+        self.train_loader: TrainLoader | None = None
         self.val_set: Evaluation | None = None
         self.evaluation: Evaluation | None = None
         self.skipped = 0
@@ -55,7 +57,7 @@ class GroundingModule(L.LightningModule):
             optim.set_learning_rate(optimizer, self.schedule(epoch, step, steps))
         self.method.on_step(epoch, step, steps)
         # dropout and stochastic depth are functions of the progress too: a resumed run draws the same
-        torch.manual_seed(loader.mix_seed(self.config.seed, epoch, batch_idx, self.global_rank) % 2**31)
+        torch.manual_seed(mix_seed(self.config.seed, epoch, batch_idx, self.global_rank) % 2**31)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.train_loader is not None:

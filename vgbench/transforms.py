@@ -19,8 +19,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from vgbench.method import Geometry, Sample
-from vgbench.text import clean_expression
+from vgbench.text.sentencepiece import clean_expression
+from vgbench.types import Geometry, Sample
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
@@ -137,7 +137,7 @@ class Normalize(v2.Transform):
 
 
 class CleanText:
-    """Clean the expression as the SeqTR family does (:func:`vgbench.text.clean_expression`)."""
+    """Clean the expression as the SeqTR family does (:func:`vgbench.text.sentencepiece.clean_expression`)."""
 
     def __call__(self, sample: Sample) -> Sample:
         return {**sample, "text": clean_expression(sample["text"])}

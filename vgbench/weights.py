@@ -13,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vgbench.errors import UserError
-from vgbench.files import atomic
-from vgbench.method import GroundingMethod, LoadReport
+from vgbench.checkpoints.names import LoadReport
+from vgbench.core.errors import UserError
+from vgbench.core.files import atomic
+from vgbench.method import GroundingMethod
 
 MODEL_FILE = "model.safetensors"  # in a run folder
 RAW_FILE = "model.raw.safetensors"  # beside it, of a training with a moving average: the weights without it

@@ -31,10 +31,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from vgbench.core.errors import UserError
 from vgbench.datasets.refshapes.expressions import FLAVOURS, describable, refer
 from vgbench.datasets.refshapes.render import encode_jpeg, paint, segmentation
 from vgbench.datasets.refshapes.scene import ANGULAR, ATTRIBUTES, ROUND, Scene, sample_scene
-from vgbench.errors import UserError
 
 VERSION = 6  # of the generator: any change of what it makes is a new version
 POOLS = {"base": ("train", "val", "testA", "testB"), "pretrain": ("pretrain",)}

@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vgbench.dataset import Counts
-from vgbench.datasets.layout import Files, Layout
+from vgbench.data.dataset import Counts
+from vgbench.data.layouts.base import Files, Layout
+from vgbench.data.layouts.refer import ReferLayout
 from vgbench.datasets.refer import ReferDataset
-from vgbench.datasets.refer_layout import ReferLayout
 from vgbench.datasets.refshapes.build import IMAGE_FOLDER, IMAGES, POOLS, REFS_FILES, Options, ensure
 
 __all__ = ["GRefShapes", "RefShapes", "RefShapesG", "RefShapesPlus"]

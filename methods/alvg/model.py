@@ -13,17 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgbench.checkpoint import KeyEntry
-from vgbench.errors import UserError
+from vgbench.checkpoints.names import KeyEntry
+from vgbench.core.errors import UserError
 from vgbench.layers.beit3 import EncoderOutput
 from vgbench.layers.beit3_method import BEiT3Method
 from vgbench.layers.criterion import Targets, name_layers
 from vgbench.layers.heads import NO_TARGET_SCORE, PredictionHead, detections, encode_mask, ranked_predictions
 from vgbench.layers.transformer import QueryGenerator
-from vgbench.method import Batch, Prediction
 from vgbench.methods.alvg import loss
 from vgbench.methods.alvg.checkpoint import UNUSED, official_keys
 from vgbench.methods.alvg.network import ImageEnhancement, MaskHead, ParallelDecoder
+from vgbench.types import Batch, Prediction
 
 __all__ = ["ALVG", "Outputs"]
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vgbench.errors import UserError
-from vgbench.method import LoadReport
+from vgbench.checkpoints.names import LoadReport
+from vgbench.core.errors import UserError
 from vgbench.methods.amc.model import ALBEF, resize_positions
 
 # Entries without effect: constants, ALBEF's single queue pointer (AMC's two start at 0), its image-id queue.

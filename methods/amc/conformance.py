@@ -24,7 +24,7 @@ from vgbench.methods.amc.transforms import (
 )
 from vgbench.metrics.boxes import iou_inclusive_intersection
 from vgbench.optim import build_optimizer, set_learning_rate
-from vgbench.wordpiece import WordPiece
+from vgbench.text.wordpiece import WordPiece
 
 
 def _replay(recorded: Iterator[int], count: int) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.metrics.pointing import enlarge, peak
 
 __all__ = ["enlarge", "heat_boxes", "peak", "proposal_scores", "rank", "read_proposals"]

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 INIT_STD = 0.02  # of BERT and ViT, for a width of 768

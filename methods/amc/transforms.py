@@ -17,8 +17,8 @@ from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
-from vgbench.method import Geometry, Sample
 from vgbench.transforms import Interpolation, Normalize, Resize, resize_image, resize_masks, swap_left_right
+from vgbench.types import Geometry, Sample
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

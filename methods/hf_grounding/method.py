@@ -18,9 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision import tv_tensors
 
-from vgbench.errors import UserError
+from vgbench.checkpoints.names import LoadReport
+from vgbench.core.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy
-from vgbench.method import Batch, Geometry, GroundingMethod, LoadReport, Prediction, Sample, Transform
+from vgbench.method import GroundingMethod
+from vgbench.types import Batch, Geometry, Prediction, Sample, Transform
 
 #: Model type -> how it reads text: "caption" (a text whose phrases are looked for), "query" (one text per class),
 #: "generate" (an instruction; the answer is text with the caption's phrases, each followed by its boxes).

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision import tv_tensors
 
-from vgbench.errors import UserError, require_extra
-from vgbench.method import Batch, Geometry, GroundingMethod, LoadReport, Prediction, Sample, Transform
+from vgbench.checkpoints.names import LoadReport
+from vgbench.core.errors import UserError, require_extra
+from vgbench.method import GroundingMethod
+from vgbench.types import Batch, Geometry, Prediction, Sample, Transform
 
 #: What a grounding detector of MMDetection reads from a sample beside the image.
 TEXT_KEYS = ("text", "custom_entities", "tokens_positive")

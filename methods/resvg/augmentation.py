@@ -22,12 +22,11 @@ import numpy as np
 from PIL import Image as PILImage
 from pycocotools import mask as rle
 
-from vgbench.checks import BadSample
-from vgbench.dataset import read_json
-from vgbench.errors import UserError, require_extra
-from vgbench.extra import IMAGES, TABLE, Extra
-from vgbench.loader import decode_image
-from vgbench.table import AnnotationTable
+from vgbench.core.errors import UserError, require_extra
+from vgbench.data.checks import BadSample, read_json
+from vgbench.data.extra import IMAGES, TABLE, Extra
+from vgbench.data.images import decode_image
+from vgbench.data.table import AnnotationTable
 
 __all__ = [
     "CopyPaste",
@@ -69,7 +68,7 @@ class Scene:
         image: uint8 RGB [h, w, 3].
         boxes: float64 [n, 4] xyxy of the visible parts of all instances of ``category`` in it.
         masks: bool [n, h, w], or None when the painter knows boxes only.
-        painted_from: the images whose pixels are in it, as :func:`vgbench.statistics.image_keys` names them.
+        painted_from: the images whose pixels are in it, as :func:`vgbench.data.leakage.image_keys` names them.
     """
 
     image: np.ndarray

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vgbench.checkpoint import KeyEntry, load_mapped, read_checkpoint
-from vgbench.errors import UserError
+from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
+from vgbench.checkpoints.read import read_checkpoint
+from vgbench.core.errors import UserError
 from vgbench.layers.bert import bert_weights
-from vgbench.method import LoadReport
 from vgbench.methods.resvg.model import ResVGNetwork
 
 __all__ = ["entries", "load_pretrained", "load_whole"]

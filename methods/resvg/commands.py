@@ -10,10 +10,10 @@ import torch
 from hydra.utils import instantiate
 
 from vgbench.cli import compose, split_overrides
-from vgbench.console import progress
-from vgbench.dataset import GroundingData
-from vgbench.errors import UserError
-from vgbench.extra import Extra
+from vgbench.core.console import progress
+from vgbench.core.errors import UserError
+from vgbench.data.dataset import GroundingData
+from vgbench.data.extra import Extra
 from vgbench.methods.resvg.augmentation import (
     SEEDS_APART,
     CopyPaste,

@@ -12,15 +12,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchvision import tv_tensors
 
 from vgbench import optim
-from vgbench.checkpoint import export_mapped
+from vgbench.checkpoints.names import export_mapped
 from vgbench.conform import Case
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.layers.boxes import iou, xyxy_to_cxcywh
-from vgbench.method import Batch, Geometry, Sample
 from vgbench.methods.resvg.checkpoint import entries
 from vgbench.methods.resvg.method import ResVG, original_boxes
 from vgbench.methods.resvg.transforms import Draws, EvalTransform, TrainTransform
-from vgbench.wordpiece import WordPiece
+from vgbench.text.wordpiece import WordPiece
+from vgbench.types import Batch, Geometry, Sample
 
 
 def run(case: Case) -> dict[str, Tensor]:

@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from vgbench.errors import UserError
+from vgbench.checkpoints.names import LoadReport
+from vgbench.core.errors import UserError
+from vgbench.data.table import AnnotationTable
 from vgbench.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from vgbench.method import Batch, Geometry, GroundingMethod, LoadReport, Prediction
+from vgbench.method import GroundingMethod
 from vgbench.methods.resvg.checkpoint import load_pretrained, load_whole
 from vgbench.methods.resvg.loss import score_loss, stage_losses
 from vgbench.methods.resvg.model import Output, ResVGNetwork
 from vgbench.methods.resvg.priors import find_priors
 from vgbench.methods.resvg.transforms import EvalTransform, TrainTransform
-from vgbench.table import AnnotationTable
-from vgbench.wordpiece import WordPiece
+from vgbench.text.wordpiece import WordPiece
+from vgbench.types import Batch, Geometry, Prediction
 
 __all__ = ["ResVG"]
 

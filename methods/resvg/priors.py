@@ -22,10 +22,10 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from vgbench.checkpoint import SAFE_GLOBALS
-from vgbench.errors import UserError, require_extra
-from vgbench.files import atomic
-from vgbench.table import AnnotationTable
+from vgbench.checkpoints.read import SAFE_GLOBALS
+from vgbench.core.errors import UserError, require_extra
+from vgbench.core.files import atomic
+from vgbench.data.table import AnnotationTable
 
 __all__ = ["ClipEncoder", "DiffusionGenerator", "Encoder", "Generator", "find_priors", "load_priors", "make_priors"]
 

@@ -15,12 +15,12 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
+from vgbench.core.errors import UserError
+from vgbench.data.table import AnnotationTable
 from vgbench.datasets.refshapes.language import ADJECTIVES, AFTERWARDS, NOUNS
 from vgbench.datasets.refshapes.render import paint
 from vgbench.datasets.refshapes.scene import ATTRIBUTES, Object, Scene
-from vgbench.errors import UserError
 from vgbench.methods.resvg.priors import prompt, prompt_seed
-from vgbench.table import AnnotationTable
 
 __all__ = ["SketchGenerator", "ThumbnailEncoder", "described", "sketch_priors"]
 

@@ -14,8 +14,8 @@ from PIL import ImageEnhance
 from torch import Tensor
 from torchvision import tv_tensors
 
-from vgbench.method import Sample
 from vgbench.transforms import Normalize, Resize, identity_geometry, swap_left_right
+from vgbench.types import Sample
 
 __all__ = ["Draws", "EvalTransform", "TrainTransform"]
 

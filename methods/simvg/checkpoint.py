@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vgbench.checkpoint import KeyEntry
+from vgbench.checkpoints.names import KeyEntry
 from vgbench.layers.beit3 import MASK_TOKEN, beit3_keys
 from vgbench.layers.heads import PredictionHead
 from vgbench.layers.transformer import DecoderLayer, QueryGenerator

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgbench.checkpoint import export_mapped
+from vgbench.checkpoints.names import export_mapped
 from vgbench.conform import Case, ModeNotOffered
 from vgbench.layers.grounding_conformance import (
     batch_from_inputs,

@@ -14,17 +14,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vgbench.checkpoint import KeyEntry
-from vgbench.errors import UserError
+from vgbench.checkpoints.names import KeyEntry
+from vgbench.core.errors import UserError
 from vgbench.layers.beit3 import EncoderOutput
 from vgbench.layers.beit3_method import BEiT3Method
 from vgbench.layers.criterion import Targets, name_layers
 from vgbench.layers.heads import NO_TARGET_SCORE, PredictionHead, detections, ranked_predictions
 from vgbench.layers.position import sine_position_2d
 from vgbench.layers.transformer import DecoderLayer, QueryGenerator, TextPooling
-from vgbench.method import Batch, Prediction
 from vgbench.methods.simvg.checkpoint import DECODER_ONLY, UNUSED, official_keys
 from vgbench.methods.simvg.loss import distillation_targets
+from vgbench.types import Batch, Prediction
 
 __all__ = ["BRANCHES", "Outputs", "SimVG"]
 

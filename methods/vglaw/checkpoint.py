@@ -29,11 +29,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgbench.checkpoint import KeyEntry, describe_state, load_mapped, read_checkpoint
-from vgbench.errors import UserError
+from vgbench.checkpoints.names import KeyEntry, LoadReport, describe_state, load_mapped
+from vgbench.checkpoints.read import read_checkpoint
+from vgbench.core.errors import UserError
 from vgbench.layers.bert import bert_weights
 from vgbench.layers.vitdet import ViTDet, fit_relative_positions
-from vgbench.method import LoadReport
 
 __all__ = [
     "load_backbone",

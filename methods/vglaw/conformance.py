@@ -10,15 +10,15 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from vgbench import optim
-from vgbench.checkpoint import export_mapped
+from vgbench.checkpoints.names import export_mapped
 from vgbench.conform import Case
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
-from vgbench.method import Batch, Sample
 from vgbench.methods.vglaw import transforms
 from vgbench.methods.vglaw.method import VGLAW
 from vgbench.methods.vglaw.optim import AdamWeightDecay
-from vgbench.wordpiece import WordPiece
+from vgbench.text.wordpiece import WordPiece
+from vgbench.types import Batch, Sample
 
 
 def run(case: Case) -> dict[str, Tensor]:

@@ -11,18 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgbench.checkpoint import load_mapped, read_checkpoint
-from vgbench.errors import UserError
+from vgbench.checkpoints.names import LoadReport, load_mapped
+from vgbench.checkpoints.read import read_checkpoint
+from vgbench.core.errors import UserError
+from vgbench.data.rle import encode
 from vgbench.layers.bert import Bert
 from vgbench.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from vgbench.layers.vitdet import ViTDet
-from vgbench.method import Batch, Geometry, GroundingMethod, LoadReport, Prediction, Transform
+from vgbench.method import GroundingMethod
 from vgbench.methods.vglaw import checkpoint
 from vgbench.methods.vglaw.loss import box_losses, mask_losses
 from vgbench.methods.vglaw.model import Output, VGLAWNetwork
 from vgbench.methods.vglaw.transforms import EvalTransform, TrainTransform, multi_scale_sizes, scaled_size
-from vgbench.metrics.rle import encode
-from vgbench.wordpiece import WordPiece
+from vgbench.text.wordpiece import WordPiece
+from vgbench.types import Batch, Geometry, Prediction, Transform
 
 __all__ = ["VGLAW"]
 

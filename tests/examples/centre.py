@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from vgbench import Batch, GroundingMethod, LoadReport, Prediction, Transform
 from vgbench.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from vgbench.method import Batch, GroundingMethod, LoadReport, Prediction, Transform
 from vgbench.transforms import Normalize, Resize
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from vgbench.metrics.base import Array, GroundingMetric, Pairs, Ratio, Variant
+from vgbench import GroundingMetric, Pairs, Ratio, Variant
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class CentreHit(GroundingMetric):
     variants: ClassVar = {"strict": Variant({"strict": True}, "a centre on the border is outside")}
     columns = ("hit",)
 
-    def measure(self, pairs: Pairs) -> dict[str, Array]:
+    def measure(self, pairs: Pairs) -> dict[str, np.ndarray]:
         target = pairs.single_target(self.spec)
         boxes, valid = pairs.padded_boxes(1)
         middle = (boxes[:, 0, :2] + boxes[:, 0, 2:]) / 2
@@ -34,5 +34,5 @@ class CentreHit(GroundingMetric):
         inside = compare(middle, target[:, :2]).all(1) & compare(target[:, 2:], middle).all(1)
         return {"hit": (inside & valid[:, 0]).astype(np.float64)}
 
-    def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
+    def ratios(self, columns: dict[str, np.ndarray]) -> dict[str, Ratio]:
         return {"hit": Ratio(columns["hit"], np.ones_like(columns["hit"]))}

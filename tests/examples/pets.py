@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from vgbench.dataset import BadSample, Counts, GroundingData, TableBuilder, check_box, check_name
-from vgbench.table import AnnotationTable
+from vgbench import AnnotationTable, BadSample, Counts, GroundingData, TableBuilder
+from vgbench.data.checks import check_box, check_name
 
 
 class Pets(GroundingData):

@@ -19,9 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgbench.checkpoint import KeyEntry, load_mapped
-from vgbench.errors import UserError
-from vgbench.method import LoadReport
+from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
+from vgbench.core.errors import UserError
 
 __all__ = [
     "MASK_TOKEN",

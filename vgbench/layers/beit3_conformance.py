@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgbench.checkpoint import export_mapped
+from vgbench.checkpoints.names import LoadReport, export_mapped
 from vgbench.conform import Case
 from vgbench.layers.beit3 import BEiT3, beit3_keys, load_beit3
-from vgbench.method import LoadReport
-from vgbench.text import BEiT3Tokenizer, clean_expression
+from vgbench.text.sentencepiece import BEiT3Tokenizer, clean_expression
 
 
 def encoder_arguments(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,13 +11,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vgbench.checkpoint import KeyEntry, load_mapped, read_checkpoint
+from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
+from vgbench.checkpoints.read import read_checkpoint
 from vgbench.layers.beit3 import BEiT3, adapt_own_size, adapt_size, load_beit3
 from vgbench.layers.criterion import SetCriterion
 from vgbench.layers.position import sine_position_2d
-from vgbench.method import GroundingMethod, LoadReport, Transform
-from vgbench.text import BEiT3Tokenizer
+from vgbench.method import GroundingMethod
+from vgbench.text.sentencepiece import BEiT3Tokenizer
 from vgbench.transforms import LargeScaleJitter, stretched
+from vgbench.types import Transform
 
 __all__ = ["BEiT3Method"]
 

@@ -12,11 +12,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from vgbench import optim
-from vgbench.checkpoint import KeyEntry, export_mapped
+from vgbench.checkpoints.names import KeyEntry, export_mapped
 from vgbench.conform import Case
 from vgbench.layers.heads import detections
-from vgbench.method import Batch, Geometry, GroundingMethod, Sample
+from vgbench.method import GroundingMethod
 from vgbench.transforms import LargeScaleJitter
+from vgbench.types import Batch, Geometry, Sample
 
 
 def method_options(spec: Mapping[str, Any]) -> dict[str, Any]:

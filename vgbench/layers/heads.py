@@ -9,10 +9,10 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
-from vgbench.checkpoint import KeyEntry
+from vgbench.checkpoints.names import KeyEntry
 from vgbench.layers.boxes import cxcywh_to_xyxy
 from vgbench.layers.transformer import MLP
-from vgbench.method import Geometry, Prediction
+from vgbench.types import Geometry, Prediction
 
 __all__ = ["NO_TARGET_SCORE", "PredictionHead", "detections", "encode_mask", "ranked_predictions"]
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vgbench.checkpoint import KeyEntry
+from vgbench.checkpoints.names import KeyEntry
 from vgbench.layers.position import truncated_sine_position_1d
 
 __all__ = ["MLP", "DecoderLayer", "DecoderParts", "QueryGenerator", "TextPooling", "pool_text"]

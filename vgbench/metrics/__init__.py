@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vgbench import registry
-from vgbench.errors import UserError
+from vgbench.core import registry
+from vgbench.core.errors import UserError
 from vgbench.metrics.base import GroundingMetric, Outcomes, Pairs, Ratio
 from vgbench.metrics.grec import GREC
 from vgbench.metrics.gres import GRES

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from vgbench.errors import UserError
-from vgbench.metrics import rle
-from vgbench.table import AnnotationTable
+from vgbench.core.errors import UserError
+from vgbench.data import rle
+from vgbench.data.table import AnnotationTable
 
 if TYPE_CHECKING:
-    from vgbench.method import Geometry
     from vgbench.predictions import Predictions
+    from vgbench.types import Geometry
 
 Array = np.ndarray
 
@@ -233,7 +233,7 @@ def pad(values: Array, counts: Array, limit: int | None = None) -> tuple[Array, 
 
 def letterbox(height: int, width: int, size: int) -> Geometry:
     """An image scaled to fit a square and centred in it, as TransVG, ResVG and VG-LAW do it."""
-    from vgbench.method import Geometry
+    from vgbench.types import Geometry
 
     ratio = size / max(height, width)
     new_height, new_width = round(height * ratio), round(width * ratio)

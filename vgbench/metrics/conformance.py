@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from vgbench.conform import Case, CaseResult
-from vgbench.errors import UserError
-from vgbench.method import Geometry, Prediction
-from vgbench.metrics import rle
+from vgbench.core.errors import UserError
+from vgbench.data import rle
+from vgbench.data.table import AnnotationTable
 from vgbench.metrics.base import Outcomes
 from vgbench.metrics.pointing import enlarge, peak
 from vgbench.predictions import Predictions
 from vgbench.score import Evaluator
-from vgbench.table import AnnotationTable
+from vgbench.types import Geometry, Prediction
 
 # Tolerances of the case by kind of value; whole numbers and texts must be equal.
 EXACT, FLOAT32_PERCENT, TWO_DECIMALS, LIST, REFSEG = 1e-6, 1e-4, 0.005, 1e-5, 1e-4

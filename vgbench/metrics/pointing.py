@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.metrics.base import Array, GroundingMetric, Pairs, Ratio, Variant
 from vgbench.metrics.boxes import iou_inclusive_intersection
 

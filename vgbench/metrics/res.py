@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from vgbench.errors import UserError
+from vgbench.core.errors import UserError
 from vgbench.metrics.base import Array, GroundingMetric, Pairs, Ratio, Variant, batch_means
 
 

@@ -1,0 +1,1 @@
+"""Other people's weights: safe reading, and loading through tables of names."""

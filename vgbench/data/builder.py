@@ -1,0 +1,113 @@
+"""Collecting the rows of one split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from vgbench.data.checks import BadSample
+from vgbench.data.images import BadImage
+from vgbench.data.table import AnnotationTable
+
+
+class TableBuilder:
+    """Collects the rows of one split; :meth:`skip` counts what cannot be used.
+
+    Attributes:
+        notes: remarks about the split (logged when the table is loaded).
+        warnings: remarks that change how results are to be read (logged as warnings).
+        volatile: the table depends on more than its sources (:class:`BadImage`) and must not be cached.
+        group_unit: what ``group`` stands for: "ref" (all expressions of one referred object), "image", "expression".
+    """
+
+    def __init__(self, dataset: str, split: str, task: str, group_unit: str = "ref") -> None:
+        self.info: dict[str, Any] = {"dataset": dataset, "split": split, "task": task}
+        self.split = split
+        self.group_unit = group_unit
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.volatile = False
+        self.skipped: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        self._rows: list[dict[str, Any]] = []
+        self._batches: list[pa.Table] = []
+        self._keys: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._rows) + sum(batch.num_rows for batch in self._batches)
+
+    def add(
+        self,
+        *,
+        key: str,
+        image_id: int,
+        image: str,
+        width: int,
+        height: int,
+        expression: str,
+        boxes: Sequence[Sequence[float]],
+        group: int,
+        source: str,
+        masks: Sequence[str] = (),
+        polygons: Sequence[int] = (),
+        ann_ids: Sequence[int] = (),
+        categories: Sequence[str] = (),
+        ref_id: int | None = None,
+        sent_id: int | None = None,
+    ) -> None:
+        """Add one expression (columns of :data:`vgbench.data.table.SCHEMA`; ``boxes`` xyxy). A key that is
+        already there gets a suffix ``#2``, ``#3``, ... and is counted."""
+        self._keys[key] += 1
+        if self._keys[key] > 1:
+            key = f"{key}#{self._keys[key]}"
+        self._rows.append(
+            {
+                "key": key,
+                "image_id": image_id,
+                "image": image,
+                "width": width,
+                "height": height,
+                "expression": expression,
+                "boxes": boxes,
+                "masks": masks,
+                "polygons": polygons,
+                "ann_ids": ann_ids,
+                "categories": categories,
+                "ref_id": ref_id,
+                "sent_id": sent_id,
+                "group": group,
+                "source": source,
+                "split": self.split,
+            }
+        )
+        if len(self._rows) >= 250_000:  # millions of expressions as Python objects would not fit into memory
+            self._flush()
+
+    def _flush(self) -> None:
+        self._batches.append(AnnotationTable.from_rows(self._rows, {}).arrow)
+        self._rows = []
+
+    def skip(self, where: str, error: BadSample, count: int = 1) -> None:
+        """Leave out ``count`` expressions because of ``error`` at ``where`` (file and entry)."""
+        self.skipped[error.reason] += count
+        self.volatile |= isinstance(error, BadImage)
+        self.examples.setdefault(error.reason, f"{where}: {error}")
+
+    def table(self) -> AnnotationTable:
+        """The finished table. ``info`` gets ``skipped``, ``skipped_examples``, ``notes``, ``warnings``,
+        ``volatile``, ``group_unit`` and ``duplicate_keys``."""
+        self._flush()
+        info = {
+            **self.info,
+            "skipped": dict(self.skipped),
+            "skipped_examples": self.examples,
+            "notes": self.notes,
+            "warnings": self.warnings,
+            "group_unit": self.group_unit,
+            "volatile": self.volatile,
+            "duplicate_keys": sum(count - 1 for count in self._keys.values()),
+        }
+        return AnnotationTable(pa.concat_tables(self._batches).combine_chunks(), info)

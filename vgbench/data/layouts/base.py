@@ -1,0 +1,178 @@
+"""Layouts: the forms in which one and the same dataset lies on people's disks, each recognised by its files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from vgbench.core.errors import UserError
+from vgbench.data.builder import TableBuilder
+from vgbench.data.dataset import GroundingData
+from vgbench.data.table import AnnotationTable
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a dataset is called in each layout (empty: it does not exist in that layout).
+
+    Attributes:
+        refer: folders of the refer layout.
+        refs: names of the file with the expressions in those folders.
+        seqtr: folders of the SeqTR layout.
+        transvg: folder and stem of ``<stem>/<stem>_<split>.pth`` in the TransVG layout.
+        mdetr: stems of ``<stem>_<split>.json`` in the MDETR layout.
+        refexp: ``dataset_name`` of its entries in MDETR's ``final_refexp_val.json``.
+        hub: folders of the parquet files published as jxu124/<name>.
+        benchmark: ``<set>_<split_by>`` in the files of jxu124/refcoco-benchmark and refclef-benchmark.
+        lmms: folders of the parquet files published as lmms-lab/<name>.
+        lmms_mixed: splits of the latter that mix the split with another author's, and the rows of each.
+        tfds: configuration of ``ref_coco`` in TensorFlow Datasets.
+        entities: whether the original release of Flickr30k Entities is one of the layouts.
+        vglaw: stem of ``<stem>.pkl`` in the VG-LAW layout.
+        minigpt: stems of ``<stem>_<split>.json`` in the MiniGPT-v2 evaluation layout, and of Qwen-VL's ``.jsonl``.
+    """
+
+    refer: tuple[str, ...] = ()
+    refs: tuple[str, ...] = ()
+    seqtr: tuple[str, ...] = ()
+    transvg: tuple[str, ...] = ()
+    mdetr: tuple[str, ...] = ()
+    refexp: str = ""
+    hub: tuple[str, ...] = ()
+    benchmark: str = ""
+    lmms: tuple[str, ...] = ()
+    lmms_mixed: Mapping[str, str] = field(default_factory=dict)
+    tfds: str = ""
+    entities: bool = False
+    vglaw: tuple[str, ...] = ()
+    minigpt: tuple[str, ...] = ()
+
+
+class Layout(ABC):
+    """One layout of one dataset, found on disk."""
+
+    key: ClassVar[str]
+
+    def __init__(self, data: LayoutDataset, files: dict[str, Path]) -> None:
+        self.data = data
+        self.files = files
+
+    @classmethod
+    @abstractmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        """The layout if its files are below ``data.data_root``, else None."""
+
+    @classmethod
+    @abstractmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        """The files of this layout in words; empty if the dataset does not exist in it."""
+
+    @abstractmethod
+    def sources(self, split: str) -> list[Path]:
+        """Annotation files of ``split``; empty if this layout does not have the split."""
+
+    @abstractmethod
+    def read(self, split: str) -> AnnotationTable:
+        """Parse ``split``."""
+
+
+def folders(root: Path, names: tuple[str, ...]) -> Iterator[Path]:
+    """Existing folders called ``names`` in the usual places; also ``root``, unless it is called as another dataset."""
+    for name in names:
+        for place in (
+            root / name,
+            root / "annotations" / name,
+            root / "data" / name,
+            root / "data" / "annotations" / name,
+            root / "seqtr_type" / "annotations" / name,
+            root / "data" / "seqtr_type" / "annotations" / name,
+        ):
+            if place.is_dir():
+                yield place
+    if root.resolve().name in names or root.resolve().name not in DATASET_FOLDERS:
+        yield root
+
+
+DATASET_FOLDERS = {
+    *("refcoco", "refcoco+", "refcocog", "refclef", "grefcoco", "refcocoplus"),
+    *("refcoco-unc", "refcocoplus-unc", "refcocog-umd", "refcocog-google", "referitgame-berkeley"),
+    *("flickr30k", "mixed", "mixed-seg", "grefs", "grefs_grec"),
+    *("unc", "unc+", "gref", "gref_umd", "referit", "flickr"),
+    *("RefCOCO", "RefCOCOplus", "RefCOCOg"),
+}
+
+
+class LayoutDataset(GroundingData):
+    """A dataset that may lie on disk in several layouts.
+
+    Args:
+        layout: take this layout only (:attr:`Layout.key`); None: the first whose files are there and hold the split.
+    """
+
+    files: Files
+    layouts: ClassVar[tuple[type[Layout], ...]]
+    source: ClassVar[str] = "coco"  # value of the table's source column
+    canonical_name: ClassVar[str] = "COCO_train2014_{:012d}.jpg"  # image name where annotations give the id only
+    multi_target: ClassVar[bool] = False
+    phrases: ClassVar[bool] = False  # expressions are noun phrases of longer sentences (Flickr30k)
+    separate_boxes: bool = False  # a phrase keeps all its boxes instead of the one around them
+    corner_boxes: ClassVar[bool] = False  # the TransVG lists have xyxy instead of xywh
+    file_suffix_is_ann_id: ClassVar[bool] = False  # what the number after the image id in ref file names is
+
+    def __init__(self, data_root: str | Path | None = None, *, layout: str | None = None, **options: Any) -> None:
+        super().__init__(data_root, **options)
+        if layout is not None and layout not in [kind.key for kind in self.layouts]:
+            known = ", ".join(kind.key for kind in self.layouts)
+            raise UserError(f"{self.name}: no layout {layout!r}; there are: {known}")
+        self._layout = layout
+
+    @property
+    def task(self) -> Literal["rec", "grec", "phrase"]:
+        return "grec" if self.multi_target else "phrase" if self.separate_boxes else "rec"
+
+    def expected_files(self) -> list[str]:
+        return [text for kind in self.layouts if (text := kind.expects(self))]
+
+    @cached_property
+    def found_layouts(self) -> list[Layout]:
+        """All layouts whose files are on disk.
+
+        Raises:
+            UserError: if there are none.
+        """
+        self.data_root  # noqa: B018 (raises if it is not there)
+        kinds = [kind for kind in self.layouts if self._layout in (None, kind.key)]
+        found = [layout for kind in kinds if (layout := kind.find(self)) is not None]
+        if not found:
+            raise self.missing()
+        return found
+
+    def layout_of(self, split: str) -> Layout:
+        """The layout that ``split`` is read from.
+
+        Raises:
+            UserError: if no layout on disk holds it.
+        """
+        for layout in self.found_layouts:
+            if layout.sources(split):
+                return layout
+        kinds = ", ".join(layout.key for layout in self.found_layouts)
+        raise self.missing(f"no annotations of split {split!r} (found the {kinds} layout)")
+
+    def sources(self, split: str) -> list[Path]:
+        return self.layout_of(self.check_split(split)).sources(split)
+
+    def read(self, split: str) -> AnnotationTable:
+        return self.layout_of(self.check_split(split)).read(split)
+
+    def options(self) -> dict[str, Any]:
+        return {"layout": self._layout}
+
+    def builder(self, split: str, layout: Layout, group_unit: str = "ref") -> TableBuilder:
+        builder = TableBuilder(self.name, split, self.task, group_unit)
+        builder.info["layout"] = layout.key
+        return builder

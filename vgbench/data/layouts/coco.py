@@ -1,0 +1,29 @@
+"""COCO detection JSON with a list of expressions: written, read by other code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vgbench.data.layouts.writing import Contents, DatasetNames, Ids, Tables, add_image
+
+
+def write_coco(tables: Tables, names: DatasetNames) -> Contents:
+    for split, table in tables.items():
+        ids, expressions = Ids(tables), []
+        images: dict[int, dict[str, Any]] = {}
+        for index, row in enumerate(table):
+            add_image(images, row)
+            expressions.append(
+                {"id": index, "image_id": row.image_id, "caption": row.expression, "annotation_ids": ids.of(row)}
+            )
+        yield (
+            f"{names.name}_{split}.json",
+            {
+                "info": {"description": f"{names.name} {split}"},
+                "licenses": [],
+                "images": list(images.values()),
+                "annotations": list(ids.annotations.values()),
+                "categories": ids.category_records(),
+                "expressions": expressions,
+            },
+        )

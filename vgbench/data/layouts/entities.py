@@ -1,0 +1,214 @@
+"""The original release of Flickr30k Entities (marked-up sentences, one XML file of boxes per image), and info-ground's
+JSON conversion of it."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from vgbench.core.errors import UserError
+from vgbench.data.builder import TableBuilder
+from vgbench.data.checks import BadSample, check_size, read_json, shown, take
+from vgbench.data.layouts.base import Layout, LayoutDataset, folders
+from vgbench.data.layouts.targets import TargetReader, expression_of, merge_boxes
+from vgbench.data.table import AnnotationTable
+
+PHRASE = re.compile(r"\[/EN#(\d+)/([^\s\]]+) ([^\]]*)\]")
+
+Boxes = dict[str, list[Any]]  # entity -> its boxes, xyxy
+Phrase = tuple[str, str, str]  # entity, types ("people/clothing"), words
+
+
+class PhraseLayout(Layout):
+    """Sentences whose noun phrases name entities, and the boxes of the entities. Phrases without a box (scenes, not
+    visible) are no expressions. With ``data.boxes == "merged"`` an entity with several boxes gets the box around them,
+    as in the phrase lists of other code; otherwise they stay apart."""
+
+    @abstractmethod
+    def images(self, split: str, builder: TableBuilder) -> Iterator[tuple[str, str]]:
+        """(number of an image, where it is named) of each image of ``split``."""
+
+    @abstractmethod
+    def image(self, number: str, split: str) -> tuple[int, int, Boxes, list[list[Phrase]]]:
+        """(width, height, boxes, phrases of each sentence).
+
+        Raises:
+            BadSample: if they are missing or not what they should be.
+        """
+
+    def read(self, split: str) -> AnnotationTable:
+        builder = self.data.builder(split, self)
+        reader = TargetReader()
+        groups: dict[tuple[str, str], int] = {}
+        without_box = 0
+        for number, where in self.images(split, builder):
+            try:
+                if not number.isdecimal() or len(number) > 18:
+                    raise BadSample("image that is no number", shown(number))
+                width, height, boxes, sentences = self.image(number, split)
+            except BadSample as error:
+                builder.skip(f"{where}: {number}", error)
+                continue
+            for line, phrases in enumerate(sentences):
+                for index, (entity, types, phrase) in enumerate(phrases):
+                    if not boxes.get(entity):
+                        without_box += 1
+                        continue
+                    targets = [{"box": box, "category": types or None} for box in boxes[entity]]
+                    try:
+                        targets = targets if self.data.separate_boxes else [merge_boxes(targets, "xyxy")]
+                        found = reader.gather(targets, width, height, "xyxy")
+                        text = expression_of(phrase)
+                    except BadSample as error:
+                        builder.skip(f"{where}: {number}, sentence {line + 1}", error)
+                        continue
+                    builder.add(
+                        key=f"{number}.{line}.{index}",
+                        image_id=int(number),
+                        image=f"{number}.jpg",
+                        width=width,
+                        height=height,
+                        expression=text,
+                        group=groups.setdefault((number, entity), len(groups)),
+                        source=self.data.source,
+                        **vars(found),
+                    )
+        builder.notes.append(f"{without_box:,} phrases have no box")
+        return builder.table()
+
+
+class EntitiesLayout(PhraseLayout):
+    """``Sentences/<image>.txt`` with marks ``[/EN#<id>/<type> <phrase>]``, ``Annotations/<image>.xml``, and lists of
+    image numbers ``train.txt``, ``val.txt``, ``test.txt``. Coordinates in the XML files count from 1; the authors'
+    reader, like everything made with it, takes 1 from all four, and so does this one."""
+
+    key = "entities"
+
+    @classmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        if not data.files.entities:
+            return None
+        for folder in folders(data.data_root, ("flickr30k_entities", "Flickr30kEntities", "flickr30k")):
+            if (folder / "Sentences").is_dir() and (folder / "Annotations").is_dir():
+                lists = {split: folder / f"{split}.txt" for split in data.splits}
+                there = {split: path for split, path in lists.items() if path.is_file()}
+                if there:
+                    return cls(data, there)
+        return None
+
+    @classmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        return "flickr30k_entities/{Sentences, Annotations, SPLIT.txt}" if data.files.entities else ""
+
+    def sources(self, split: str) -> list[Path]:
+        path = self.files.get(split)
+        return [] if path is None else [path, path.parent / "Sentences", path.parent / "Annotations"]
+
+    def images(self, split: str, builder: TableBuilder) -> Iterator[tuple[str, str]]:
+        listing = self.files[split]
+        for number in _text(listing).split():
+            yield number, str(listing)
+
+    def image(self, number: str, split: str) -> tuple[int, int, Boxes, list[list[Phrase]]]:
+        folder = self.files[split].parent
+        width, height, boxes = _read_xml(folder / "Annotations" / f"{number}.xml")
+        lines = _text(folder / "Sentences" / f"{number}.txt").splitlines()
+        return width, height, boxes, [PHRASE.findall(line) for line in lines]
+
+
+class InfoGroundLayout(PhraseLayout):
+    """info-ground's ``sentences_<split>.json`` {image: [{sentence, phrases: [{phrase, phrase_id, phrase_type}]}]} and
+    ``bounding_boxes_<split>.json`` {image: {boxes: {phrase_id: [[x1, y1, x2, y2], ...]}, width, height}}: what AMC's
+    Flickr30k evaluation reads."""
+
+    key = "infoground"
+
+    @classmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        for folder in folders(data.data_root, ("flickr30k", "flickr", "proc", "info-ground")):
+            pairs = {
+                split: (folder / f"sentences_{split}.json", folder / f"bounding_boxes_{split}.json")
+                for split in data.splits
+            }
+            there = {split: pair for split, pair in pairs.items() if all(path.is_file() for path in pair)}
+            if there:
+                return cls(data, {split: pair[0] for split, pair in there.items()})
+        return None
+
+    @classmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        return "{sentences_SPLIT.json, bounding_boxes_SPLIT.json} of info-ground"
+
+    def sources(self, split: str) -> list[Path]:
+        path = self.files.get(split)
+        return [] if path is None else [path, path.with_name(f"bounding_boxes_{split}.json")]
+
+    def _content(self, path: Path) -> dict[str, Any]:
+        content = self.data.parse_file(path, read_json)
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: holds a {type(content).__name__}, expected an object whose keys are images")
+        return content
+
+    def images(self, split: str, builder: TableBuilder) -> Iterator[tuple[str, str]]:
+        path, around = self.sources(split)
+        self._sentences, self._boxes = self._content(path), self._content(around)
+        for number in self._sentences:
+            yield number, str(path)
+
+    def image(self, number: str, split: str) -> tuple[int, int, Boxes, list[list[Phrase]]]:
+        known = take(self._boxes, number, dict)
+        width, height = check_size(take(known, "width", int), take(known, "height", int))
+        boxes = {entity: take(known["boxes"], entity, list) for entity in take(known, "boxes", dict)}
+        sentences = []
+        for sentence in take(self._sentences, number, list):
+            phrases = []
+            for phrase in take(sentence, "phrases", list):
+                types = "/".join(map(str, take(phrase, "phrase_type", list)))
+                phrases.append((str(take(phrase, "phrase_id", (str, int))), types, take(phrase, "phrase", str)))
+            sentences.append(phrases)
+        return width, height, boxes, sentences
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadSample("file is missing", str(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable UTF-8 text ({error})") from None
+
+
+def _read_xml(path: Path) -> tuple[int, int, Boxes]:
+    """(width, height, entity id -> its boxes, xyxy counted from 0).
+
+    Raises:
+        BadSample: if the file is missing or not what it should be.
+    """
+    text = _text(path)
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # the release has none, and entities can be made to grow without end
+        raise BadSample("annotation with a document type", str(path))
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise BadSample("annotation that is not valid XML", f"{path}: {error}") from None
+    width, height = check_size(_number(root, "size/width", path), _number(root, "size/height", path))
+    boxes: Boxes = {}
+    for item in root.iter("object"):
+        box = item.find("bndbox")
+        if box is None:
+            continue
+        corners = [float(_number(box, key, path)) - 1 for key in ("xmin", "ymin", "xmax", "ymax")]
+        for name in item.iter("name"):
+            boxes.setdefault(name.text or "", []).append(corners)
+    return width, height, boxes
+
+
+def _number(element: ElementTree.Element, key: str, path: Path) -> int:
+    text = (element.findtext(key) or "").strip()
+    if not re.fullmatch(r"-?\d{1,9}", text):
+        raise BadSample(f"no number <{key}>", f"{path}: {text[:40]!r}")
+    return int(text)

@@ -1,0 +1,319 @@
+"""Parquet files from the Hugging Face hub: jxu124's (one row per ref, its originals as JSON texts; its benchmark files
+have one row per image) and lmms-lab's."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+from PIL import Image
+
+from vgbench.core.errors import UserError
+from vgbench.data.checks import BadSample, check_name, check_size, shown, take
+from vgbench.data.images import IMAGE_ERRORS
+from vgbench.data.layouts.base import Layout, LayoutDataset, folders
+from vgbench.data.layouts.refer import write_refer
+from vgbench.data.layouts.targets import TargetReader, add_ref, coco_target, expression_of
+from vgbench.data.layouts.writing import Contents, DatasetNames, Tables
+from vgbench.data.table import AnnotationTable
+
+COLUMNS = ["split", "ref_id", "ann_id", "image_id", "sentences", "raw_anns", "raw_image_info"]
+
+
+BENCHMARK_COLUMNS = ["ref_list", "image_info"]
+
+
+LMMS_COLUMNS = ["image", "answer", "bbox", "file_name"]
+
+
+REF_FILE = re.compile(r"(COCO_train2014_(\d{12}))(?:_(\d{1,18}))?\.jpg")
+
+
+class HubLayout(Layout):
+    """``<name>/data/*.parquet`` with a column ``split`` (its values are the original names: what the hub calls test
+    is testA). Boxes are taken from ``raw_anns``: the card does not say which format the column ``bbox`` has. For sets
+    with several targets or none, which are not on the hub, ``raw_anns`` is a list (our own extension)."""
+
+    key = "hub"
+
+    @classmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        for folder in folders(data.data_root, data.files.hub) if data.files.hub else ():
+            for place in (folder / "data", folder):
+                paths = sorted(place.glob("*.parquet"))
+                if paths and set(COLUMNS) <= set(parquet_columns(paths[0])):
+                    return cls(data, {path.name: path for path in paths})
+        return None
+
+    @classmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        return f"{data.files.hub[0]}/data/*.parquet" if data.files.hub else ""
+
+    def sources(self, split: str) -> list[Path]:
+        return list(self.files.values())
+
+    def read(self, split: str) -> AnnotationTable:
+        per_image = self.data.multi_target and split == "train"  # as in the refer layout
+        builder = self.data.builder(split, self, "image" if per_image else "ref")
+        reader = TargetReader()
+        names: set[str] = set()
+        number = 0
+        for path in self.files.values():
+            for index, row in enumerate(self.data.parse_file(path, _read)):
+                names.add(str(row["split"]))
+                if row["split"] != split:
+                    continue
+                try:
+                    info, annotation = _json(row, "raw_image_info"), _json(row, "raw_anns")
+                    width, height = check_size(take(info, "width", int), take(info, "height", int))
+                    name = check_name(take(info, "file_name", str))
+                    ref_id, image_id = take(row, "ref_id", int), take(row, "image_id", int)
+                    if self.data.multi_target and isinstance(annotation, list):
+                        targets = [coco_target(one) for one in annotation]
+                    else:
+                        targets = [{**coco_target(annotation), "ann_id": row["ann_id"]}]
+                    found = reader.gather(targets, width, height)
+                    sentences = [(expression_of(s), take(s, "sent_id", int)) for s in take(row, "sentences", list)]
+                except BadSample as error:
+                    builder.skip(f"{path}: row {index}", error, max(len(_list(row["sentences"])), 1))
+                    continue
+                add_ref(
+                    builder,
+                    ref_id,
+                    sentences,
+                    image_id=image_id,
+                    image=name,
+                    width=width,
+                    height=height,
+                    group=image_id if per_image else number,
+                    source=self.data.source,
+                    **vars(found),
+                )
+                number += 1
+        if split not in names:
+            there = ", ".join(sorted(names)) or "none"
+            raise UserError(f"{next(iter(self.files.values())).parent}: no row of split {split!r}; there are: {there}")
+        return builder.table()
+
+
+class BenchmarkLayout(Layout):
+    """jxu124's ``refcoco-benchmark/data/<set>_<split_by>_<split>-*.parquet``, and ``refclef-benchmark``: one row per
+    image {ref_list [{ann_info (COCO's annotation), ref_info (the ref)}], image_info, image (embedded, not read)}.
+    Evaluation splits only; ids, boxes and masks are those of the refer layout, category names are not there."""
+
+    key = "benchmark"
+
+    @classmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        stem = data.files.benchmark
+        names = ("refclef-benchmark" if stem.startswith("refclef") else "refcoco-benchmark",)
+        for folder in folders(data.data_root, (*names, *(f"jxu124/{name}" for name in names))) if stem else ():
+            for place in (folder / "data", folder):
+                paths = [path for split in data.splits for path in sorted(place.glob(f"{stem}_{split}-*.parquet"))]
+                if paths and set(BENCHMARK_COLUMNS) <= set(parquet_columns(paths[0])):
+                    return cls(data, {path.name: path for path in paths})
+        return None
+
+    @classmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        return f"data/{data.files.benchmark}_SPLIT-*.parquet (evaluation splits)" if data.files.benchmark else ""
+
+    def sources(self, split: str) -> list[Path]:
+        return [path for name, path in self.files.items() if name.startswith(f"{self.data.files.benchmark}_{split}-")]
+
+    def read(self, split: str) -> AnnotationTable:
+        builder = self.data.builder(split, self)
+        reader = TargetReader()
+        group = 0
+        for path in self.sources(split):
+            for index, row in enumerate(read_rows(path, BENCHMARK_COLUMNS)):
+                refs = _list(row["ref_list"])
+                try:
+                    info = take(row, "image_info", dict)
+                    image_id, name = take(info, "id", int), check_name(take(info, "file_name", str))
+                    width, height = check_size(take(info, "width", int), take(info, "height", int))
+                    take(row, "ref_list", list)
+                except BadSample as error:
+                    builder.skip(f"{path}: row {index}", error, max(sum(map(_sentence_count, refs)), 1))
+                    continue
+                for number, entry in enumerate(refs):
+                    try:
+                        ref, annotation = take(entry, "ref_info", dict), take(entry, "ann_info", dict)
+                        ann_id = take(ref, "ann_id", (int, str))
+                        for record, key, wanted in (
+                            (ref, "image_id", image_id),
+                            (annotation, "image_id", image_id),
+                            (annotation, "id", ann_id),
+                        ):
+                            if take(record, key, (int, str)) != wanted:
+                                raise BadSample(f"{key!r} that is not the ref's", f"{record[key]!r}, not {wanted!r}")
+                        found = reader.gather([coco_target(annotation)], width, height)
+                        ref_id = take(ref, "ref_id", int)
+                        sentences = [(expression_of(s), take(s, "sent_id", int)) for s in take(ref, "sentences", list)]
+                    except BadSample as error:
+                        where = f"{path}: row {index}, ref_list[{number}]"
+                        builder.skip(where, error, max(_sentence_count(entry), 1))
+                        continue
+                    add_ref(
+                        builder,
+                        ref_id,
+                        sentences,
+                        image_id=image_id,
+                        image=name,
+                        width=width,
+                        height=height,
+                        group=group,
+                        source=self.data.source,
+                        **vars(found),
+                    )
+                    group += 1
+        return builder.table()
+
+
+def _sentence_count(entry: Any) -> int:
+    ref = entry.get("ref_info") if isinstance(entry, dict) else None
+    return len(_list(ref.get("sentences"))) if isinstance(ref, dict) else 0
+
+
+class LmmsLayout(Layout):
+    """lmms-lab's ``<name>/data/<split>-*.parquet``: one row per object, {answer (all sentences), bbox xywh, file_name
+    (with suffix), image (embedded)}. Some of its splits mix two authors' splits, and those are refused: a number on
+    them is no number of the dataset."""
+
+    key = "lmms"
+
+    @classmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        for folder in folders(data.data_root, data.files.lmms) if data.files.lmms else ():
+            for place in (folder / "data", folder):
+                paths = {path.name: path for split in data.splits for path in sorted(place.glob(f"{split}-*.parquet"))}
+                if paths and set(LMMS_COLUMNS) <= set(parquet_columns(next(iter(paths.values())))):
+                    return cls(data, paths)
+        return None
+
+    @classmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        return f"{data.files.lmms[0]}/data/SPLIT-*.parquet (evaluation splits, boxes only)" if data.files.lmms else ""
+
+    def sources(self, split: str) -> list[Path]:
+        return [path for name, path in self.files.items() if name.startswith(f"{split}-")]
+
+    def read(self, split: str) -> AnnotationTable:
+        if split in self.data.files.lmms_mixed:
+            raise UserError(
+                f"{self.sources(split)[0]}: lmms-lab's {split} of {self.data.title} mixes splits of two authors "
+                f"({self.data.files.lmms_mixed[split]}), and no column tells which row is whose; take another layout"
+            )
+        builder = self.data.builder(split, self)
+        reader = TargetReader()
+        group = 0
+        for path in self.sources(split):
+            for index, row in enumerate(read_rows(path, LMMS_COLUMNS)):
+                try:
+                    name = check_name(take(row, "file_name", str))
+                    parts = REF_FILE.fullmatch(name)
+                    if parts is None:
+                        raise BadSample("file_name that is not COCO_train2014_<12 digits>[_<n>].jpg", shown(name))
+                    image = row["image"]
+                    width, height = embedded_size(image.get("bytes") if isinstance(image, dict) else None)
+                    target: dict[str, Any] = {"box": take(row, "bbox", list)}
+                    if self.data.file_suffix_is_ann_id and parts[3] is not None:
+                        target["ann_id"] = int(parts[3])
+                    found = reader.gather([target], width, height)
+                    texts = [expression_of(text) for text in take(row, "answer", list)]
+                except BadSample as error:
+                    builder.skip(f"{path}: row {index}", error, max(len(_list(row["answer"])), 1))
+                    continue
+                for number, text in enumerate(texts):
+                    builder.add(
+                        key=f"{split}.{group}.{number}",
+                        image_id=int(parts[2]),
+                        image=f"{parts[1]}.jpg",
+                        width=width,
+                        height=height,
+                        expression=text,
+                        group=group,
+                        source=self.data.source,
+                        **vars(found),
+                    )
+                group += 1
+        return builder.table()
+
+
+def embedded_size(content: Any) -> tuple[int, int]:
+    """(width, height) of an image file given as bytes, from its header.
+
+    Raises:
+        BadSample: if it is none.
+    """
+    if not isinstance(content, bytes):
+        raise BadSample("row without an image", type(content).__name__)
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            return check_size(*opened.size)
+    except IMAGE_ERRORS as error:
+        raise BadSample("embedded image that is no image", " ".join(str(error).split())) from None
+
+
+def parquet_columns(path: Path) -> list[str]:
+    try:
+        return pa.parquet.read_schema(path).names
+    except PARQUET_ERRORS as error:
+        raise _damaged(path, error) from None
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return read_rows(path, COLUMNS)
+
+
+def read_rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+    try:
+        return pa.parquet.read_table(path, columns=columns).to_pylist()
+    except PARQUET_ERRORS as error:
+        raise _damaged(path, error) from None
+
+
+PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError)
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())[:200]})")
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _json(row: dict[str, Any], key: str) -> Any:
+    text = take(row, key, str)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadSample(f"{key!r} is not valid JSON", str(error)) from None
+
+
+def write_hub(tables: Tables, names: DatasetNames) -> Contents:
+    (_, instances), (_, refs) = write_refer(tables, names)
+    annotations = {record["id"]: record for record in instances["annotations"]}
+    images = {record["id"]: record for record in instances["images"]}
+    for split in tables:
+        rows = [
+            {
+                **ref,
+                "raw_anns": json.dumps(
+                    [annotations[key] for key in ref["ann_id"] if key in annotations]
+                    if names.multi
+                    else annotations[ref["ann_id"]]
+                ),
+                "raw_image_info": json.dumps(images[ref["image_id"]]),
+                "raw_sentences": json.dumps(ref["sentences"]),
+            }
+            for ref in refs
+            if ref["split"] == split
+        ]
+        yield f"{names.name.replace('+', 'plus')}/data/{split}-00000-of-00001.parquet", pa.Table.from_pylist(rows)

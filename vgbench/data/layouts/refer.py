@@ -1,0 +1,227 @@
+"""The ``refer`` layout of RefCOCO and its relatives, gRefCOCO included: expressions in a pickle or JSON file of refs,
+images and objects in ``instances.json``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from vgbench.core.errors import UserError
+from vgbench.data.checks import BadSample, check_name, check_size, read_json, take
+from vgbench.data.layouts.base import Layout, LayoutDataset, folders
+from vgbench.data.layouts.targets import TargetReader, Targets, add_ref, coco_target, expression_of
+from vgbench.data.layouts.writing import Contents, DatasetNames, Ids, Tables, add_image, grouped, word_spans
+from vgbench.data.table import AnnotationTable
+
+SAFE_GLOBALS = {("builtins", "set"), ("builtins", "frozenset"), ("__builtin__", "set"), ("__builtin__", "frozenset")}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Numbers, strings, lists, tuples, dictionaries and sets; nothing that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in SAFE_GLOBALS:
+            return set if name == "set" else frozenset
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which could run code")
+
+
+def read_pickle(path: Path) -> Any:
+    """Read a pickle of plain containers, written by Python 2 or 3, without executing anything.
+
+    Raises:
+        UserError: if the file is damaged or refers to any class or function (named in the message).
+    """
+    try:
+        with path.open("rb") as file:
+            return _Unpickler(file, encoding="latin1").load()
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not read ({reason}); refs are plain lists and strings") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise UserError(f"{path}: not a valid pickle ({error!r}); the file is damaged or truncated") from None
+
+
+def read_refs(path: Path) -> list[Any]:
+    """The list of refs in a pickle (``.p``, ``.pkl``) or JSON file."""
+    refs = read_json(path) if path.suffix == ".json" else read_pickle(path)
+    if not isinstance(refs, list):
+        raise UserError(f"{path}: holds a {type(refs).__name__}, expected a list of refs")
+    return refs
+
+
+class Instances:
+    """``instances.json``: images, annotations and category names by id; records are checked when they are used."""
+
+    def __init__(self, path: Path) -> None:
+        content = read_json(path)
+        self.images = _by_id(path, content, "images")
+        self.annotations = _by_id(path, content, "annotations")
+        categories = _by_id(path, content, "categories") if "categories" in content else {}
+        self.categories = {key: _name(value.get("name", key)) for key, value in categories.items()}
+
+
+def _name(value: Any) -> str:
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _by_id(path: Path, content: Any, key: str) -> dict[Any, dict[str, Any]]:
+    records = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(records, list):
+        raise UserError(f"{path}: no list under the key {key!r}; expected images, annotations and categories")
+    found: dict[Any, dict[str, Any]] = {}
+    for index, record in enumerate(records):
+        if not isinstance(record, dict) or not isinstance(record.get("id"), (int, str)):
+            raise UserError(f"{path}: {key}[{index}] has no 'id'")
+        if found.setdefault(record["id"], record) is not record:
+            raise UserError(f"{path}: {key}[{index}] has the id {record['id']!r} of an earlier one")
+    return found
+
+
+class ReferLayout(Layout):
+    """``<folder>/refs(<split_by>).p`` (or ``grefs(...).json``) and ``<folder>/instances.json``."""
+
+    key = "refer"
+
+    @classmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        for folder in folders(data.data_root, data.files.refer):
+            for name in data.files.refs:
+                if (folder / name).is_file() and (folder / "instances.json").is_file():
+                    return cls(data, {"refs": folder / name, "instances": folder / "instances.json"})
+        return None
+
+    @classmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        if not data.files.refer:
+            return ""
+        return f"{data.files.refer[0]}/{{{' or '.join(data.files.refs)}, instances.json}}"
+
+    def sources(self, split: str) -> list[Path]:
+        return list(self.files.values())
+
+    def read(self, split: str) -> AnnotationTable:
+        refs_path = self.files["refs"]
+        refs = self.data.parse_file(refs_path, read_refs)
+        instances = self.data.parse_file(self.files["instances"], Instances)
+        per_image = self.data.multi_target and split == "train"  # gRefCOCO's official recipe draws images
+        builder = self.data.builder(split, self, "image" if per_image else "ref")
+        names: set[str] = set()
+        targets = TargetReader()
+        for index, ref in enumerate(refs):
+            count = len(ref["sentences"]) if isinstance(ref, dict) and isinstance(ref.get("sentences"), list) else 1
+            try:
+                name = take(ref, "split", str)
+                names.add(name)
+                if name != split:
+                    continue
+                image_id = take(ref, "image_id", int)
+                image = instances.images.get(image_id)
+                if image is None:
+                    raise BadSample("image_id without an image", f"image_id {image_id}")
+                file_name = check_name(take(image, "file_name", str))
+                width, height = check_size(take(image, "width", int), take(image, "height", int))
+                found = self._targets(ref, image_id, width, height, instances, targets)
+                ref_id = take(ref, "ref_id", int)
+                sentences = [(expression_of(s), _sent_id(s, i)) for i, s in enumerate(take(ref, "sentences", list))]
+            except BadSample as error:
+                builder.skip(f"{refs_path}: ref {index}", error, max(count, 1))
+                continue
+            add_ref(
+                builder,
+                ref_id,
+                sentences,
+                image_id=image_id,
+                image=file_name,
+                width=width,
+                height=height,
+                group=image_id if per_image else index,
+                source=self.data.source,
+                **vars(found),
+            )
+        if split not in names:
+            there = ", ".join(sorted(names)) or "none"
+            raise UserError(f"{refs_path}: no ref of split {split!r}; splits in the file: {there}")
+        if targets.without_mask and len(builder):
+            builder.notes.append(f"{targets.without_mask:,} target(s) have no mask")
+        return builder.table()
+
+    def _targets(
+        self, ref: dict[str, Any], image_id: int, width: int, height: int, instances: Instances, reader: TargetReader
+    ) -> Targets:
+        ann_id = ref.get("ann_id") if self.data.multi_target else take(ref, "ann_id", (int, str))
+        ann_ids = ann_id if isinstance(ann_id, list) else [] if ann_id is None else [ann_id]
+        if ann_ids == [-1]:  # the no-target mark of gRefCOCO
+            ann_ids = []
+        if not ann_ids and not self.data.multi_target:
+            raise BadSample("no target", f"ann_id {ann_id!r}")
+        targets = []
+        for ann in ann_ids:
+            record = instances.annotations.get(ann) if isinstance(ann, (int, str)) else None
+            if record is None:
+                raise BadSample("ann_id without an annotation", f"ann_id {ann!r}")
+            if take(record, "image_id", int) != image_id:
+                raise BadSample("annotation of another image", f"ann_id {ann}, image_id {image_id}")
+            category = instances.categories.get(record.get("category_id"))
+            targets.append({**coco_target(record), "ann_id": ann, "category": category})
+        return reader.gather(targets, width, height)
+
+
+def _sent_id(sentence: Any, index: int) -> int:
+    return take(sentence, "sent_id", int) if isinstance(sentence, dict) and "sent_id" in sentence else index
+
+
+def write_refer(tables: Tables, names: DatasetNames) -> Contents:
+    multi = names.multi
+    ids, sent_id = Ids(tables), 0
+    images: dict[int, dict[str, Any]] = {}
+    refs: list[dict[str, Any]] = []
+    old_ids = [row.ref_id for table in tables.values() for row in table]
+    keep_ids = None not in old_ids
+    for split, table in tables.items():
+        for rows in grouped(table):
+            first = rows[0]
+            add_image(images, first)
+            ann_ids = ids.of(first)
+            sentences = []
+            for row in rows:
+                number = sent_id if row.sent_id is None else row.sent_id
+                sent = word_spans(row.expression)
+                sentences.append({"sent_id": number, "sent": sent, "raw": row.expression, "tokens": sent.split()})
+                sent_id += 1
+            categories = [ids.annotations[ann]["category_id"] for ann in ann_ids]
+            refs.append(
+                {
+                    "ref_id": first.ref_id if keep_ids else len(refs),
+                    "ann_id": (ann_ids or [-1]) if multi else ann_ids[0],
+                    "image_id": first.image_id,
+                    "category_id": (categories or [-1]) if multi else categories[0],
+                    "split": split,
+                    "file_name": first.image,
+                    "sent_ids": [sentence["sent_id"] for sentence in sentences],
+                    "sentences": sentences,
+                }
+            )
+    annotations = []
+    for record in ids.annotations.values():  # the refer API takes the first element to see what a segmentation is
+        part = {"segmentation": [record["segmentation"]]} if "segmentation" in record else {"segmentation": []}
+        annotations.append({**record, **part})
+    yield (
+        f"{names.refer}/instances.json",
+        {
+            "info": {"description": names.name},
+            "licenses": [],
+            "images": list(images.values()),
+            "annotations": annotations,
+            "categories": ids.category_records(),
+        },
+    )
+    yield f"{names.refer}/" + (f"grefs({names.split_by}).json" if multi else f"refs({names.split_by}).p"), refs
+
+
+def write_refer_json(tables: Tables, names: DatasetNames) -> Contents:
+    for path, content in write_refer(tables, names):
+        yield str(Path(path).with_suffix(".json")), content

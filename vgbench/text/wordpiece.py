@@ -1,0 +1,166 @@
+"""BERT's WordPiece tokenizer from a ``vocab.txt``, and a vocabulary of our own for the embedded data.
+
+The pieces, the normalisation (control characters, Chinese characters, accents, case) and the pre-tokenisation are
+those of the ``tokenizers`` library; the methods differ only in how a sequence is framed and padded:
+``[CLS] pieces [SEP]`` of a fixed length (ResVG, VG-LAW) or ``[CLS] pieces`` padded to the longest text (AMC).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from torch import Tensor
+
+from vgbench.core.errors import UserError
+
+EMBEDDED = "refshapes"
+EMBEDDED_SIZE = 320  # pieces at most: what a model of the embedded data should have as vocab_size
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class WordPiece:
+    """WordPiece over a given vocabulary.
+
+    Args:
+        vocabulary: the pieces; a piece's position is its id. :data:`SPECIAL_TOKENS` must be among them ("[MASK]" may
+            be missing).
+        lower_case: lower-case and strip accents (the uncased BERT models).
+        sep: end every sequence with ``[SEP]``, which survives truncation.
+
+    Raises:
+        UserError: if a special token is missing.
+    """
+
+    def __init__(self, vocabulary: Sequence[str], lower_case: bool = True, sep: bool = True) -> None:
+        self.vocabulary = tuple(vocabulary)
+        self.lower_case = lower_case
+        self.sep = sep
+        missing = set(SPECIAL_TOKENS[:4]) - set(self.vocabulary)
+        if missing:
+            raise UserError(f"WordPiece vocabulary lacks {', '.join(sorted(missing))}; use BERT's vocab.txt")
+        self._ids = {piece: index for index, piece in enumerate(self.vocabulary)}
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id = (self._ids[token] for token in SPECIAL_TOKENS[:4])
+        self.mask_id = self._ids.get("[MASK]")
+
+    @classmethod
+    def from_file(cls, path: str | Path | None, lower_case: bool = True, sep: bool = True) -> WordPiece:
+        """Read ``vocab.txt``, one piece per line; ``path`` is the file or the folder that holds it.
+
+        The name "refshapes" stands for :func:`embedded_vocabulary`, which needs no file.
+
+        Raises:
+            UserError: if ``path`` is None, or there is no such file, or it is no vocabulary.
+        """
+        if path is None:
+            raise UserError(
+                "method.tokenizer is not set; give the vocabulary: method.tokenizer=/path/bert-base-uncased/vocab.txt"
+            )
+        if str(path) == EMBEDDED:
+            return cls(embedded_vocabulary(), lower_case, sep)
+        file = Path(path)
+        if file.is_dir():
+            file = file / "vocab.txt"
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{file}: cannot read the vocabulary ({error}); set method.tokenizer to BERT's vocab.txt"
+            ) from None
+        try:
+            return cls.from_text(text, lower_case, sep)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+
+    @classmethod
+    def from_text(cls, text: str, lower_case: bool = True, sep: bool = True) -> WordPiece:
+        """From the content of a ``vocab.txt``."""
+        # Not splitlines(): the vocabulary holds characters that count as line separators there (U+0085, U+2028).
+        pieces = [line.removesuffix("\r") for line in text.split("\n")]
+        if pieces and not pieces[-1]:
+            pieces.pop()
+        return cls(pieces, lower_case, sep)
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        tokenizer = Tokenizer(models.WordPiece(self._ids, unk_token="[UNK]", max_input_chars_per_word=100))
+        tokenizer.normalizer = _normalizer(self.lower_case)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        return tokenizer
+
+    def pieces(self, text: str) -> list[int]:
+        """Ids of the word pieces of ``text``, without special tokens."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def truncate(self, text: str, pieces: int) -> str:
+        """The longest beginning of ``text`` that has at most ``pieces`` word pieces."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return text if len(encoding.ids) <= pieces else text[: encoding.offsets[pieces - 1][1]]
+
+    def __call__(
+        self, texts: Sequence[str], max_length: int | None = None, pad_to_max: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Tokenise a batch.
+
+        Args:
+            texts: B texts.
+            max_length: most ids per sequence, special tokens included; None: no limit.
+            pad_to_max: pad to ``max_length``; False (or no limit): to the longest sequence of the batch.
+
+        Returns:
+            ids [B, L] int64 and padding mask [B, L] bool, True = padding.
+        """
+        tail = [self.sep_id] if self.sep else []
+        limit = None if max_length is None else max_length - 1 - len(tail)
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        sequences = [[self.cls_id, *encoding.ids[:limit], *tail] for encoding in encodings]
+        length = max_length if max_length is not None and pad_to_max else max(map(len, sequences), default=0)
+        ids = torch.tensor([s + [self.pad_id] * (length - len(s)) for s in sequences], dtype=torch.int64)
+        lengths = torch.tensor([len(s) for s in sequences])
+        return ids.view(len(sequences), length), torch.arange(length)[None] >= lengths[:, None]
+
+
+def _normalizer(lower_case: bool) -> normalizers.Normalizer:
+    return normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, lowercase=lower_case)
+
+
+def build_vocabulary(corpus: Iterable[str], size: int, lower_case: bool = True) -> list[str]:
+    """A small vocabulary for ``corpus``: the same list for the same texts in any order.
+
+    Holds the special tokens, every character of the corpus alone and as continuation (so that none of its words is
+    unknown), and then the most frequent words up to ``size`` entries, ties in alphabetical order.
+
+    Raises:
+        ValueError: if ``size`` leaves no room for the characters.
+    """
+    normalizer, splitter = _normalizer(lower_case), pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in corpus:
+        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted({character for word in words for character in word})
+    continued = sorted({character for word in words for character in word[1:]})
+    vocabulary = [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in continued)]
+    if len(vocabulary) > size:
+        raise ValueError(
+            f"a vocabulary of {size} pieces cannot hold the {len(vocabulary)} characters and special tokens"
+        )
+    known = set(vocabulary)
+    ranked = sorted((word for word in words if word not in known), key=lambda word: (-words[word], word))
+    return vocabulary + ranked[: size - len(vocabulary)]
+
+
+def embedded_vocabulary() -> list[str]:
+    """The vocabulary for the embedded data: its words, and all printable ASCII characters for words of the user's."""
+    from vgbench.datasets.refshapes import vocabulary
+
+    characters = [chr(code) for code in range(33, 127)]
+    letters = [character for character in characters if character.isalnum()]
+    words = [*vocabulary(), *characters, *(f"a{letter}" for letter in letters)]
+    return build_vocabulary(words, EMBEDDED_SIZE)

@@ -1,0 +1,143 @@
+"""What travels through the suite: Geometry, Sample, Batch, Prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an original image lies in the network input: ``network = original * scale + offset`` per axis.
+
+    Attributes:
+        scale: (x, y), network pixels per original pixel.
+        offset: (x, y), network pixels left of and above the image (letter-box padding), 0 without padding.
+        size: (height, width) of the original image.
+        canvas: (height, width) of the network input.
+    """
+
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+    size: tuple[int, int]
+    canvas: tuple[int, int]
+
+    def to_original(self, boxes: Tensor) -> Tensor:
+        """Boxes [..., 4] xyxy from network to original pixels; not clipped."""
+        shift = boxes.new_tensor([*self.offset, *self.offset])
+        return (boxes - shift) / boxes.new_tensor([*self.scale, *self.scale])
+
+    def to_network(self, boxes: Tensor) -> Tensor:
+        """Boxes [..., 4] xyxy from original to network pixels."""
+        return boxes * boxes.new_tensor([*self.scale, *self.scale]) + boxes.new_tensor([*self.offset, *self.offset])
+
+
+class Sample(TypedDict, total=False):
+    """One image and one expression on their way through a method's transform.
+
+    Before the transform ``image`` is uint8 RGB [3, H, W] and boxes and masks are in original pixels; after it
+    ``image`` is the normalised float32 network input, boxes and masks are in network pixels, ``geometry`` is set, and
+    ``text`` is the text to be tokenised (cleaned as the method wants it).
+    """
+
+    image: tv_tensors.Image
+    boxes: tv_tensors.BoundingBoxes  # [n, 4] xyxy float32, n = 0: no target
+    masks: tv_tensors.Mask  # [n, H, W] uint8; absent when the dataset has none or the method asks for none
+    text: str
+    pad: Tensor  # [H, W] bool, True = padding of the network input; absent: nothing is padded
+    geometry: Geometry
+    key: str  # the expression's key in the annotation table
+    image_id: int  # of the annotation table
+    extra: dict[str, Tensor]  # per-expression inputs that the method declares in ``extra_inputs``
+
+
+Transform = Callable[[Sample], Sample]
+
+
+@dataclass
+class Batch:
+    """Collated samples; B samples, at most M targets each (M = 1 for single-target data).
+
+    Attributes:
+        image: [B, 3, H, W] float32, normalised.
+        image_pad: [B, H, W] bool, True = padding, or None when nothing is padded.
+        text_ids: [B, L] int64.
+        text_pad: [B, L] bool, True = padding.
+        boxes: [B, M, 4] float32 xyxy in network pixels; rows without a target are 0.
+        valid: [B, M] bool, True = the row is a target. A no-target expression has no True.
+        masks: [B, M, H, W] uint8 or None.
+        extra: tensors [B, ...] by name, as declared in :attr:`GroundingMethod.extra_inputs`.
+        geometry: one per sample.
+        keys: one per sample.
+        texts: the texts as the transform left them.
+        skipped: reasons of the samples that had to be left out.
+        image_ids: one per sample; expressions of one image share it (and, untouched by augmentation, the image).
+    """
+
+    image: Tensor
+    text_ids: Tensor
+    text_pad: Tensor
+    boxes: Tensor
+    valid: Tensor
+    masks: Tensor | None = None
+    image_pad: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    geometry: Sequence[Geometry] = ()
+    keys: Sequence[str] = ()
+    texts: Sequence[str] = ()
+    skipped: Sequence[str] = ()
+    image_ids: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        return self.image.shape[0]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Apply ``function`` to every tensor."""
+        changed: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                changed[item.name] = function(value)
+        changed["extra"] = {name: function(value) for name, value in self.extra.items()}
+        return replace(self, **changed)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        return self.map(lambda tensor: tensor.pin_memory())
+
+
+@dataclass
+class Prediction:
+    """What a method says about one expression, in pixels of the original image.
+
+    Attributes:
+        boxes: [n, 4] float32 xyxy, ranked, best first; [0, 4] where the method gives no box.
+        scores: [n] float32 in [0, 1], never increasing along the list.
+        mask: COCO RLE ``{"size": [h, w], "counts": str}`` of the union of the targets, or None.
+        no_target: the method's own decision that nothing is meant, or None if it makes none.
+        point: (x, y) of the peak of a heat map, integer pixel indices, or None.
+        heatmap: [h, w] float32 of any size covering the whole image, for pictures and the pointing game, or None.
+        canvas_mask: COCO RLE in the network's frame, for the metric variants that are defined there, or None.
+        geometry: the frame of ``canvas_mask``.
+        masks_at: the mask at other probabilities than the method's own, in percent, for the metric variant ``cut``.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    mask: dict[str, Any] | None = None
+    no_target: bool | None = None
+    point: tuple[int, int] | None = None
+    heatmap: Tensor | None = None
+    canvas_mask: dict[str, Any] | None = None
+    geometry: Geometry | None = None
+    masks_at: dict[int, dict[str, Any]] | None = None
