@@ -14,17 +14,20 @@ from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 from torchvision import tv_tensors
 
-from vgbench import optim, weights
-from vgbench.conform import Case, compare, run_case
+from vgbench import optim
+from vgbench.conform.case import Case
+from vgbench.conform.compare import compare
+from vgbench.conform.run import run_case
 from vgbench.core.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy, giou, pairwise
-from vgbench.layers.criterion import SetCriterion, Targets, mean_over_processes
-from vgbench.layers.heads import detections, encode_mask, ranked_predictions
 from vgbench.layers.matcher import match
-from vgbench.layers.transformer import pool_text
 from vgbench.methods.alvg import ALVG, conformance, loss
-from vgbench.methods.alvg.network import ImageEnhancement
-from vgbench.transforms import LargeScaleJitter, stretched
+from vgbench.methods.alvg.model import ImageEnhancement
+from vgbench.methods.beit3.criterion import SetCriterion, Targets, mean_over_processes
+from vgbench.methods.beit3.heads import detections, encode_mask, ranked_predictions
+from vgbench.methods.beit3.queries import pool_text
+from vgbench.methods.beit3.transforms import LargeScaleJitter, stretched
+from vgbench.training import weights
 from vgbench.types import Batch, Geometry
 
 HERE = Path(__file__).parent

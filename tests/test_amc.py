@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision import tv_tensors
 
-from vgbench.conform import run_case
+from vgbench.conform.run import run_case
 from vgbench.core.errors import UserError
 from vgbench.methods.amc import AMC
 from vgbench.methods.amc import heat as decisions
@@ -110,7 +110,7 @@ def test_official_numbers(path: Path) -> None:
 
 def test_parameter_groups_are_those_of_the_official_optimiser() -> None:
     spec = yaml.safe_load((ROOT / "conformance" / "amc-steps-a" / "case.yaml").read_text())
-    from vgbench.conform import Case
+    from vgbench.conform.case import Case
     from vgbench.methods.amc.conformance import build
 
     method = build(Case(ROOT / "conformance" / "amc-steps-a"))

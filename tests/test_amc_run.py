@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from vgbench import record as records
-from vgbench.cli import main
-from vgbench.predictions import read_predictions
-from vgbench.record import Record
-from vgbench.render import PREDICTED
+from vgbench.cli.main import main
+from vgbench.pictures.palette import PREDICTED
+from vgbench.predictions.reader import read_predictions
+from vgbench.records import store
+from vgbench.records.record import Record
 
 TINY = [
     "method=amc",
@@ -61,7 +61,7 @@ def values(entry: Record) -> dict[tuple[str, str, str], float | None]:
 
 
 def test_record_and_pictures_of_a_run(finished: Path) -> None:
-    entry = records.read(finished)
+    entry = store.read(finished)
     assert {(result.task, result.prediction_set) for result in entry.results} == {
         ("pointing", "main"),  # without proposals its boxes are none: no row of zeros for them
         ("rec", "heat_box"),
@@ -100,7 +100,7 @@ def test_proposals_of_a_detector_are_ranked(finished: Path, data: list[str], tmp
     given = [f"checkpoint={finished}", f"method.proposals={tmp_path / 'dets.json'}"]
     assert main(["eval", *TINY, *data, *given, f"runs={tmp_path}", "eval.variants=[rec/inclusive_intersection]"]) == 0
     folder = tmp_path / "eval-amc-refshapes"
-    entry = records.read(folder)
+    entry = store.read(folder)
     scored = {(result.task, result.prediction_set) for result in entry.results}
     assert scored == {("rec", "main"), ("rec", "heat_box"), ("pointing", "main")}
     # every target is among the proposals, so an answer either is the target or another object
@@ -125,7 +125,7 @@ def test_slim_file_evaluates_and_starts_a_training(
 ) -> None:
     assert main(["eval", *TINY, *data, f"checkpoint={slim}", f"runs={tmp_path}"]) == 0
     assert "file lacks momentum model, pointers, queues" in capsys.readouterr().out
-    ours, theirs = (records.read(folder) for folder in (tmp_path / "eval-amc-refshapes", finished))
+    ours, theirs = (store.read(folder) for folder in (tmp_path / "eval-amc-refshapes", finished))
     assert {key[:2] for key in values(ours)} == {key[:2] for key in values(theirs)}
     maps = [
         read_predictions(folder / "predictions" / "val.parquet").prediction(0).heatmap
@@ -139,7 +139,7 @@ def test_slim_file_evaluates_and_starts_a_training(
 
 def test_plain_albef_has_its_own_row(data: list[str], tmp_path: Path, capsys: Any) -> None:
     assert main(["run", *TINY, *data, *SIZES, f"runs={tmp_path}", "method.mask_consistency=false"]) == 0
-    entry = records.read(tmp_path / "amc-refshapes")
+    entry = store.read(tmp_path / "amc-refshapes")
     assert entry.variant == "without mask consistency"
     assert entry.training is not None and not any("gcam" in name for name in entry.training.final_losses)
     capsys.readouterr()

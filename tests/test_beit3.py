@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from vgbench.checkpoints.names import describe_state
 from vgbench.checkpoints.read import read_checkpoint
-from vgbench.conform import run_case
+from vgbench.conform.run import run_case
 from vgbench.core.errors import UserError
 from vgbench.layers.beit3 import BEiT3, adapt_own_size, drop_path_rates, load_beit3
 from vgbench.text.sentencepiece import BEiT3Tokenizer, clean_expression, train_sentencepiece

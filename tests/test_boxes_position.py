@@ -7,7 +7,8 @@ import torch
 from torchvision.ops import box_convert, box_iou, generalized_box_iou
 
 from vgbench.layers.boxes import cxcywh_to_xyxy, giou, iou, pairwise, xyxy_to_cxcywh
-from vgbench.layers.position import sine_position_2d, truncated_sine_position_1d
+from vgbench.layers.position import sine_position_2d
+from vgbench.methods.beit3.queries import truncated_sine_position_1d
 
 
 def random_boxes(n: int) -> torch.Tensor:

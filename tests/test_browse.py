@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
-from vgbench.browse import SIDE, browse
-from vgbench.cli import main
+from vgbench.cli.main import main
 from vgbench.data.extra import Extra
 from vgbench.data.table import AnnotationTable
+from vgbench.pictures.browse import SIDE, browse
 
 EVIL = '<script>alert("1")</script> & "the" <b>cup</b>'
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vgbench.cli import EXAMPLES, main
+from vgbench.cli.main import EXAMPLES, main
 
 
 def vgbench(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -50,8 +50,8 @@ def test_the_example_dataset_loads_and_verifies(pets: Path) -> None:
 
 def test_the_example_method_trains_through_the_runner(pets: Path) -> None:
     """Two of three boxes are equal, and L1 learns the median: the score after training is known beforehand."""
-    from vgbench import record as records
-    from vgbench import runner
+    from vgbench.records import store
+    from vgbench.training import run
 
     overrides = [
         "dataset=refcocos",
@@ -72,8 +72,8 @@ def test_the_example_method_trains_through_the_runner(pets: Path) -> None:
     config.dataset = OmegaConf.create(
         {"_target_": "pets.Pets", "data_root": str(pets), "cache_dir": str(pets / "cache")}
     )
-    runner.run(config)
-    (result,) = records.read(pets / "run").results
+    run.run(config)
+    (result,) = store.read(pets / "run").results
     # the box of cat and dog is right twice; against the whole image its IoU is 400 / 1200
     assert result.metrics["prec@0.5"].value == pytest.approx(100 * 2 / 3)
     assert (pets / "run" / "predictions" / "test.parquet").exists()
@@ -84,8 +84,8 @@ def test_the_example_metric_scores_with_intervals(pets: Path, monkeypatch: pytes
     from pets import Pets
 
     from vgbench import metrics
-    from vgbench.predictions import Predictions
-    from vgbench.score import evaluate_predictions
+    from vgbench.metrics.evaluator import evaluate_predictions
+    from vgbench.predictions.table import Predictions
 
     monkeypatch.setitem(metrics.METRICS, "centre_hit", CentreHit)
     table = Pets(pets, cache_dir=pets / "cache").load("test")
@@ -101,7 +101,7 @@ def test_the_example_metric_scores_with_intervals(pets: Path, monkeypatch: pytes
 def test_the_example_row_of_a_published_table(tmp_path: Path) -> None:
     from importlib.resources import files
 
-    from vgbench.leaderboard import read_published
+    from vgbench.leaderboard.published import read_published
 
     text = (files("vgbench.leaderboards") / "published.csv").read_text()
     row = "Mine,base,ViT-B,single dataset,REC,refcoco,val,prec@0.5,81.5,My paper,arXiv 0000.00000,Table 2,paper,\n"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 
-from vgbench.cli import main
+from vgbench.cli.main import main
 from vgbench.core.errors import UserError
 from vgbench.data.verify import verify
 from vgbench.datasets.refcoco import RefCOCO

@@ -20,8 +20,8 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from vgbench import download_command
-from vgbench.cli import DATA_ACTIONS, main
+from vgbench.cli import download as download_command
+from vgbench.cli.main import DATA_ACTIONS, main
 from vgbench.core.errors import UserError
 from vgbench.data import fetch as fetching
 from vgbench.data.archives import unpack

@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from vgbench.cli import main
+from vgbench.cli.main import main
 from vgbench.core.errors import UserError
 from vgbench.data.builder import TableBuilder
 from vgbench.data.convert import convert

@@ -8,12 +8,12 @@ import pytest
 from hydra import compose, initialize_config_module
 from PIL import Image
 
-from vgbench import record as records
-from vgbench import runner
-from vgbench.cli import main
+from vgbench.cli.main import main
 from vgbench.core.errors import UserError
 from vgbench.data.builder import TableBuilder
 from vgbench.data.leakage import SeenImages, exclude_leaked
+from vgbench.records import store
+from vgbench.training import run
 
 SIZES = dict.fromkeys(range(101, 109), (64, 48))
 # RefCOCOg's google split: training and evaluation share images
@@ -98,13 +98,13 @@ def train(root: Path, runs: Path, *more: str) -> None:
         *more,
     ]
     with initialize_config_module("vgbench.configs", version_base="1.3"):
-        runner.run(compose("run", overrides, return_hydra_config=True))
+        run.run(compose("run", overrides, return_hydra_config=True))
 
 
 @pytest.mark.parametrize("exclude", [False, True])
 def test_run_warns_or_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str], exclude: bool) -> None:
     train(write_refcocog(tmp_path / "data"), tmp_path, f"recipe.exclude_leaked={str(exclude).lower()}")
-    entry = records.read(tmp_path / "alvg-refcocog")
+    entry = store.read(tmp_path / "alvg-refcocog")
     said = capsys.readouterr().out
     assert entry.training is not None
     (trained,) = entry.training.data
@@ -120,7 +120,7 @@ def test_what_an_earlier_stage_saw_counts(tmp_path: Path, capsys: pytest.Capture
     train(
         root, tmp_path, "recipe.exclude_leaked=true", f"run_dir={tmp_path / 'second'}", f"weights={tmp_path / 'first'}"
     )
-    second = records.read(tmp_path / "second")
+    second = store.read(tmp_path / "second")
     assert second.training is not None
     assert [data.excluded_images for data in second.training.data] == [2]
     assert [(data.dataset, data.expressions) for data in second.training.earlier] == [("refcocog", 6)]
@@ -130,7 +130,7 @@ def test_what_an_earlier_stage_saw_counts(tmp_path: Path, capsys: pytest.Capture
     capsys.readouterr()
     assert main(["eval", *given, f"dataset.cache_dir={tmp_path}"]) == 0
     assert "WARNING refcocog val: 2 of its images are in the training data of this model" in capsys.readouterr().out
-    assert {result.leaked_images for result in records.read(tmp_path / "evaluated").results} == {2}
+    assert {result.leaked_images for result in store.read(tmp_path / "evaluated").results} == {2}
 
 
 def test_images_of_unknown_weights_are_not_called_clean(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from vgbench.cli import compose
+from vgbench.config.compose import compose
 from vgbench.core.errors import UserError
 from vgbench.datasets.mixed import Flickr30k
-from vgbench.predictions import Predictions
-from vgbench.score import evaluate_predictions
+from vgbench.metrics.evaluator import evaluate_predictions
+from vgbench.predictions.table import Predictions
 from vgbench.types import Prediction
 
 WIDTH, HEIGHT = 64, 48

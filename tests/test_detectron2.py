@@ -11,10 +11,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from pycocotools import mask as coco
 
-from vgbench.cli import compose, main
+from vgbench.bridges.detectron2 import dicts, register
+from vgbench.cli.main import main
+from vgbench.config.compose import compose
 from vgbench.core.errors import UserError
 from vgbench.datasets.refshapes import GRefShapes
-from vgbench.detectron2 import dicts, register
 
 IMAGES = {"train": 4, "val": 6, "testA": 4, "testB": 4}
 

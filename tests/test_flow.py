@@ -16,11 +16,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from vgbench import cli, flow, leaderboard, runner
-from vgbench import record as records
-from vgbench.cli import main
+from vgbench.cli.main import main
+from vgbench.config.compose import compose
 from vgbench.core.errors import UserError
+from vgbench.leaderboard import tables
+from vgbench.leaderboard.columns import inference_rate
 from vgbench.methods.simvg import SimVG
+from vgbench.records import store
+from vgbench.training import flow, run
+from vgbench.training.score import evaluate_and_record
 
 SMALL = [
     "dataset=refshapes",
@@ -78,7 +82,7 @@ def test_every_flow_offers_the_datasets_of_the_official_configurations() -> None
 def test_two_stages() -> None:
     made, (first, second) = flow.plan(["flow=simvg_large-twostage", "dataset=refcoco+", "trainer=gpu", "data_root=d"])
     assert made.about.startswith("SimVG large")
-    one, two = cli.compose(first.overrides), cli.compose(second.overrides)
+    one, two = compose(first.overrides), compose(second.overrides)
     assert one.method.encoder_layers == two.method.encoder_layers == 24
     assert (one.method.token_weight, two.method.token_weight) == (0.0, 1.0)
     assert (one.recipe.epochs, two.recipe.epochs) == (30, 10)
@@ -94,7 +98,7 @@ def test_pretraining_is_on_its_own_dataset_and_both_later_stages_start_from_it()
             *("finetune:data_root=g", "distill:data_root=g", "pretrain:recipe.epochs=5", "runs=my runs"),
         ]
     )
-    pretrain, finetune, distill = (cli.compose(stage.overrides) for stage in stages)
+    pretrain, finetune, distill = (compose(stage.overrides) for stage in stages)
     assert [stage.name for stage in stages] == ["pretrain", "finetune", "distill"]
     assert pretrain.dataset._target_.endswith("CocoAll") and pretrain.method.image_size == 512
     assert (pretrain.recipe.epochs, finetune.recipe.epochs, distill.recipe.epochs) == (5, 10, 20)
@@ -149,15 +153,15 @@ def test_it_goes_on_where_it_was_stopped(data_root: Path, tmp_path: Path, monkey
 
     def here(command: Sequence[str]) -> int:
         overrides = list(command[command.index("run") + 1 :])
-        config = cli.compose(overrides)
+        config = compose(overrides)
         ran.append((Path(config.run_dir).name, config.resume))
         try:
-            runner.run(config)
+            run.run(config)
         except PowerCut:
             return 137
         return 0
 
-    forward, evaluate = SimVG.forward, runner._evaluate_and_record
+    forward, evaluate = SimVG.forward, evaluate_and_record
     left = 0
 
     def failing(self: SimVG, batch: Any) -> Any:
@@ -178,11 +182,11 @@ def test_it_goes_on_where_it_was_stopped(data_root: Path, tmp_path: Path, monkey
     assert flow.run(command) == 137  # before the first checkpoint
     assert ran == [("stage1", False)] and not list(folder.rglob("*.ckpt"))
     left = 1000
-    monkeypatch.setattr(runner, "_evaluate_and_record", not_evaluating)
+    monkeypatch.setattr(run, "evaluate_and_record", not_evaluating)
     assert flow.run(command) == 137  # trained, not evaluated
     assert ran[1:] == [("stage1", False)]
     steps = 1000 - left
-    monkeypatch.setattr(runner, "_evaluate_and_record", evaluate)
+    monkeypatch.setattr(run, "evaluate_and_record", evaluate)
     left = 2
     assert flow.run(command) == 137  # stage 1 is evaluated without another step, stage 2 does two steps
     assert ran[2:] == [("stage1", True), ("stage2", False)] and left < 0
@@ -193,14 +197,14 @@ def test_it_goes_on_where_it_was_stopped(data_root: Path, tmp_path: Path, monkey
     assert flow.run(command) == 0 and len(ran) == 5  # nothing is left to do
 
     assert (folder / "stage1" / "record.json").read_bytes() == first
-    one, two = records.read(folder / "stage1"), records.read(folder / "stage2")
+    one, two = store.read(folder / "stage1"), store.read(folder / "stage2")
     assert {result.prediction_set for result in one.results} == {"decoder"}
     assert {result.prediction_set for result in two.results} == {"decoder", "token"}
-    rows = {row.label for table in leaderboard.tables([one, two]) for row in table.rows}
+    rows = {row.label for table in tables.tables([one, two]) for row in table.rows}
     assert {label.partition(" (")[0] for label in rows} == {"SimVG-DB", "SimVG-TB"}
     assert set(two.cost.set_samples_per_s) == {"decoder", "token"} and not one.cost.set_samples_per_s
     for name, rate in two.cost.set_samples_per_s.items():
-        assert leaderboard.inference_rate(two, name) == rate > 0
+        assert inference_rate(two, name) == rate > 0
     assert two.notes == [f"started from weights={folder / 'stage1'}"]
     assert sorted(path.name for path in folder.iterdir()) == ["stage1", "stage2"]
     averaged, raw = (load_file(folder / "stage1" / name) for name in ("model.safetensors", "model.raw.safetensors"))
@@ -228,16 +232,16 @@ def test_a_stage_is_a_process_of_its_own(data_root: Path, tmp_path: Path) -> Non
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "stage 1 of 1, onestage: started" in done.stdout
-    assert records.read(tmp_path / "flow-simvg-onestage-refshapes" / "onestage").results
+    assert store.read(tmp_path / "flow-simvg-onestage-refshapes" / "onestage").results
 
 
 def test_the_stage_is_stopped_with_the_flow(tmp_path: Path) -> None:
     """SIGTERM to the flow ends the child too, and the exit code says so."""
     note = tmp_path / "child"
     child = f"import os, pathlib, time; pathlib.Path({str(note)!r}).write_text(str(os.getpid())); time.sleep(600)"
-    code = f"import sys; from vgbench import flow; sys.exit(flow._child([sys.executable, '-c', {child!r}]))"
+    code = f"import sys; from vgbench.training import flow; sys.exit(flow._child([sys.executable, '-c', {child!r}]))"
     process = subprocess.Popen([sys.executable, "-c", code])
-    while not (note.exists() and note.read_text()):
+    while not (note.exists() and note.read_text()) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM

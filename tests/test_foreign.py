@@ -8,8 +8,8 @@ import pytest
 from vgbench.core.errors import UserError
 from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
-from vgbench.foreign import Reading, read_foreign
-from vgbench.score import evaluate_predictions
+from vgbench.metrics.evaluator import evaluate_predictions
+from vgbench.predictions.foreign import Reading, read_foreign
 
 
 def table(rows, task="rec"):
@@ -202,7 +202,7 @@ def test_the_stated_kind_of_id_is_looked_for_first(tmp_path):
 
 
 def test_a_foreign_file_becomes_an_external_row(tmp_path, capsys, monkeypatch):
-    from vgbench.cli import main
+    from vgbench.cli.main import main
 
     truth = [
         {"img_id": f"COCO_train2014_{i:012d}_{i}", "sents": "left", "bbox": [10, 10, 20, 20], "height": 50, "width": 50}

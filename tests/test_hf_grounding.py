@@ -9,8 +9,9 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
+from vgbench.batches.collate import collate
+from vgbench.batches.samples import plain_sample
 from vgbench.core.errors import UserError
-from vgbench.loader import collate, plain_sample
 from vgbench.methods.hf_grounding import HFGrounding
 
 transformers = pytest.importorskip("transformers")
@@ -240,9 +241,10 @@ def test_the_transform_keeps_boxes_on_the_image(folder: Path) -> None:
 
 
 def test_a_zero_shot_model_is_evaluated_through_the_runner(tmp_path: Path) -> None:
-    from vgbench import record as records
-    from vgbench import runner
-    from vgbench.cli import compose
+    from vgbench.config.compose import compose
+    from vgbench.records import store
+    from vgbench.training import run
+    from vgbench.training.run import evaluate
 
     model = tmp_path / "owlv2-tiny"
     model.mkdir()
@@ -259,13 +261,13 @@ def test_a_zero_shot_model_is_evaluated_through_the_runner(tmp_path: Path) -> No
             *(f"run_dir={tmp_path}/run", "trainer=cpu", "workers=0", "eval.examples=0"),
         ]
     )
-    runner.evaluate(config)
-    made = records.read(tmp_path / "run")
+    evaluate(config)
+    made = store.read(tmp_path / "run")
     assert (made.method, made.label) == ("hf_grounding", "owlv2-tiny")
     assert made.checkpoint is not None and made.checkpoint.origin == "official"
     assert {result.task for result in made.results} == {"rec"} and made.results[0].leaked_images is None
     with pytest.raises(UserError, match="zero-shot"):
-        runner.run(config)
+        run.run(config)
 
 
 def test_what_is_no_such_model_is_refused(tmp_path: Path) -> None:

@@ -13,11 +13,24 @@ from pathlib import Path
 
 import pytest
 
-from vgbench import leaderboard
-from vgbench import record as records
+from vgbench.cli import compare as command
 from vgbench.core.errors import UserError
-from vgbench.leaderboard import PublishedRow, compare, published_pairs, read_published, tables
-from vgbench.record import Checkpoint, Code, Cost, Environment, Hardware, Metric, Record, Result, Training, TrainingData
+from vgbench.leaderboard.compare import compare
+from vgbench.leaderboard.published import PublishedRow, published_metric, published_pairs, read_published
+from vgbench.leaderboard.tables import tables
+from vgbench.records import store
+from vgbench.records.record import (
+    Checkpoint,
+    Code,
+    Cost,
+    Environment,
+    Hardware,
+    Metric,
+    Record,
+    Result,
+    Training,
+    TrainingData,
+)
 
 
 def result(value: float | None, **changes) -> Result:
@@ -261,12 +274,12 @@ def test_referit_has_one_usual_split_and_two_names() -> None:
 
 
 def test_committed_results_join_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    records.write(run("alvg", result(70.0), label="ALVG"), tmp_path / "runs" / "mine")
-    records.write(run("amc", result(60.0), label="AMC"), tmp_path / "package" / "results" / "paper" / "theirs")
-    monkeypatch.setattr(leaderboard, "files", lambda package: tmp_path / "package")
+    store.write(run("alvg", result(70.0), label="ALVG"), tmp_path / "runs" / "mine")
+    store.write(run("amc", result(60.0), label="AMC"), tmp_path / "package" / "results" / "paper" / "theirs")
+    monkeypatch.setattr(command, "files", lambda package: tmp_path / "package")
     for committed, rows in ((False, ["ALVG"]), (True, ["ALVG", "AMC"])):
         out = tmp_path / "table.md"
-        leaderboard.main([tmp_path / "runs"], output=out, committed=committed)
+        command.main([tmp_path / "runs"], output=out, committed=committed)
         assert [cells[0] for cells in grid(out.read_text())[1:]] == rows
 
 
@@ -294,7 +307,7 @@ def test_the_shipped_published_numbers_all_have_a_source() -> None:
     assert len(rows) == 1776
     assert all(row.source_id and row.source_place for row in rows)
     known = {"prec@0.5", "giou", "topk", "default", "merged", "first_box", "as listed"}
-    assert {leaderboard.published_metric(row)[1] for row in rows} <= known
+    assert {published_metric(row)[1] for row in rows} <= known
 
 
 def test_a_published_number_without_source_is_refused(tmp_path: Path) -> None:
@@ -309,10 +322,10 @@ def test_a_published_number_without_source_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    records.write(run("alvg", result(50.0)), tmp_path / "runs" / "one")
-    assert leaderboard.main([tmp_path / "runs"]) == 0
+    store.write(run("alvg", result(50.0)), tmp_path / "runs" / "one")
+    assert command.main([tmp_path / "runs"]) == 0
     assert "50.00 ±0.61" in capsys.readouterr().out
-    assert leaderboard.main([tmp_path / "runs"], "csv", tmp_path / "out" / "t.csv") == 0
+    assert command.main([tmp_path / "runs"], "csv", tmp_path / "out" / "t.csv") == 0
     assert (tmp_path / "out" / "t.csv").read_text().startswith("row,method,")
 
 
@@ -328,9 +341,9 @@ def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: dict, words: str, tmp_path: Path) -> None:
-    records.write(run("alvg", result(50.0)), tmp_path / "one")
+    store.write(run("alvg", result(50.0)), tmp_path / "one")
     with pytest.raises(UserError, match=words):
-        leaderboard.main([tmp_path], **options)
+        command.main([tmp_path], **options)
 
 
 @pytest.mark.slow
@@ -343,7 +356,7 @@ def test_a_thousand_run_folders(tmp_path: Path) -> None:
         metrics = {f"prec@0.{tenth}": Metric(value - tenth, 10834, value - tenth - 1, value) for tenth in range(5, 10)}
         results = [result(value, split=split, metrics=metrics, slices=slices) for split in ("val", "testA", "testB")]
         made = run(f"method{number % 20}", *results, config_hash=f"{number:016x}", seed=number)
-        records.write(made, tmp_path / f"run{number}")
+        store.write(made, tmp_path / f"run{number}")
     started = time.perf_counter()
     command = [sys.executable, "-m", "vgbench.cli", "compare", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -13,10 +13,13 @@ from PIL import Image
 from pycocotools import mask as rle
 from torchvision.transforms import v2
 
+from vgbench.batches.collate import collate
+from vgbench.batches.samplers import EvalBatches, TrainBatches, TrainLoader
+from vgbench.batches.samples import GroundingDataset, shuffled
+from vgbench.batches.transforms import Normalize, Resize, resize_masks, swap_left_right
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
-from vgbench.loader import EvalBatches, GroundingDataset, TrainBatches, TrainLoader, collate, shuffled
-from vgbench.transforms import ClipBoxes, Normalize, Resize, resize_masks, swap_left_right
+from vgbench.methods.beit3.transforms import ClipBoxes
 
 
 def make_table(folder: Path, sizes: list[tuple[int, int]], texts: list[list[str]]) -> AnnotationTable:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vgbench.conform import Case, run_case
-from vgbench.metrics.conformance import NOT_OFFERED, compute, judge
+from vgbench.conform.case import Case
+from vgbench.conform.metrics import NOT_OFFERED, compute, judge
+from vgbench.conform.run import run_case
 
 CASES = Path(__file__).parent / "conformance"
 METRICS = CASES / "metrics-a"

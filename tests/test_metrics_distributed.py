@@ -11,7 +11,7 @@ from torch import distributed
 from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
 from vgbench.metrics.bootstrap import intervals
-from vgbench.score import Evaluator
+from vgbench.metrics.evaluator import Evaluator
 from vgbench.types import Prediction
 
 SPECS = ["rec", "rec/gt_clip+batch_mean@4", "res", "grec", "gres", "pointing", "phrase"]

@@ -12,9 +12,9 @@ from vgbench.core.errors import UserError
 from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
 from vgbench.metrics import METRICS, Pairs, boxes, make_metric, primary_metric
-from vgbench.metrics.base import letterbox, to_canvas
+from vgbench.metrics.frames import letterbox, to_canvas
 from vgbench.metrics.pointing import enlarge, peak
-from vgbench.predictions import Predictions
+from vgbench.predictions.table import Predictions
 from vgbench.types import Geometry, Prediction
 
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import nn
 
+from vgbench.batches.collate import collate
+from vgbench.batches.samples import plain_sample
 from vgbench.core.errors import UserError
-from vgbench.loader import collate, plain_sample
 from vgbench.methods.mmdet import MMDet
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vgbench import record as records
 from vgbench.core.errors import UserError
-from vgbench.leaderboard import PublishedRow
-from vgbench.page import collect, write_page
-from vgbench.record import Code, Cost, Environment, Hardware, Metric, Record, Result
+from vgbench.leaderboard.page import collect, write_page
+from vgbench.leaderboard.published import PublishedRow
+from vgbench.records import store
+from vgbench.records.record import Code, Cost, Environment, Hardware, Metric, Record, Result
 
 EVIL = "</script><script>console.error('pwned')</script> <b>left</b> & \"right\" мяч"
 METHODS = ("alpha", "beta", "gamma")
@@ -60,7 +60,7 @@ def make_run(root: Path, number: int) -> Path:
         notes=[EVIL],
     )
     folder = root / METHODS[number]
-    records.write(made, folder)
+    store.write(made, folder)
     (folder / "logs").mkdir()
     steps = "".join(f"0,{step},{3.0 / (step + 1)},\n" for step in range(0, 100, 10))
     (folder / "logs" / "metrics.csv").write_text(f"epoch,step,train/total,val/rec/prec@0.5\n{steps}0,99,,{value}\n")
@@ -106,7 +106,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("page")
     for number in range(3):
         make_run(root / "runs", number)
-    return write_page(records.find([root / "runs"]), root / "out", PUBLISHED)
+    return write_page(store.find([root / "runs"]), root / "out", PUBLISHED)
 
 
 def test_everything_is_in_one_file_and_nothing_is_loaded(page: Path) -> None:
@@ -118,7 +118,7 @@ def test_everything_is_in_one_file_and_nothing_is_loaded(page: Path) -> None:
 
 
 def test_runs_of_one_split_stand_side_by_side(page: Path) -> None:
-    found = records.find([page.parent.parent / "runs"])
+    found = store.find([page.parent.parent / "runs"])
     data = collect(found, PUBLISHED)
     assert [row["label"] for row in data["rows"]] == list(METHODS)
     (group,) = data["examples"]
@@ -134,7 +134,7 @@ def test_long_curves_are_thinned(tmp_path: Path) -> None:
     folder = make_run(tmp_path, 0)
     rows = "".join(f"0,{step},{step}.0\n" for step in range(1000))
     (folder / "logs" / "metrics.csv").write_text(f"epoch,step,train/total\n{rows}")
-    (curve,) = collect([records.read(folder)], [])["curves"]
+    (curve,) = collect([store.read(folder)], [])["curves"]
     points = curve["series"]["train/total"]
     assert len(points) == 200 and points[0] == [4, 2.0] and points[-1] == [999, 997.0]
 
@@ -143,7 +143,7 @@ def test_damaged_examples_are_named(tmp_path: Path) -> None:
     folder = make_run(tmp_path, 0)
     (folder / "examples" / "val" / "00.jpg").unlink()
     with pytest.raises(UserError, match=r"examples\.json: damaged"):
-        collect([records.read(folder)], [])
+        collect([store.read(folder)], [])
 
 
 class Browser:

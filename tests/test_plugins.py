@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from vgbench import metrics, plugins
-from vgbench.cli import compose, main
+from vgbench import metrics
+from vgbench.cli.main import main
+from vgbench.cli.new import new
+from vgbench.config import plugins
+from vgbench.config.compose import compose
 from vgbench.core import registry
 from vgbench.core.errors import UserError
-from vgbench.skeleton import new
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -130,7 +132,7 @@ def test_the_skeleton_of_a_method_works_and_is_clean(tmp_path: Path) -> None:
     assert run_own_tests(project, tmp_path) == 2
     config = compose(["method=mybird", "dataset=refshapes"])
     assert config.method.width == 32 and config.recipe.epochs == 2  # its own YAML and recipe, not the defaults
-    from vgbench.conform import _runner
+    from vgbench.conform.run import _runner
 
     assert _runner("mybird").__module__ == "mybird.conformance"
     ruff = Path(sys.executable).with_name("ruff")

@@ -11,7 +11,8 @@ import torch
 from vgbench.core.errors import UserError
 from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
-from vgbench.predictions import PredictionWriter, merge_parts, read_predictions
+from vgbench.predictions.reader import read_predictions
+from vgbench.predictions.writer import PredictionWriter, merge_parts
 from vgbench.types import Geometry, Prediction
 
 FULL = Prediction(

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from vgbench import record as records
+from vgbench.config.identity import config_hash
 from vgbench.core.errors import UserError
-from vgbench.record import (
+from vgbench.records import store
+from vgbench.records.environment import environment
+from vgbench.records.record import (
     Checkpoint,
     Code,
     Cost,
@@ -23,11 +25,8 @@ from vgbench.record import (
     Result,
     Training,
     TrainingData,
-    config_hash,
-    environment,
-    json_schema,
-    to_dict,
 )
+from vgbench.records.schema import json_schema, to_dict
 
 REPOSITORY = Path(__file__).parents[1]
 SCHEMA = Draft202012Validator(json.loads((REPOSITORY / "leaderboards/record.schema.json").read_text()))
@@ -65,8 +64,8 @@ def make() -> Record:
 
 def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     written = make()
-    file = records.write(written, tmp_path / "run")
-    assert records.read(tmp_path / "run") == written == records.read(file)
+    file = store.write(written, tmp_path / "run")
+    assert store.read(tmp_path / "run") == written == store.read(file)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["record.json"]
     assert json.loads(file.read_text())["schema"] == 1
     assert written.created.endswith("+00:00")
@@ -93,12 +92,12 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_record_is_refused_by_file_and_key(tmp_path: Path, change, message: str) -> None:
-    file = records.write(make(), tmp_path)
+    file = store.write(make(), tmp_path)
     value = json.loads(file.read_text())
     change(value)
     file.write_text(json.dumps(value))
     with pytest.raises(UserError) as caught:
-        records.read(tmp_path)
+        store.read(tmp_path)
     assert str(caught.value).startswith(f"{file}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -119,7 +118,7 @@ def test_what_cannot_be_read_back_is_not_written(tmp_path: Path, value: float) -
     record = make()
     record.results[0].metrics["prec@0.5"].value = value
     with pytest.raises(UserError, match=r"results\.0\.metrics\.prec@0\.5\.value: expected a finite number"):
-        records.write(record, tmp_path / "run")
+        store.write(record, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -127,27 +126,27 @@ def test_what_cannot_be_read_back_is_not_written(tmp_path: Path, value: float) -
 def test_a_file_that_is_no_json_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(UserError, match=r"record\.json: not readable as JSON"):
-        records.read(tmp_path)
+        store.read(tmp_path)
 
 
 def test_an_infinite_setting_does_not_cost_the_record(tmp_path: Path) -> None:
     record = make()
     record.config = {"recipe": {"clip": float("inf"), "steps": [1, float("nan")]}}
-    records.write(record, tmp_path)
-    assert records.read(tmp_path).config == {"recipe": {"clip": "inf", "steps": [1, "nan"]}}
+    store.write(record, tmp_path)
+    assert store.read(tmp_path).config == {"recipe": {"clip": "inf", "steps": [1, "nan"]}}
 
 
 def test_find_searches_folders_of_runs_and_no_further(tmp_path: Path) -> None:
     for name in ("b/run2", "a/deep/run1"):
-        records.write(make(), tmp_path / name)
-    records.write(make(), tmp_path / "a/deep/run1/inside")  # below a run folder: another run's concern
-    found = records.find([tmp_path, tmp_path / "b"])
+        store.write(make(), tmp_path / name)
+    store.write(make(), tmp_path / "a/deep/run1/inside")  # below a run folder: another run's concern
+    found = store.find([tmp_path, tmp_path / "b"])
     assert [record.name for record in found] == ["run1", "run2"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: no record\.json"):
-        records.find([tmp_path / "empty"])
+        store.find([tmp_path / "empty"])
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
-        records.find([tmp_path / "nowhere"])
+        store.find([tmp_path / "nowhere"])
 
 
 def test_config_hash_ignores_order_seed_and_place_only() -> None:
@@ -168,7 +167,7 @@ def test_environment_names_this_interpreter_and_this_commit() -> None:
 
 
 def test_reading_records_loads_neither_torch_nor_pandas() -> None:
-    code = "import sys, vgbench.record, vgbench.leaderboard; print({'torch', 'pandas', 'numpy'} & {*sys.modules})"
+    code = "import sys, vgbench.records.store, vgbench.leaderboard.compare; print({'torch', 'pandas', 'numpy'} & {*sys.modules})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert out.stdout.strip() == "set()"
 

@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from vgbench import render
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
-from vgbench.predictions import PredictionWriter
-from vgbench.record import read_curves
+from vgbench.pictures import curves, draw, examples
+from vgbench.pictures.draw import contact_sheet
+from vgbench.pictures.palette import PREDICTED, TRUTH
+from vgbench.predictions.writer import PredictionWriter
+from vgbench.records.curves import read_curves
 from vgbench.types import Prediction
 
 WIDTH, HEIGHT = 120, 80
@@ -59,17 +61,17 @@ def near(picture: Image.Image, x: float, y: float, colour: tuple[int, int, int])
 
 def test_boxes_are_drawn_where_they_are_in_their_colours() -> None:
     row = table(line("a", [[10, 20, 50, 60]])).row(0)
-    picture = render.draw(GREY, "the thing", row, said([70, 10, 110, 50]), size=480)
+    picture = draw.draw(GREY, "the thing", row, said([70, 10, 110, 50]), size=480)
     assert picture.width == 480 and picture.height > 320
-    assert near(picture, 10, 40, render.TRUTH) and near(picture, 50, 40, render.TRUTH)
-    assert near(picture, 70, 10.5, render.PREDICTED[0]) and not near(picture, 70, 10.5, render.TRUTH)
-    assert not near(picture, 60, 70, render.TRUTH)
+    assert near(picture, 10, 40, TRUTH) and near(picture, 50, 40, TRUTH)
+    assert near(picture, 70, 10.5, PREDICTED[0]) and not near(picture, 70, 10.5, TRUTH)
+    assert not near(picture, 60, 70, TRUTH)
 
 
 def test_masks_are_filled_for_predictions_and_outlined_for_the_truth() -> None:
     row = table(line("a", [[10, 20, 50, 60]], [rle(10, 20, 50, 60)])).row(0)
-    picture = render.draw(GREY, "x", row, said(None, mask=rle(70, 10, 110, 50)), size=480)
-    inside = tuple((np.array(render.PREDICTED[0]) + 128) // 2)
+    picture = draw.draw(GREY, "x", row, said(None, mask=rle(70, 10, 110, 50)), size=480)
+    inside = tuple((np.array(PREDICTED[0]) + 128) // 2)
     assert near(picture, 90, 30, inside)
     assert near(picture, 30, 40, (128, 128, 128))  # the truth's inside stays as it is
 
@@ -77,7 +79,7 @@ def test_masks_are_filled_for_predictions_and_outlined_for_the_truth() -> None:
 def test_a_heat_map_is_a_second_panel_bright_at_its_peak() -> None:
     heat = torch.zeros(8, 12)
     heat[2, 9] = 1.0
-    picture = render.draw(GREY, "x", prediction=said(None, heatmap=heat), size=480)
+    picture = draw.draw(GREY, "x", prediction=said(None, heatmap=heat), size=480)
     assert picture.width == 2 * 480 + 4
     panel = np.asarray(picture)[:320, 484:].astype(float)
     bright = panel[..., 1] - panel[..., 2]  # viridis: yellow has green and no blue
@@ -87,7 +89,7 @@ def test_a_heat_map_is_a_second_panel_bright_at_its_peak() -> None:
 
 def test_prediction_sets_that_share_a_heat_map_share_its_panel() -> None:
     one, same, other = (said(None, heatmap=torch.eye(4) + number) for number in (0, 0, 1))
-    widths = [render.draw(GREY, "x", prediction={"a": one, "b": b}, size=100).width for b in (same, other)]
+    widths = [draw.draw(GREY, "x", prediction={"a": one, "b": b}, size=100).width for b in (same, other)]
     assert widths == [2 * 100 + 4, 3 * 100 + 2 * 4]
 
 
@@ -103,17 +105,17 @@ def test_any_text_and_any_kind_of_image_can_be_drawn(expression: str, kind: str)
         "tiny": GREY[:1, :7],
     }[kind]
     nothing = Prediction(torch.zeros(0, 4), torch.zeros(0), no_target=True)
-    picture = render.draw(image, expression, None, {"decoder": nothing, "token": said([5, 5, 5, 5])}, size=200)
+    picture = draw.draw(image, expression, None, {"decoder": nothing, "token": said([5, 5, 5, 5])}, size=200)
     assert max(picture.size) >= 200
 
 
 def test_a_contact_sheet_holds_every_picture() -> None:
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
-    sheet = render.contact_sheet([Image.new("RGB", (30, 20 + 10 * i), c) for i, c in enumerate(colours)], columns=2)
+    sheet = contact_sheet([Image.new("RGB", (30, 20 + 10 * i), c) for i, c in enumerate(colours)], columns=2)
     counts = [(np.asarray(sheet) == colour).all(-1).sum() for colour in colours]
     assert counts == [30 * 20, 30 * 30, 30 * 40]
     with pytest.raises(ValueError, match="at least one"):
-        render.contact_sheet([])
+        contact_sheet([])
 
 
 def test_examples_of_a_split(tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_examples_of_a_split(tmp_path: Path) -> None:
         return tmp_path / name
 
     out = tmp_path / "examples"
-    render.examples(out, rows, image_path, files.__getitem__, method, count=10)
+    examples.examples(out, rows, image_path, files.__getitem__, method, count=10)
     stored = json.loads((out / "examples.json").read_text())
     assert (stored["dataset"], stored["split"], stored["data_hash"]) == ("synthetic", "val", rows.hash)
     one, two, lost = stored["examples"]
@@ -156,16 +158,16 @@ def test_examples_of_a_split(tmp_path: Path) -> None:
     assert Image.open(out / "00.png").size[0] == 360
 
     (tmp_path / "a.png").unlink()
-    render.examples(tmp_path / "none", rows, image_path, files.__getitem__, method, count=2)
+    examples.examples(tmp_path / "none", rows, image_path, files.__getitem__, method, count=2)
     assert json.loads((tmp_path / "none" / "examples.json").read_text())["examples"] == []
 
 
 def test_the_same_expressions_are_chosen_whatever_their_order() -> None:
     keys = [f"key {number}" for number in range(50)]
-    chosen = {keys[index] for index in render.choose(keys, 8)}
+    chosen = {keys[index] for index in examples.choose(keys, 8)}
     backwards = keys[::-1]
-    assert chosen == {backwards[index] for index in render.choose(backwards, 8)}
-    assert len(chosen) == 8 and render.choose(keys[:3], 8) == [0, 1, 2]
+    assert chosen == {backwards[index] for index in examples.choose(backwards, 8)}
+    assert len(chosen) == 8 and examples.choose(keys[:3], 8) == [0, 1, 2]
 
 
 LOG = """epoch,step,train/total,val/rec/prec@0.5,lr
@@ -182,7 +184,7 @@ def test_curves_read_and_drawn(tmp_path: Path) -> None:
     series = read_curves(tmp_path / "metrics.csv")
     assert series["train/total"] == [(9, 3.5), (19, 2.5), (29, 1.5)]
     assert series["val/rec/prec@0.5"] == [(19, 40.0), (39, 55.0)]
-    render.curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    curves.curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
     picture = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"))
     assert picture.shape[1] > 2 * picture.shape[0]  # two panels
     assert ((picture == (0, 114, 178)).all(-1)).any()
@@ -191,9 +193,9 @@ def test_curves_read_and_drawn(tmp_path: Path) -> None:
 def test_a_log_without_curves_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("epoch,step,lr\n0,1,0.1\n")
     with pytest.raises(UserError, match=r"a\.csv: no train"):
-        render.curves(tmp_path / "a.csv", tmp_path / "c.png")
+        curves.curves(tmp_path / "a.csv", tmp_path / "c.png")
     (tmp_path / "b.csv").write_text("time,loss\n0,1\n")
     with pytest.raises(UserError, match=r"b\.csv: not a CSV log"):
-        render.curves(tmp_path / "b.csv", tmp_path / "c.png")
+        curves.curves(tmp_path / "b.csv", tmp_path / "c.png")
     with pytest.raises(UserError, match=r"c\.csv"):
-        render.curves(tmp_path / "c.csv", tmp_path / "c.png")
+        curves.curves(tmp_path / "c.csv", tmp_path / "c.png")

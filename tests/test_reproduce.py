@@ -9,14 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from vgbench import record as records
-from vgbench import reproduce
-from vgbench.cli import compose, main
+from vgbench.cli import reproduce
+from vgbench.cli.main import main
+from vgbench.config.compose import compose
+from vgbench.config.identity import resolved
 from vgbench.core.errors import UserError
 from vgbench.core.files import sha256_prefix
-from vgbench.leaderboard import PublishedRow, read_published
-from vgbench.record import Checkpoint, Code, Environment, Hardware, Metric, Record, Result, resolved
-from vgbench.reproduce import Cell, Job, Plan, Step, judge, parse_plan, plan_steps, read_plan
+from vgbench.leaderboard.published import PublishedRow, read_published
+from vgbench.records import store
+from vgbench.records.record import Checkpoint, Code, Environment, Hardware, Metric, Record, Result
+from vgbench.reproduce.commit import commit
+from vgbench.reproduce.existing import reason_against
+from vgbench.reproduce.judge import judge
+from vgbench.reproduce.plan import Cell, Job, Plan, Step, available, parse_plan, read_plan
+from vgbench.reproduce.report import format_plan
+from vgbench.reproduce.steps import execute, plan_steps
+from vgbench.training import run
 
 PUBLISHED = [
     PublishedRow(
@@ -82,7 +90,7 @@ def measured(job: Job, *, value: float = 80.4, split: str = "val", **changes) ->
 
 
 def test_every_table_of_the_package_names_existing_published_rows() -> None:
-    there = reproduce.available()
+    there = available()
     assert set(there) == {"alvg", "amc", "refshapes", "resvg", "simvg", "vglaw"}
     values = {row.value for row in read_published()}
     for paper, tables in there.items():
@@ -100,7 +108,7 @@ def test_every_table_of_the_package_names_existing_published_rows() -> None:
 def test_tables_of_the_five_papers_hold_their_published_rows() -> None:
     """Every published number of the five methods is a cell of some table, and no cell is made up."""
     cells = [cell for paper in ("alvg", "simvg", "resvg", "vglaw", "amc")
-             for table in reproduce.available()[paper] for cell in read_plan(paper, table).cells]  # fmt: skip
+             for table in available()[paper] for cell in read_plan(paper, table).cells]  # fmt: skip
     rows = [row for row in read_published() if row.method in ("ALVG", "SimVG", "ResVG", "VG-LAW", "AMC")]
     assert sorted(cell.published for cell in cells if cell.published) == sorted(rows)
 
@@ -161,7 +169,7 @@ def test_what_makes_numbers_incomparable_is_no_verdict() -> None:
 def write_both_splits(job: Job, folder: Path, **changes) -> Path:
     made = measured(job, **changes)
     made.results += measured(job, split="testA").results
-    records.write(made, folder)
+    store.write(made, folder)
     return folder
 
 
@@ -176,11 +184,11 @@ def test_existing_records_are_found_and_others_say_why_they_do_not_count(tmp_pat
     assert step.action == "have" and step.record is not None and step.record.name == "whole"
     # another model of the same method does not
     other = Job(job.name, ("method=vglaw", "dataset=refcoco"), job.checkpoint)
-    against = reproduce.reason_against(step.record, other, compose(other.overrides), None)
+    against = reason_against(step.record, other, compose(other.overrides), None)
     assert against == 'method.mode: "rec" instead of "multitask"'
     # nor does another file of the authors
     (tmp_path / "mine-refcoco.pth").write_bytes(b"new")
-    why = reproduce.reason_against(step.record, job, compose(job.overrides), tmp_path / "mine-refcoco.pth")
+    why = reason_against(step.record, job, compose(job.overrides), tmp_path / "mine-refcoco.pth")
     assert why == "evaluates another file (mine-refcoco.pth)"
 
 
@@ -189,11 +197,11 @@ def test_a_training_counts_only_with_the_recipe(tmp_path: Path) -> None:
     made = measured(job)
     made.checkpoint = Checkpoint("model.safetensors", "0" * 16, "trained here")
     config = compose(job.overrides)
-    assert reproduce.reason_against(made, job, config, None) is None
+    assert reason_against(made, job, config, None) is None
     made.config["recipe"]["seed"] = 5
-    assert reproduce.reason_against(made, job, config, None) is None
+    assert reason_against(made, job, config, None) is None
     made.config["recipe"]["epochs"] = 2
-    assert reproduce.reason_against(made, job, config, None) == "recipe.epochs: 2 instead of 20"
+    assert reason_against(made, job, config, None) == "recipe.epochs: 2 instead of 20"
 
 
 def test_missing_inputs_are_named(tmp_path: Path) -> None:
@@ -222,7 +230,6 @@ def test_runs_what_is_missing_judges_writes_json_and_commits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The evaluation itself is replaced: what is tested is that it is asked for, and what becomes of its record."""
-    from vgbench import runner
     from vgbench.datasets.refcoco import RefCOCO
 
     asked = []
@@ -234,7 +241,7 @@ def test_runs_what_is_missing_judges_writes_json_and_commits(
         monkeypatch.setenv("VGBENCH_RUN_FOLDER", config.run_dir)
         return 80.4
 
-    monkeypatch.setattr(runner, "evaluate", evaluate)
+    monkeypatch.setattr(run, "evaluate", evaluate)
     monkeypatch.setattr(RefCOCO, "sources", lambda self, split: [])
     monkeypatch.setattr(reproduce, "read_plan", lambda paper, table: the_plan())
     (tmp_path / "files" / "mine-refcoco").mkdir(parents=True)
@@ -255,7 +262,7 @@ def test_runs_what_is_missing_judges_writes_json_and_commits(
     ]
     assert [cell["reference"] for cell in cells] == [80.0, 82.0, 70.0]
     assert "3 cells: 1 reproduced, 1 differ" in capsys.readouterr().out
-    (kept,) = records.find([tmp_path / "kept"])
+    (kept,) = store.find([tmp_path / "kept"])
     assert kept.folder == tmp_path / "kept" / "mine" / "vglaw-refcoco-mine-refcoco"
     assert str(tmp_path) not in (kept.folder / "record.json").read_text()
 
@@ -272,7 +279,7 @@ def test_the_embedded_table_is_judged_by_the_committed_result(tmp_path: Path) ->
         made.folder = tmp_path / "fresh"
         return made
 
-    records.write(run(75.0), tmp_path / job.name)
+    store.write(run(75.0), tmp_path / job.name)
     verdicts = [
         judge(plan, cell, Step(job, "have", record=fresh), tmp_path).verdict
         for fresh in (run(75.15), run(75.25), run(75.0, sha="b" * 16), run(75.0, data="other"))
@@ -289,7 +296,7 @@ def test_shipped_weights_are_evaluated_by_name_and_their_record_is_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record says "shipped" whatever the weights are called, and neither it nor its folder has a path in it."""
-    from vgbench import runner, weights
+    from vgbench.training import weights
 
     asked: list[str] = []
 
@@ -300,11 +307,11 @@ def test_shipped_weights_are_evaluated_by_name_and_their_record_is_found_again(
         made.config = resolved(config)
         made.results[0].dataset, made.results[0].embedded = "grefshapes", True
         made.checkpoint = Checkpoint(path.name, sha256_prefix(path), "shipped")
-        records.write(made, Path(config.run_dir))
+        store.write(made, Path(config.run_dir))
         monkeypatch.setenv("VGBENCH_RUN_FOLDER", config.run_dir)
         return 75.0
 
-    monkeypatch.setattr(runner, "evaluate", evaluate)
+    monkeypatch.setattr(run, "evaluate", evaluate)
     (job,) = parse_plan("mine", "main", SHIPPED, "mine-main.yaml", []).jobs
     assert job.shipped and job.name == "alvg-grefshapes-shipped-refshapes"
     cell = Cell("ALVG", job, "grefshapes", "val", "rec", "prec@0.5", "default", "main")
@@ -312,12 +319,12 @@ def test_shipped_weights_are_evaluated_by_name_and_their_record_is_found_again(
     (step,) = plan_steps(plan, [], tmp_path, checkpoints=None, pretrained=None, check_data=False)
     assert step.action == "evaluate"
     command = "vgbench eval method=alvg dataset=grefshapes checkpoint=shipped:refshapes"
-    assert command in reproduce.format_plan(plan, [step])
-    reproduce.execute(plan, step, tmp_path)
+    assert command in format_plan(plan, [step])
+    execute(plan, step, tmp_path)
     assert asked == ["shipped:refshapes"]
     (again,) = plan_steps(plan, [], tmp_path, checkpoints=None, pretrained=None, check_data=False)
     assert again.action == "have"
-    assert "shipped:refshapes" in reproduce.commit(step, tmp_path / "kept").read_text()
+    assert "shipped:refshapes" in commit(step, tmp_path / "kept").read_text()
 
 
 def test_weights_that_are_not_shipped_are_named(tmp_path: Path) -> None:
@@ -347,12 +354,12 @@ def test_a_size_is_part_of_a_record() -> None:
     from types import SimpleNamespace
 
     from vgbench.methods.simvg import SimVG
-    from vgbench.runner import _size
+    from vgbench.training.setup import size_name
 
     method = SimVG.__new__(SimVG)
     for choice, size in (("simvg_large", "large"), ("simvg", "")):
         config = SimpleNamespace(hydra=SimpleNamespace(runtime=SimpleNamespace(choices={"method": choice})))
-        assert _size(config, method) == size  # type: ignore[arg-type]
+        assert size_name(config, method) == size  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

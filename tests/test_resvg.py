@@ -11,17 +11,18 @@ from torchvision import tv_tensors
 from torchvision.models import resnet50
 from transformers import BertConfig, BertModel
 
-from vgbench.conform import Case, run_case
+from vgbench.batches.collate import collate
+from vgbench.conform.case import Case
+from vgbench.conform.run import run_case
 from vgbench.core.errors import UserError
-from vgbench.loader import collate
 from vgbench.methods.resvg import ResVG
 from vgbench.methods.resvg.checkpoint import official_name
 from vgbench.methods.resvg.loss import score_loss
 from vgbench.methods.resvg.method import content_map, original_boxes
 from vgbench.methods.resvg.transforms import EvalTransform, TrainTransform
 from vgbench.text.wordpiece import WordPiece, build_vocabulary
+from vgbench.training.weights import load
 from vgbench.types import Sample
-from vgbench.weights import load
 
 HERE = Path(__file__).parent
 CASES = sorted((HERE / "conformance").glob("resvg-*"))
@@ -43,7 +44,7 @@ def test_conformance(case):
 def test_a_changed_number_fails(tmp_path):
     case = Case(HERE / "conformance" / "resvg-rec-a")
     case.weights["trans_decoder.decoder.extra_encoder_layers.0.tf_sigma"] += 0.01
-    from vgbench.conform import compare
+    from vgbench.conform.compare import compare
     from vgbench.methods.resvg.conformance import run
 
     result = compare(run(case), case.expected, case.spec)

@@ -5,7 +5,7 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
-from vgbench.measure import synthetic_batch
+from vgbench.batches.synthetic import synthetic_batch
 from vgbench.methods.resvg import ResVG
 
 OFFICIAL = ("refcoco", "refcoco+", "refcocog", "referit", "flickr30k")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from vgbench import record as records
-from vgbench.cli import main
+from vgbench.cli.main import main
 from vgbench.data.extra import Extra
 from vgbench.data.table import AnnotationTable
 from vgbench.methods.resvg.priors import find_priors, make_priors
 from vgbench.methods.resvg.sketch import SketchGenerator, ThumbnailEncoder
-from vgbench.record import Record
+from vgbench.records import store
+from vgbench.records.record import Record
 
 TINY = [
     "method.bert.layers=1",
@@ -55,7 +55,7 @@ def scenes(data: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *overrides: str) -> Record:
     assert main(["run", "method=resvg", f"runs={folder}", *TINY, *overrides]) == 0
-    return records.read(folder / "resvg-refshapes")
+    return store.read(folder / "resvg-refshapes")
 
 
 def test_scenes_are_of_refshapes(scenes: Path) -> None:
@@ -86,7 +86,7 @@ def test_run_with_both(data: list[str], scenes: Path, tmp_path: Path) -> None:
     # the same weights, with sketches painted at once: the same predictions
     checkpoint = f"checkpoint={tmp_path / 'resvg-refshapes'}"
     assert main(["eval", "method=resvg", *data, *TINY, checkpoint, "method.priors=sketch", f"runs={tmp_path}"]) == 0
-    again = records.read(tmp_path / "eval-resvg-refshapes")
+    again = store.read(tmp_path / "eval-resvg-refshapes")
     for first, second in zip(entry.results, again.results, strict=True):
         assert {k: m.value for k, m in first.metrics.items()} == {k: m.value for k, m in second.metrics.items()}
         assert {k: m.value for k, m in first.controls["shuffled text"].items()} == {

@@ -15,12 +15,15 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from PIL import Image
 
-from vgbench import record as records
-from vgbench import runner, weights
+from vgbench.cli.predict import predict
 from vgbench.core.errors import UserError
-from vgbench.methods.alvg.model import ALVG
-from vgbench.predictions import read_predictions
-from vgbench.training import ExponentialMovingAverage
+from vgbench.methods.alvg.method import ALVG
+from vgbench.predictions.reader import read_predictions
+from vgbench.records import store
+from vgbench.training import run, weights
+from vgbench.training.callbacks import ExponentialMovingAverage
+from vgbench.training.folder import run_folder
+from vgbench.training.run import evaluate
 
 SMALL = [
     "method=alvg",
@@ -67,12 +70,12 @@ def losses(folder: Path) -> pd.Series:
 def finished(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("straight")
-    runner.run(config_of(data_root, folder))
+    run.run(config_of(data_root, folder))
     return folder / "alvg-refshapes"
 
 
 def test_run_folder_is_complete(finished: Path) -> None:
-    entry = records.read(finished)
+    entry = store.read(finished)
     assert {result.task for result in entry.results} == {"rec", "res"}
     for result in entry.results:
         assert result.embedded and result.split == "val" and result.controls["shuffled text"]
@@ -110,9 +113,9 @@ def test_an_interrupted_run_continues_exactly(
 
     monkeypatch.setattr(ALVG, "forward", failing)
     with pytest.raises(RuntimeError, match="power cut"):
-        runner.run(config_of(data_root, tmp_path, "checkpoint_every=1"))
+        run.run(config_of(data_root, tmp_path, "checkpoint_every=1"))
     monkeypatch.setattr(ALVG, "forward", forward)
-    runner.run(config_of(data_root, tmp_path, "checkpoint_every=1", "resume=true"))
+    run.run(config_of(data_root, tmp_path, "checkpoint_every=1", "resume=true"))
     resumed = tmp_path / "alvg-refshapes"
     pd.testing.assert_series_equal(losses(resumed), losses(finished), check_exact=True)
     states = [
@@ -125,19 +128,19 @@ def test_an_interrupted_run_continues_exactly(
 
 def test_nothing_to_resume_is_said(data_root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="resume=true, but no run folder"):
-        runner.run(config_of(data_root, tmp_path, "resume=true"))
+        run.run(config_of(data_root, tmp_path, "resume=true"))
 
 
 def test_runs_are_never_written_over(data_root: Path, tmp_path: Path) -> None:
     config = config_of(data_root, tmp_path)
-    folders = [runner.run_folder(config, "alvg-refshapes") for _ in range(3)]
+    folders = [run_folder(config, "alvg-refshapes") for _ in range(3)]
     assert [folder.name for folder in folders] == ["alvg-refshapes", "alvg-refshapes-2", "alvg-refshapes-3"]
 
 
 def test_evaluating_the_run_gives_its_numbers_again(data_root: Path, finished: Path, tmp_path: Path) -> None:
     config = config_of(data_root, tmp_path, f"checkpoint={finished}", "eval.control=null")
-    runner.evaluate(config)
-    again, first = records.read(tmp_path / "eval-alvg-refshapes"), records.read(finished)
+    evaluate(config)
+    again, first = store.read(tmp_path / "eval-alvg-refshapes"), store.read(finished)
     for ours, theirs in zip(again.results, first.results, strict=True):
         assert ours.metrics == theirs.metrics and ours.data_hash == theirs.data_hash
     tables = [
@@ -148,9 +151,9 @@ def test_evaluating_the_run_gives_its_numbers_again(data_root: Path, finished: P
 
 
 def test_shuffled_text_changes_the_text_only(data_root: Path, finished: Path, tmp_path: Path) -> None:
-    runner.evaluate(config_of(data_root, tmp_path, f"checkpoint={finished}", "eval.shuffle_text=true"))
-    shuffled = records.read(tmp_path / "eval-alvg-refshapes")
-    control = records.read(finished).results[0].controls["shuffled text"]
+    evaluate(config_of(data_root, tmp_path, f"checkpoint={finished}", "eval.shuffle_text=true"))
+    shuffled = store.read(tmp_path / "eval-alvg-refshapes")
+    control = store.read(finished).results[0].controls["shuffled text"]
     assert shuffled.results[0].metrics == control
     assert any("shuffled" in note for note in shuffled.notes)
 
@@ -158,7 +161,7 @@ def test_shuffled_text_changes_the_text_only(data_root: Path, finished: Path, tm
 def test_predict_draws_and_prints_json(data_root: Path, finished: Path, tmp_path: Path, capsys: Any) -> None:
     Image.new("RGB", (200, 100), "white").save(tmp_path / "scene.png")
     config = config_of(data_root, tmp_path, f"checkpoint={finished}")
-    assert runner.predict(tmp_path / "scene.png", "the red circle", config, None) == 0
+    assert predict(tmp_path / "scene.png", "the red circle", config, None) == 0
     answer = json.loads(capsys.readouterr().out)
     (box,) = answer["boxes"]
     assert 0 <= box[0] <= box[2] <= 200 and 0 <= box[1] <= box[3] <= 100
@@ -169,7 +172,7 @@ def test_predict_draws_and_prints_json(data_root: Path, finished: Path, tmp_path
 def test_weights_of_another_configuration_are_refused(data_root: Path, finished: Path, tmp_path: Path) -> None:
     config = config_of(data_root, tmp_path, f"weights={finished}", "method.width=24")
     with pytest.raises(UserError, match="does not fit this configuration"):
-        runner.run(config)
+        run.run(config)
 
 
 def test_moving_average_by_hand() -> None:
@@ -199,7 +202,7 @@ def test_two_processes_train_and_score_every_expression_once(data_root: Path, tm
     command += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    entry = records.read(tmp_path / "alvg-refshapes")
+    entry = store.read(tmp_path / "alvg-refshapes")
     predictions = read_predictions(tmp_path / "alvg-refshapes" / "predictions" / "val.parquet")
     assert len(predictions) == entry.results[0].expressions == len(set(predictions.keys.to_pylist()))
     assert entry.training is not None and entry.training.batch == 32

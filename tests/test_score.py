@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from vgbench.bench.scoring import benchmark
 from vgbench.core.errors import UserError
 from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
-from vgbench.predictions import Predictions
-from vgbench.score import benchmark, default_tasks, evaluate_predictions, format_report, trivial_predictions
+from vgbench.metrics.evaluator import default_tasks, evaluate_predictions, format_report
+from vgbench.predictions.table import Predictions
+from vgbench.predictions.trivial import trivial_predictions
 from vgbench.types import Prediction
 
 
@@ -89,7 +91,7 @@ def test_benchmark_scores_every_mask():
 
 
 def test_score_command(tmp_path, capsys, monkeypatch):
-    from vgbench.cli import main
+    from vgbench.cli.main import main
 
     rows = [
         {"img_id": f"COCO_train2014_{i:012d}_{i}", "sents": "left", "bbox": [10, 10, 20, 20], "height": 50, "width": 50}

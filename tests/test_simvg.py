@@ -11,16 +11,23 @@ import yaml
 from hydra.utils import instantiate
 from safetensors import safe_open
 
-from vgbench import bench, measure, optim, runner, weights
+from vgbench import optim
+from vgbench.bench.bench import set_speeds, set_times
 from vgbench.checkpoints.names import export_mapped
-from vgbench.cli import compose, main
-from vgbench.conform import Case, compare, run_case
+from vgbench.cli.main import main
+from vgbench.config.compose import compose
+from vgbench.conform.case import Case
+from vgbench.conform.compare import compare
+from vgbench.conform.run import run_case
 from vgbench.core.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy
-from vgbench.layers.criterion import Targets
 from vgbench.methods.alvg import ALVG
+from vgbench.methods.beit3.criterion import Targets
 from vgbench.methods.simvg import SimVG, conformance
 from vgbench.methods.simvg.loss import distillation_targets
+from vgbench.training import weights
+from vgbench.training.cost import only
+from vgbench.training.setup import start_weights
 from vgbench.types import Batch, Geometry
 
 HERE = Path(__file__).parent
@@ -181,15 +188,15 @@ def test_both_branches_predict_in_original_pixels():
     with torch.no_grad():
         out = method.network(batch, ("decoder", "token"))
         sets = method.predict(batch)
-        with measure.only(method, "token"):
-            only = method.predict(batch)
-    assert set(sets) == {"decoder", "token"} == set(method.prediction_sets) and set(only) == {"token"}
+        with only(method, "token"):
+            alone = method.predict(batch)
+    assert set(sets) == {"decoder", "token"} == set(method.prediction_sets) and set(alone) == {"token"}
     for name, predictions in sets.items():
         network = cxcywh_to_xyxy(getattr(out, name).boxes[-1, 1]) * 64
         wanted = network.clamp(0, 64) / torch.tensor([0.5, 0.25, 0.5, 0.25])
         torch.testing.assert_close(predictions[1].boxes, wanted)
         assert predictions[1].no_target is None
-    torch.testing.assert_close(only["token"][0].boxes, sets["token"][0].boxes)
+    torch.testing.assert_close(alone["token"][0].boxes, sets["token"][0].boxes)
     assert not torch.equal(sets["token"][0].boxes, sets["decoder"][0].boxes)
 
 
@@ -256,10 +263,10 @@ def test_the_token_branch_is_exported_alone(tmp_path, capsys):
 def test_each_branch_is_timed_alone():
     method = SimVG(**TINY).eval()
     ran = []
-    times = bench.set_times(method, lambda: ran.append(method.prediction_sets), torch.device("cpu"), 1, 2)
+    times = set_times(method, lambda: ran.append(method.prediction_sets), torch.device("cpu"), 1, 2)
     assert ran == [("decoder",), ("token",)] * 3 and [len(seconds) for seconds in times.values()] == [2, 2]
     assert method.prediction_sets == ("decoder", "token")
-    speeds = bench.set_speeds(method, {"decoder": [1.0, 2.0, 9.0], "token": [0.5, 1.0, 0.5]}, 4)
+    speeds = set_speeds(method, {"decoder": [1.0, 2.0, 9.0], "token": [0.5, 1.0, 0.5]}, 4)
     assert speeds == {
         "inference samples/s, SimVG-DB": 2.0,
         "inference samples/s, SimVG-TB": 8.0,
@@ -300,7 +307,7 @@ def test_a_next_stage_starts_from_the_raw_weights(tmp_path):
     torch.save({name: export_mapped(m.state_dict(), keys) for name, m in official.items()}, tmp_path / "det_best.pth")
     for spec in (run, tmp_path / "det_best.pth", run / "model.safetensors"):
         method = SimVG(**TINY)
-        runner.start_weights(compose([f"weights={spec}", "method=simvg", "dataset=refcoco"]), method)
+        start_weights(compose([f"weights={spec}", "method=simvg", "dataset=refcoco"]), method)
         wanted = average if spec.name == "model.safetensors" else raw
         assert torch.equal(method.text_proj.weight, wanted.text_proj.weight), spec
         weights.load(method, weights.resolve(str(spec)))

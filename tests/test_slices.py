@@ -11,13 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from vgbench import leaderboard, slices
-from vgbench import record as records
+from vgbench.cli import compare
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
-from vgbench.metrics import Outcomes, Ratio
-from vgbench.predictions import PredictionWriter
-from vgbench.record import Code, Environment, Hardware, Metric, Record, Result
+from vgbench.leaderboard.versus import format_versus, holm, versus
+from vgbench.metrics import Outcomes, Ratio, slices
+from vgbench.metrics.slices import Buckets, buckets, sliced
+from vgbench.predictions.writer import PredictionWriter
+from vgbench.records import store
+from vgbench.records.record import Code, Environment, Hardware, Metric, Record, Result
 from vgbench.types import Prediction
 
 TEXTS = (
@@ -42,7 +44,7 @@ def table(rows: list[dict], task: str = "rec") -> AnnotationTable:
     return AnnotationTable.from_rows(rows, {"dataset": "synthetic", "split": "val", "task": task})
 
 
-def named(rule: slices.Buckets) -> list[str | None]:
+def named(rule: Buckets) -> list[str | None]:
     return [None if place < 0 else rule.names[place] for place in rule.index]
 
 
@@ -51,7 +53,7 @@ def test_the_buckets_of_every_rule() -> None:
     rows[1].update(boxes=[[0, 0, 100, 50]])  # half of the image
     rows[2].update(boxes=[], ann_ids=[], categories=[])
     rows[3].update(boxes=[RIGHT, WRONG], ann_ids=[0, 1], categories=["dog", "cat"])
-    found = {name: named(rule) for name, rule in slices.buckets(table(rows, "grec")).items()}
+    found = {name: named(rule) for name, rule in buckets(table(rows, "grec")).items()}
     assert found == {
         "expression length": ["1-2 words", "3-5 words", "6-9 words", "10+ words"],
         "location words": ["without", "with", "without", "with"],
@@ -62,34 +64,34 @@ def test_the_buckets_of_every_rule() -> None:
 
 def test_other_objects_of_the_category_are_counted_once_each() -> None:
     rows = [row(number, image_id=number // 3, ann_ids=[number % 2]) for number in range(4)]
-    assert named(slices.buckets(table(rows))["same category"]) == ["1 other"] * 3 + ["alone"]
+    assert named(buckets(table(rows))["same category"]) == ["1 other"] * 3 + ["alone"]
 
 
 def test_a_rule_that_splits_nothing_is_left_out() -> None:
-    assert slices.buckets(table([row(0), row(4)])) == {}
+    assert buckets(table([row(0), row(4)])) == {}
 
 
 def test_metrics_by_bucket() -> None:
     rows = table([row(number) for number in range(8)])
     right = np.array([1.0, 1, 0, 0, 1, 0, 0, 0])
     outcomes = Outcomes(np.arange(8), {"prec@0.5": Ratio(right, np.ones(8)), "n_acc": Ratio(right * 0, right * 0)})
-    found = slices.sliced(outcomes, "prec@0.5", rows, bootstrap=50)
+    found = sliced(outcomes, "prec@0.5", rows, bootstrap=50)
     length = found["expression length"]
     assert [(name, metric.value, metric.n) for name, metric in length.items()] == [
         *(("1-2 words", 100.0, 2), ("3-5 words", 50.0, 2), ("6-9 words", 0.0, 2), ("10+ words", 0.0, 2)),
     ]
     assert (length["1-2 words"].low, length["3-5 words"].low, length["3-5 words"].high) == (100.0, 0.0, 100.0)
-    assert slices.sliced(outcomes, "n_acc", rows, bootstrap=50) == {}
+    assert sliced(outcomes, "n_acc", rows, bootstrap=50) == {}
     kept = slices.headline(outcomes, "rec", rows, bootstrap=50)
     assert kept.keys() == {"prec@0.5"} and kept["prec@0.5"] == found
 
 
 def test_holm_against_a_worked_example() -> None:
     # ordered: 0.005 <= 0.05 / 4, 0.011 <= 0.05 / 3, 0.02 <= 0.05 / 2, 0.04 <= 0.05 / 1
-    assert slices.holm([0.04, 0.005, 0.02, 0.011]) == [True, True, True, True]
+    assert holm([0.04, 0.005, 0.02, 0.011]) == [True, True, True, True]
     # 0.03 > 0.05 / 2 stops everything after it
-    assert slices.holm([0.04, 0.005, 0.03, 0.011]) == [False, True, False, True]
-    assert slices.holm([]) == []
+    assert holm([0.04, 0.005, 0.03, 0.011]) == [False, True, False, True]
+    assert holm([]) == []
 
 
 @pytest.fixture
@@ -125,13 +127,13 @@ def two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Record, R
         config = {"dataset": {"_target_": "synthetic_data.Data"}, "eval": {"limit": None}}
         environment = Environment("3", "Linux", {}, Code(), Hardware("a CPU", 1))
         record = Record(method=name, config=config, config_hash=name, environment=environment, results=[result])
-        records.write(record, tmp_path / name)
+        store.write(record, tmp_path / name)
         made.append(record)
     return made[0], made[1]
 
 
 def test_the_difference_of_two_runs_by_slice(two_runs: tuple[Record, Record], tmp_path: Path) -> None:
-    (found,) = slices.versus(*two_runs, resamples=200, worst=5)
+    (found,) = versus(*two_runs, resamples=200, worst=5)
     lines = {line.bucket: (line.first, line.second, line.test.difference, line.significant) for line in found.slices}
     assert lines["all"] == (50.0, 100.0, 50.0, True)
     assert lines["with"] == (0.0, 100.0, 100.0, True)
@@ -141,7 +143,7 @@ def test_the_difference_of_two_runs_by_slice(two_runs: tuple[Record, Record], tm
     assert [(entry.key, entry.first, entry.second) for entry in found.disagreements] == [
         (f"k{number}", 0.0, 100.0) for number in (1, 3, 5, 7, 9)
     ]
-    text = slices.format_versus([found], tmp_path / "pictures")
+    text = format_versus([found], tmp_path / "pictures")
     assert "| location words: with | 0.00 | 100.00 | +100.00 * |" in text
     assert "| the left dog | 0.0 | 100.0 | k1 |" in text
     names = {path.name for path in (tmp_path / "pictures" / "synthetic-val-rec").iterdir()}
@@ -149,28 +151,28 @@ def test_the_difference_of_two_runs_by_slice(two_runs: tuple[Record, Record], tm
 
 
 def test_a_run_against_itself_differs_nowhere(two_runs: tuple[Record, Record]) -> None:
-    (found,) = slices.versus(two_runs[0], two_runs[0], resamples=50)
+    (found,) = versus(two_runs[0], two_runs[0], resamples=50)
     assert all(line.test.difference == 0 and not line.significant for line in found.slices)
     assert found.disagreements == []
-    assert "| one (one) | one (one) |" in slices.format_versus([found])
+    assert "| one (one) | one (one) |" in format_versus([found])
 
 
 def test_other_data_is_not_compared(two_runs: tuple[Record, Record]) -> None:
     first, second = two_runs
     second.results[0].data_hash = "something else"
     with pytest.raises(UserError, match="no result on the same data"):
-        slices.versus(first, second)
+        versus(first, second)
     first.results[0].data_hash = "something else"
     with pytest.raises(UserError, match="one: synthetic val is not the data that was scored"):
-        slices.versus(first, second)
+        versus(first, second)
 
 
 def test_the_command_compares_two_runs(
     two_runs: tuple[Record, Record], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = [tmp_path / "one", tmp_path / "two"]
-    assert leaderboard.main(paths, slices=True) == 0
+    assert compare.main(paths, slices=True) == 0
     out = capsys.readouterr().out
     assert out.index("## REC on real data") < out.index("## two against one: synthetic val, Prec@0.5")
     with pytest.raises(UserError, match="--slices compares two runs, found 1"):
-        leaderboard.main(paths[:1], slices=True)
+        compare.main(paths[:1], slices=True)

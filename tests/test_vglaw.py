@@ -14,20 +14,20 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from vgbench import optim
-from vgbench.conform import run_case
+from vgbench.batches.collate import collate
+from vgbench.conform.run import run_case
 from vgbench.core.errors import UserError
 from vgbench.data.rle import encode
 from vgbench.data.table import AnnotationTable
 from vgbench.layers.boxes import iou, xyxy_to_cxcywh
 from vgbench.layers.vitdet import ViTDet
-from vgbench.loader import collate
 from vgbench.methods.vglaw import VGLAW
 from vgbench.methods.vglaw.bench import encoder_table, explicit_projection, projection_table
 from vgbench.methods.vglaw.model import adapted_projection
 from vgbench.methods.vglaw.optim import AdamWeightDecay, WarmupStep
 from vgbench.methods.vglaw.transforms import EvalTransform, TrainTransform, multi_scale_sizes
-from vgbench.predictions import Predictions
-from vgbench.score import evaluate_predictions
+from vgbench.metrics.evaluator import evaluate_predictions
+from vgbench.predictions.table import Predictions
 from vgbench.text.wordpiece import WordPiece, build_vocabulary
 from vgbench.types import Geometry, Sample
 

@@ -16,7 +16,7 @@ from vgbench.core.errors import UserError
 from vgbench.layers.vitdet import ViTDet
 from vgbench.methods.vglaw import VGLAW
 from vgbench.methods.vglaw.checkpoint import load_backbone, read_detectron2, read_mindspore
-from vgbench.weights import load
+from vgbench.training.weights import load
 
 SIZES = {
     "image_size": 64,

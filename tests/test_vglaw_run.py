@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from vgbench import record as records
-from vgbench.cli import main
-from vgbench.predictions import read_predictions
+from vgbench.cli.main import main
+from vgbench.predictions.reader import read_predictions
+from vgbench.records import store
 
 SIZES = {"image_size": 64, "dim": 24, "depth": 2, "heads": 2, "window_size": 2, "global_blocks": "[1]"}
 SIZES |= {"pretrain_image_size": 64, "text_dim": 48, "text_layers": 1, "text_heads": 4, "text_ffn": 16}
@@ -29,7 +29,7 @@ def test_mode_rec_from_training_to_record(data: list[str], tmp_path: Path) -> No
     """The data set has masks; the mode takes no notice, not even of the variants that the recipe asks for."""
     variants = "eval.variants=[res/canvas+eps_one,rec/canvas]"
     assert main(["run", *TINY, *RUN, *data, "method.mode=rec", f"runs={tmp_path}", variants]) == 0
-    entry = records.read(tmp_path / "vglaw-refshapes")
+    entry = store.read(tmp_path / "vglaw-refshapes")
     assert entry.training is not None and entry.training.steps and entry.training.steps >= 3
     assert set(entry.training.final_losses) == {"train/total", "train/bbox", "train/xiou"}
     assert {result.task for result in entry.results} == {"rec"}
@@ -44,7 +44,7 @@ def test_mode_rec_from_training_to_record(data: list[str], tmp_path: Path) -> No
     assert (
         main(["eval", "method=vglaw", "trainer=cpu", *RUN[1:2], *RUN[5:], *data, checkpoint, f"runs={tmp_path}"]) == 0
     )
-    again = records.read(tmp_path / "eval-vglaw-refshapes")
+    again = store.read(tmp_path / "eval-vglaw-refshapes")
     ours, theirs = (
         {n: m.value for r in one.results for n, m in r.metrics.items() if m.variant == "default"}
         for one in (again, entry)

@@ -28,7 +28,7 @@ class GroundingMethod(nn.Module, ABC):
 
     name: ClassVar[str]
     tasks: ClassVar[frozenset[str]]  # subset of {"rec", "res", "grec", "gres", "pointing"}
-    prediction_sets: ClassVar[tuple[str, ...]] = ("main",)  # what predict() gives; see vgbench.measure.only
+    prediction_sets: ClassVar[tuple[str, ...]] = ("main",)  # what predict() gives; see vgbench.training.cost.only
     set_labels: ClassVar[Mapping[str, str]] = {}  # prediction set -> name of its row, where it has one of its own
     set_tasks: ClassVar[Mapping[str, frozenset[str]]] = {}  # prediction set -> what is scored of it, if not all
     requires_grad_at_inference: ClassVar[bool] = False

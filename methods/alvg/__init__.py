@@ -1,5 +1,5 @@
 """ALVG: attention-supervised visual grounding on one BEiT-3 encoder."""
 
-from vgbench.methods.alvg.model import ALVG
+from vgbench.methods.alvg.method import ALVG
 
 __all__ = ["ALVG"]

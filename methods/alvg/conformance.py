@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from vgbench.checkpoints.names import export_mapped
-from vgbench.conform import Case
-from vgbench.layers.grounding_conformance import (
+from vgbench.conform.case import Case
+from vgbench.methods.alvg import loss
+from vgbench.methods.alvg.method import ALVG
+from vgbench.methods.beit3.conformance import (
     batch_from_inputs,
     matched_pairs,
     method_options,
     run_preprocess,
     run_steps,
 )
-from vgbench.layers.heads import detections
-from vgbench.layers.position import truncated_sine_position_1d
-from vgbench.methods.alvg import loss
-from vgbench.methods.alvg.model import ALVG
+from vgbench.methods.beit3.heads import detections
+from vgbench.methods.beit3.queries import truncated_sine_position_1d
 
 
 def build(spec: Mapping[str, Any]) -> ALVG:
@@ -41,7 +41,7 @@ def build(spec: Mapping[str, Any]) -> ALVG:
 def run(case: Case) -> dict[str, Tensor]:
     mode = case.spec["mode"]
     if mode == "metrics":
-        from vgbench.metrics.conformance import alvg_metrics
+        from vgbench.conform.metrics import alvg_metrics
 
         return alvg_metrics(case)
     if mode == "preprocess":

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgbench.layers.criterion import mean_over_processes
 from vgbench.layers.matcher import gather_matched
+from vgbench.methods.beit3.criterion import mean_over_processes
 
 __all__ = [
     "AttentionTargets",

@@ -1,235 +1,92 @@
-"""ALVG: one BEiT-3 encoder, text-guided image enhancement, a small decoder for boxes, a convolutional mask head.
-
-Official code: yscfromchina/ALVG, commit 1fb2f7e8. Symbols: B batch, L text tokens, S input side, g = S / patch grid
-side, N = g * g, D encoder width, E head width, Q queries (1: one target per expression), K decoder layers.
-"""
+"""The parts of ALVG's head (B batch, N = g * g grid cells, E head width, Q queries, K decoder layers)."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgbench.checkpoints.names import KeyEntry
-from vgbench.core.errors import UserError
-from vgbench.layers.beit3 import EncoderOutput
-from vgbench.layers.beit3_method import BEiT3Method
-from vgbench.layers.criterion import Targets, name_layers
-from vgbench.layers.heads import NO_TARGET_SCORE, PredictionHead, detections, encode_mask, ranked_predictions
-from vgbench.layers.transformer import QueryGenerator
-from vgbench.methods.alvg import loss
-from vgbench.methods.alvg.checkpoint import UNUSED, official_keys
-from vgbench.methods.alvg.network import ImageEnhancement, MaskHead, ParallelDecoder
-from vgbench.types import Batch, Prediction
-
-__all__ = ["ALVG", "Outputs"]
+from vgbench.methods.beit3.decoder import DecoderParts
 
 
-@dataclass
-class Outputs:
-    """Everything the losses, the predictions and the pictures are made of.
+class ImageEnhancement(nn.Module):
+    """ImgEnhance: weight every image token by its standardised cosine relevance to the pooled text."""
 
-    Attributes:
-        encoded: BEiT-3's output.
-        text_pool: [B, E].
-        query: [B, Q, E].
-        memory: [B, N, E], enhanced features.
-        score: [B, g, g] relevance in (0, 2), None without image enhancement.
-        attention: [K, B, Q, g, g] decoder cross-attention, None where nothing needs it.
-        hidden: [K, B, Q, E].
-        logits: [K, B, Q, 2], class 0 = target.
-        boxes: [K, B, Q, 4] normalised cxcywh.
-        mask_logits: [B, 8g, 8g] of the foreground, None without masks.
-    """
+    def __init__(self, width: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.image_proj = nn.Linear(width, width)
+        self.text_proj = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
 
-    encoded: EncoderOutput
-    text_pool: Tensor
-    query: Tensor
-    memory: Tensor
-    score: Tensor | None
-    attention: Tensor | None
-    hidden: Tensor
-    logits: Tensor
-    boxes: Tensor
-    mask_logits: Tensor | None
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """image [B, N, E] with its position code, text [B, E] -> memory [B, N, E] and score [B, N] in (0, 2).
 
-    @property
-    def mask(self) -> Tensor | None:
-        """[B, 8g, 8g] foreground probability, None without masks."""
-        return None if self.mask_logits is None else self.mask_logits.sigmoid()
-
-
-class ALVG(BEiT3Method):
-    """ALVG for single-target (``num_queries=1``) and multi-target expressions.
-
-    Besides the options of :class:`vgbench.layers.beit3_method.BEiT3Method`:
-
-    Args:
-        mask_channels: channels after the mask head's first convolution.
-        masks: learn and predict masks; False: boxes only, and the attention losses are drawn from the boxes.
-        enhance: with the image enhancement module.
-        score_attention_weight, decoder_attention_weight: w_s and w_d.
-        focal_weight, dice_weight: weights of the mask losses.
-        mask_loss_on: what the mask losses apply their sigmoid to: "probability" (official: a second sigmoid) or
-            "logits".
-    """
-
-    name: ClassVar[str] = "ALVG"
-    tasks: ClassVar[frozenset[str]] = frozenset({"rec", "res", "grec", "gres"})
-
-    def __init__(
-        self,
-        *,
-        mask_channels: int = 128,
-        masks: bool = True,
-        enhance: bool = True,
-        score_attention_weight: float = 40.0,
-        decoder_attention_weight: float = 1.0,
-        focal_weight: float = 15.0,
-        dice_weight: float = 6.0,
-        mask_loss_on: Literal["probability", "logits"] = "probability",
-        **shared: Any,
-    ) -> None:
-        super().__init__(**shared)
-        if self.jitter and masks:
-            raise UserError("method.jitter=true crops boxes only; set method.masks=false with it")
-        self.wants_masks = masks
-        self.score_attention_weight = score_attention_weight
-        self.decoder_attention_weight = decoder_attention_weight
-        self.focal_weight = focal_weight
-        self.dice_weight = dice_weight
-        self.mask_loss_on = mask_loss_on
-
-        into, width, dropout = self.encoder_width, self.width, self.dropout
-        self.image_proj = nn.Linear(into, width)  # a 1x1 convolution in the official code
-        self.text_proj = nn.Linear(into, width)
-        self.query_generator = QueryGenerator(
-            width, self.heads, self.query_ffn, self.query_layers, self.num_queries, dropout=dropout
-        )
-        self.enhance = ImageEnhancement(width, dropout) if enhance else None
-        self.decoder = ParallelDecoder(self.decoder_layers, width, self.heads, self.ffn, dropout)
-        self.head = PredictionHead(width)
-        self.mask_head = MaskHead(width, mask_channels)
-        for module in (self.enhance, self.decoder):
-            for parameter in module.parameters() if module is not None else ():
-                if parameter.ndim > 1:
-                    nn.init.xavier_uniform_(parameter)
-
-    # network ---------------------------------------------------------------------------------------------------
-
-    def network(self, batch: Batch, maps: bool = False) -> Outputs:
-        """The forward pass; attention maps are returned with ``maps`` and whenever the training losses need them."""
-        maps = maps or (self.training and self.decoder_attention_weight > 0)
-        encoded = self.encoder(batch.image, batch.text_ids, batch.text_pad)
-        text = self.text_proj(encoded.text)
-        memory = self.image_proj(encoded.image)
-        query, pooled = self.query_generator(text, batch.text_pad)
-        score = None
-        if self.enhance is not None:
-            memory, score = self.enhance(memory + self.position, pooled)
-            score = score.unflatten(-1, (self.grid, self.grid))
-        keys = memory + self.position
-        hidden, attention = self.decoder(query, keys, memory, maps)
-        if attention is not None:
-            attention = attention.unflatten(-1, (self.grid, self.grid))
-        logits, boxes = self.head(hidden)
-        mask_logits = None
-        if self.wants_masks:
-            mask_logits = self.mask_head(keys.transpose(1, 2).unflatten(-1, (self.grid, self.grid)))
-        return Outputs(encoded, pooled, query, memory, score, attention, hidden, logits, boxes, mask_logits)
-
-    # training --------------------------------------------------------------------------------------------------
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.losses(self.network(batch), batch)
-
-    def targets(self, batch: Batch) -> Targets:
-        """What the set criterion compares with."""
-        size = batch.boxes.new_tensor([self.image_size, self.image_size])
-        return Targets.from_pixels(batch.boxes, batch.valid, size)
-
-    def attention_targets(self, batch: Batch) -> loss.AttentionTargets:
-        """Target maps of both attention losses."""
-        masks = batch.masks if self.wants_masks else None
-        return loss.attention_targets(batch.boxes, masks, batch.valid, self.image_size, self.grid)
-
-    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """All terms, already weighted.
-
-        ``total = loss_dgt + loss_mask + score_attention_loss + decoder_attention_loss``; the attention losses are
-        there if any of their weights is above 0. ``decoder.loss_*`` are the terms of the set criterion (suffix ``_i``:
-        layer i before the last) and the two mask losses; ``loss_dgt`` is the sum of the former.
+        The score is ``2 sigmoid(z)``, z the cosine standardised over the N tokens of a sample (unbiased deviation).
         """
-        targets = self.targets(batch)
-        assignment = self.criterion.match(outputs.logits, outputs.boxes, targets)
-        terms = self.criterion(outputs.logits, outputs.boxes, targets, assignment)
-        losses = {f"decoder.{name}": value for name, value in name_layers(terms).items()}
-        loss_dgt = torch.stack(list(terms.values())).sum()
-        zero = loss_dgt.new_zeros(())
-        focal = dice = zero
-        if outputs.mask_logits is not None:
-            if batch.masks is None:
-                raise UserError("method.masks=true, but the dataset has no masks; set method.masks=false")
-            scored = outputs.mask_logits if self.mask_loss_on == "logits" else outputs.mask_logits.sigmoid()
-            target = loss.mask_target(batch.masks, batch.valid, (scored.shape[-2], scored.shape[-1]))
-            focal, dice = loss.mask_losses(scored, target, batch.valid.sum())
-        focal, dice = self.focal_weight * focal, self.dice_weight * dice
-        losses |= {"decoder.loss_mask": focal, "decoder.loss_dice": dice}
-        losses |= {"loss_dgt": loss_dgt, "loss_mask": focal + dice}
-        total = loss_dgt + focal + dice
-        if self.score_attention_weight + self.decoder_attention_weight > 0:
-            maps = self.attention_targets(batch)
-            on_score, on_decoder = zero, zero
-            if outputs.score is not None:
-                on_score = self.score_attention_weight * loss.score_attention_loss(outputs.score, maps)
-            if outputs.attention is not None:
-                on_decoder = loss.decoder_attention_loss(outputs.attention, maps, assignment[-1])
-                on_decoder = self.decoder_attention_weight * on_decoder
-            losses |= {"score_attention_loss": on_score, "decoder_attention_loss": on_decoder}
-            total = total + on_score + on_decoder
-        return losses | {"total": total}
+        v = self.dropout(self.image_proj(image)).float()
+        w = self.dropout(self.text_proj(text)).float()
+        cosine = (F.normalize(v, dim=-1, eps=1e-12) * F.normalize(w, dim=-1, eps=1e-12)[:, None]).sum(-1)
+        variance, mean = torch.var_mean(cosine, dim=-1, keepdim=True)
+        # The tiny term only matters where all tokens are equally relevant, which would be 0 / 0.
+        score = 2 * ((cosine - mean) * (variance + 1e-20).rsqrt()).sigmoid()
+        return score[..., None] * v, score
 
-    def idle(self) -> tuple[str, ...]:
-        return () if self.wants_masks else ("mask_head.",)
 
-    # inference -------------------------------------------------------------------------------------------------
+class ParallelLayer(DecoderParts):
+    """One decoder layer; its target is zero and its cross-attention residual contains the query position."""
 
-    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
-        outputs = self.network(batch, maps=self.enhance is None)
-        size = batch.image.new_tensor([self.image_size, self.image_size], dtype=torch.float32)
-        boxes, scores = detections(outputs.logits[-1], outputs.boxes[-1], size)
-        many = self.num_queries > 1
-        limit = NO_TARGET_SCORE if many else None
-        predictions = ranked_predictions(boxes, scores, batch.geometry, many, limit)
-        heat = outputs.score
-        if heat is None:
-            assert outputs.attention is not None
-            heat = outputs.attention[-1].gather(
-                1, scores.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, self.grid, self.grid)
-            )[:, 0]
-        for prediction, heatmap in zip(predictions, heat.float().cpu(), strict=True):
-            prediction.heatmap = heatmap
-        mask = outputs.mask
-        if mask is not None:
-            canvas = (self.foreground(mask, (self.image_size, self.image_size)) >= 0.5).cpu()
-            for i, (prediction, frame) in enumerate(zip(predictions, batch.geometry, strict=True)):
-                prediction.canvas_mask = encode_mask(canvas[i])
-                prediction.mask = encode_mask(self.foreground(mask[i : i + 1], frame.size)[0] >= 0.5)
-        return {"main": predictions}
+    def forward(self, query: Tensor, keys: Tensor, memory: Tensor, maps: bool) -> tuple[Tensor, Tensor | None]:
+        zero = torch.zeros_like(query)
+        y = self.norm_self(self.dropout(self.self_attn(query, query, zero, need_weights=False)[0]))
+        s = y + query
+        a, attention = self.cross_attn(s, keys, memory, need_weights=maps)
+        x = self.norm_cross(s + self.dropout(a))
+        ffn = self.linear2(self.dropout(self.linear1(x).relu()))
+        return self.norm_ffn(x + self.dropout(ffn)), attention
 
-    @staticmethod
-    def foreground(mask: Tensor, size: tuple[int, int]) -> Tensor:
-        """Foreground probability [B, 8g, 8g] -> [B, *size]."""
-        return F.interpolate(mask[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
-    # checkpoints -----------------------------------------------------------------------------------------------
+class ParallelDecoder(nn.Module):
+    """K layers side by side: every layer starts from the same zero target, none reads another's output."""
 
-    def official_keys(self) -> list[KeyEntry]:
-        depths = (len(self.encoder.layers), len(self.query_generator.layers), len(self.decoder.layers))
-        return official_keys(*depths, enhance=self.enhance is not None)
+    def __init__(self, layers: int, width: int, heads: int, ffn_width: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([ParallelLayer(width, heads, ffn_width, dropout) for _ in range(layers)])
 
-    def unread_keys(self) -> tuple[str, ...]:
-        return UNUSED
+    def forward(self, query: Tensor, keys: Tensor, memory: Tensor, maps: bool) -> tuple[Tensor, Tensor | None]:
+        """Decode.
+
+        Args:
+            query: [B, Q, E], the query position.
+            keys: [B, N, E], memory with position code.
+            memory: [B, N, E].
+            maps: return the attention maps too.
+
+        Returns:
+            Hidden states [K, B, Q, E], and the cross-attention averaged over heads [K, B, Q, N] (in training after
+            its dropout, as the attention loss wants it) or None.
+        """
+        hidden, attention = zip(*(layer(query, keys, memory, maps) for layer in self.layers), strict=True)
+        return torch.stack(hidden), torch.stack(attention) if maps else None
+
+
+class MaskHead(nn.Module):
+    """Convolutions that bring the grid to 8 times its side: one foreground map per expression."""
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        a, b, c = channels, channels // 2, channels // 4
+        self.refine = nn.Conv2d(width, a, 3, padding=1, bias=False)
+        self.refine_norm = nn.BatchNorm2d(a)
+        self.up1 = nn.ConvTranspose2d(a, b, 4, 2, 1)
+        self.norm1 = nn.BatchNorm2d(b)
+        self.up2 = nn.ConvTranspose2d(b, c, 4, 2, 1)
+        self.norm2 = nn.BatchNorm2d(c)
+        self.up3 = nn.ConvTranspose2d(c, 1, 4, 2, 1)
+        nn.init.kaiming_uniform_(self.refine.weight, a=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features [B, E, g, g] -> logits of the foreground [B, 8g, 8g], float32."""
+        x = self.refine_norm(self.refine(features)).relu()
+        x = self.norm1(self.up1(x)).relu()
+        x = self.norm2(self.up2(x)).relu()
+        return self.up3(x)[:, 0].float()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgbench.conform import Case
+from vgbench.conform.case import Case
 from vgbench.methods.amc import heat as decisions
 from vgbench.methods.amc.method import AMC, LOSS_NAMES
 from vgbench.methods.amc.schedule import SteppedWarmupCosine

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vgbench.batches.transforms import Interpolation
 from vgbench.checkpoints.names import LoadReport
 from vgbench.checkpoints.read import read_checkpoint
 from vgbench.core.errors import UserError
@@ -19,7 +20,6 @@ from vgbench.methods.amc.checkpoint import TRAINING_PARTS, load_albef
 from vgbench.methods.amc.model import ALBEF, INIT_STD, TextEncoder, VisionEncoder
 from vgbench.methods.amc.transforms import EvalTransform, TrainTransform, box_masks
 from vgbench.text.wordpiece import WordPiece
-from vgbench.transforms import Interpolation
 from vgbench.types import Batch, Prediction, Transform
 
 LOSS_NAMES = ("mlm", "ita", "itm", "gcam_masked1", "gcam_masked2", "gcam_masked", "total")

@@ -17,7 +17,7 @@ from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
-from vgbench.transforms import Interpolation, Normalize, Resize, resize_image, resize_masks, swap_left_right
+from vgbench.batches.transforms import Interpolation, Normalize, Resize, resize_image, resize_masks, swap_left_right
 from vgbench.types import Geometry, Sample
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 
-from vgbench.cli import compose, split_overrides
+from vgbench.config.compose import compose, split_overrides
 from vgbench.core.console import progress
 from vgbench.core.errors import UserError
 from vgbench.data.dataset import GroundingData

@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 
 from vgbench import optim
 from vgbench.checkpoints.names import export_mapped
-from vgbench.conform import Case
+from vgbench.conform.case import Case
 from vgbench.core.errors import UserError
 from vgbench.layers.boxes import iou, xyxy_to_cxcywh
 from vgbench.methods.resvg.checkpoint import entries

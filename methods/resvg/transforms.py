@@ -14,7 +14,7 @@ from PIL import ImageEnhance
 from torch import Tensor
 from torchvision import tv_tensors
 
-from vgbench.transforms import Normalize, Resize, identity_geometry, swap_left_right
+from vgbench.batches.transforms import Normalize, Resize, identity_geometry, swap_left_right
 from vgbench.types import Sample
 
 __all__ = ["Draws", "EvalTransform", "TrainTransform"]

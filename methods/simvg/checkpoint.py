@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from vgbench.checkpoints.names import KeyEntry
 from vgbench.layers.beit3 import MASK_TOKEN, beit3_keys
-from vgbench.layers.heads import PredictionHead
-from vgbench.layers.transformer import DecoderLayer, QueryGenerator
+from vgbench.methods.beit3.decoder import DecoderLayer
+from vgbench.methods.beit3.heads import PredictionHead
+from vgbench.methods.beit3.queries import QueryGenerator
 
 __all__ = ["DECODER_ONLY", "UNUSED", "official_keys"]
 

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 
 from vgbench.checkpoints.names import export_mapped
-from vgbench.conform import Case, ModeNotOffered
-from vgbench.layers.grounding_conformance import (
+from vgbench.conform.case import Case, ModeNotOffered
+from vgbench.methods.beit3.conformance import (
     batch_from_inputs,
     matched_pairs,
     method_options,
     run_preprocess,
     run_steps,
 )
-from vgbench.layers.heads import detections
-from vgbench.layers.position import truncated_sine_position_1d
+from vgbench.methods.beit3.criterion import Targets
+from vgbench.methods.beit3.heads import detections
+from vgbench.methods.beit3.queries import truncated_sine_position_1d
 from vgbench.methods.simvg.loss import distillation_targets
-from vgbench.methods.simvg.model import BRANCHES, SimVG, Targets
+from vgbench.methods.simvg.method import BRANCHES, SimVG
 
 
 def build(spec: Mapping[str, Any]) -> SimVG:

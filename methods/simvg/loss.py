@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from vgbench.layers.boxes import cxcywh_to_xyxy, iou
-from vgbench.layers.criterion import Targets
 from vgbench.layers.matcher import GIOU_EPS, gather_matched
+from vgbench.methods.beit3.criterion import Targets
 
 __all__ = ["distillation_targets"]
 

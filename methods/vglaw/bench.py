@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vgbench.measure import saved_bytes
 from vgbench.methods.vglaw.method import VGLAW
 from vgbench.methods.vglaw.model import adapted_projection
+from vgbench.training.cost import saved_bytes
 
 __all__ = ["encoder_table", "explicit_projection", "projection_table"]
 

@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 
 from vgbench import optim
 from vgbench.checkpoints.names import export_mapped
-from vgbench.conform import Case
+from vgbench.conform.case import Case
 from vgbench.core.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 from vgbench.methods.vglaw import transforms

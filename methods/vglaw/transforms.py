@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from vgbench.transforms import Normalize, identity_geometry, resize_image, resize_masks, swap_left_right
+from vgbench.batches.transforms import Normalize, identity_geometry, resize_image, resize_masks, swap_left_right
 from vgbench.types import Geometry, Sample
 
 MEAN = (0.485, 0.456, 0.406)

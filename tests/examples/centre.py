@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from vgbench import Batch, GroundingMethod, LoadReport, Prediction, Transform
+from vgbench.batches.transforms import Normalize, Resize
 from vgbench.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from vgbench.transforms import Normalize, Resize
 
 
 class Centre(GroundingMethod):

@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["sine_position_2d", "truncated_sine_position_1d"]
-
 
 def sine_position_2d(pad: Tensor, channels: int, temperature: float = 10000.0) -> Tensor:
     """DETR's 2-D sine code: y channels first, then x, each with sine (even) and cosine (odd) interleaved.
@@ -37,19 +35,3 @@ def sine_position_2d(pad: Tensor, channels: int, temperature: float = 10000.0) -
         angle = (count / (last + 1e-6) * (2 * math.pi))[..., None] / wavelength
         codes.append(torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], dim=-1).flatten(-2))
     return torch.cat(codes, dim=-1).permute(0, 3, 1, 2)
-
-
-def truncated_sine_position_1d(length: int, channels: int, device: torch.device | str | None = None) -> Tensor:
-    """The text code of SimVG and ALVG, whose frequencies are truncated to integers.
-
-    Frequency 0 is 1 and all others become 0, so that the code is ``sin(l), cos(l), 0, 1, 0, 1, ...``.
-
-    Returns:
-        [length, channels] float32.
-    """
-    position = torch.arange(length, dtype=torch.float32, device=device)
-    code = torch.zeros(length, channels, device=device)
-    code[:, 0] = position.sin()
-    code[:, 1] = position.cos()
-    code[:, 3::2] = 1.0
-    return code

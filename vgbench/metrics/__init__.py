@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from vgbench.core import registry
 from vgbench.core.errors import UserError
-from vgbench.metrics.base import GroundingMetric, Outcomes, Pairs, Ratio
+from vgbench.metrics.base import GroundingMetric, Outcomes, Ratio
 from vgbench.metrics.grec import GREC
 from vgbench.metrics.gres import GRES
+from vgbench.metrics.pairs import Pairs
 from vgbench.metrics.pointing import Pointing
 from vgbench.metrics.rec import REC
 from vgbench.metrics.recall import Recall

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vgbench.metrics.base import Array, Outcomes, Ratio
+from vgbench.metrics.base import Outcomes, Ratio
+from vgbench.metrics.frames import Array
 
 _BLOCK = 1 << 24  # random numbers held at once
 

@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vgbench.core.errors import UserError
-from vgbench.metrics.base import Array, GroundingMetric, Pairs, Ratio, Variant
+from vgbench.metrics.base import GroundingMetric, Ratio, Variant
 from vgbench.metrics.boxes import iou_inclusive_intersection
+from vgbench.metrics.frames import Array
+from vgbench.metrics.pairs import Pairs
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from vgbench.metrics import boxes as overlaps
-from vgbench.metrics.base import Array, GroundingMetric, Pairs, Ratio, Variant, batch_means, pad
+from vgbench.metrics.base import GroundingMetric, Ratio, Variant, batch_means
+from vgbench.metrics.frames import Array
+from vgbench.metrics.pairs import Pairs, pad
 
 OVERLAPS = {
     "iou": overlaps.iou,

@@ -14,7 +14,9 @@ from typing import ClassVar
 import numpy as np
 
 from vgbench.metrics import boxes as overlaps
-from vgbench.metrics.base import Array, GroundingMetric, Pairs, Ratio, Variant
+from vgbench.metrics.base import GroundingMetric, Ratio, Variant
+from vgbench.metrics.frames import Array
+from vgbench.metrics.pairs import Pairs
 from vgbench.metrics.pointing import merge_boxes
 
 # Official entity types of Flickr30k Entities; a phrase may have several, "notvisual" phrases have no box.

@@ -12,7 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from vgbench.core.errors import UserError
-from vgbench.metrics.base import Array, GroundingMetric, Pairs, Ratio, Variant, batch_means
+from vgbench.metrics.base import GroundingMetric, Ratio, Variant, batch_means
+from vgbench.metrics.frames import Array
+from vgbench.metrics.pairs import Pairs
 
 
 @dataclass(frozen=True)

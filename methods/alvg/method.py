@@ -1,0 +1,225 @@
+"""ALVG: one BEiT-3 encoder, text-guided image enhancement, a small decoder for boxes, a convolutional mask head.
+
+Official code: yscfromchina/ALVG, commit 1fb2f7e8. Symbols: B batch, L text tokens, S input side, g = S / patch grid
+side, N = g * g, D encoder width, E head width, Q queries (1: one target per expression), K decoder layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgbench.checkpoints.names import KeyEntry
+from vgbench.core.errors import UserError
+from vgbench.layers.beit3 import EncoderOutput
+from vgbench.methods.alvg import loss
+from vgbench.methods.alvg.checkpoint import UNUSED, official_keys
+from vgbench.methods.alvg.model import ImageEnhancement, MaskHead, ParallelDecoder
+from vgbench.methods.beit3.criterion import Targets, name_layers
+from vgbench.methods.beit3.heads import NO_TARGET_SCORE, PredictionHead, detections, encode_mask, ranked_predictions
+from vgbench.methods.beit3.method import BEiT3Method
+from vgbench.methods.beit3.queries import QueryGenerator
+from vgbench.types import Batch, Prediction
+
+
+@dataclass
+class Outputs:
+    """Everything the losses, the predictions and the pictures are made of.
+
+    Attributes:
+        encoded: BEiT-3's output.
+        text_pool: [B, E].
+        query: [B, Q, E].
+        memory: [B, N, E], enhanced features.
+        score: [B, g, g] relevance in (0, 2), None without image enhancement.
+        attention: [K, B, Q, g, g] decoder cross-attention, None where nothing needs it.
+        hidden: [K, B, Q, E].
+        logits: [K, B, Q, 2], class 0 = target.
+        boxes: [K, B, Q, 4] normalised cxcywh.
+        mask_logits: [B, 8g, 8g] of the foreground, None without masks.
+    """
+
+    encoded: EncoderOutput
+    text_pool: Tensor
+    query: Tensor
+    memory: Tensor
+    score: Tensor | None
+    attention: Tensor | None
+    hidden: Tensor
+    logits: Tensor
+    boxes: Tensor
+    mask_logits: Tensor | None
+
+    @property
+    def mask(self) -> Tensor | None:
+        """[B, 8g, 8g] foreground probability, None without masks."""
+        return None if self.mask_logits is None else self.mask_logits.sigmoid()
+
+
+class ALVG(BEiT3Method):
+    """ALVG for single-target (``num_queries=1``) and multi-target expressions.
+
+    Besides the options of :class:`vgbench.methods.beit3.method.BEiT3Method`:
+
+    Args:
+        mask_channels: channels after the mask head's first convolution.
+        masks: learn and predict masks; False: boxes only, and the attention losses are drawn from the boxes.
+        enhance: with the image enhancement module.
+        score_attention_weight, decoder_attention_weight: w_s and w_d.
+        focal_weight, dice_weight: weights of the mask losses.
+        mask_loss_on: what the mask losses apply their sigmoid to: "probability" (official: a second sigmoid) or
+            "logits".
+    """
+
+    name: ClassVar[str] = "ALVG"
+    tasks: ClassVar[frozenset[str]] = frozenset({"rec", "res", "grec", "gres"})
+
+    def __init__(
+        self,
+        *,
+        mask_channels: int = 128,
+        masks: bool = True,
+        enhance: bool = True,
+        score_attention_weight: float = 40.0,
+        decoder_attention_weight: float = 1.0,
+        focal_weight: float = 15.0,
+        dice_weight: float = 6.0,
+        mask_loss_on: Literal["probability", "logits"] = "probability",
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        if self.jitter and masks:
+            raise UserError("method.jitter=true crops boxes only; set method.masks=false with it")
+        self.wants_masks = masks
+        self.score_attention_weight = score_attention_weight
+        self.decoder_attention_weight = decoder_attention_weight
+        self.focal_weight = focal_weight
+        self.dice_weight = dice_weight
+        self.mask_loss_on = mask_loss_on
+
+        into, width, dropout = self.encoder_width, self.width, self.dropout
+        self.image_proj = nn.Linear(into, width)  # a 1x1 convolution in the official code
+        self.text_proj = nn.Linear(into, width)
+        self.query_generator = QueryGenerator(
+            width, self.heads, self.query_ffn, self.query_layers, self.num_queries, dropout=dropout
+        )
+        self.enhance = ImageEnhancement(width, dropout) if enhance else None
+        self.decoder = ParallelDecoder(self.decoder_layers, width, self.heads, self.ffn, dropout)
+        self.head = PredictionHead(width)
+        self.mask_head = MaskHead(width, mask_channels)
+        for module in (self.enhance, self.decoder):
+            for parameter in module.parameters() if module is not None else ():
+                if parameter.ndim > 1:
+                    nn.init.xavier_uniform_(parameter)
+
+    def network(self, batch: Batch, maps: bool = False) -> Outputs:
+        """The forward pass; attention maps are returned with ``maps`` and whenever the training losses need them."""
+        maps = maps or (self.training and self.decoder_attention_weight > 0)
+        encoded = self.encoder(batch.image, batch.text_ids, batch.text_pad)
+        text = self.text_proj(encoded.text)
+        memory = self.image_proj(encoded.image)
+        query, pooled = self.query_generator(text, batch.text_pad)
+        score = None
+        if self.enhance is not None:
+            memory, score = self.enhance(memory + self.position, pooled)
+            score = score.unflatten(-1, (self.grid, self.grid))
+        keys = memory + self.position
+        hidden, attention = self.decoder(query, keys, memory, maps)
+        if attention is not None:
+            attention = attention.unflatten(-1, (self.grid, self.grid))
+        logits, boxes = self.head(hidden)
+        mask_logits = None
+        if self.wants_masks:
+            mask_logits = self.mask_head(keys.transpose(1, 2).unflatten(-1, (self.grid, self.grid)))
+        return Outputs(encoded, pooled, query, memory, score, attention, hidden, logits, boxes, mask_logits)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.losses(self.network(batch), batch)
+
+    def targets(self, batch: Batch) -> Targets:
+        """What the set criterion compares with."""
+        size = batch.boxes.new_tensor([self.image_size, self.image_size])
+        return Targets.from_pixels(batch.boxes, batch.valid, size)
+
+    def attention_targets(self, batch: Batch) -> loss.AttentionTargets:
+        """Target maps of both attention losses."""
+        masks = batch.masks if self.wants_masks else None
+        return loss.attention_targets(batch.boxes, masks, batch.valid, self.image_size, self.grid)
+
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """All terms, already weighted.
+
+        ``total = loss_dgt + loss_mask + score_attention_loss + decoder_attention_loss``; the attention losses are
+        there if any of their weights is above 0. ``decoder.loss_*`` are the terms of the set criterion (suffix ``_i``:
+        layer i before the last) and the two mask losses; ``loss_dgt`` is the sum of the former.
+        """
+        targets = self.targets(batch)
+        assignment = self.criterion.match(outputs.logits, outputs.boxes, targets)
+        terms = self.criterion(outputs.logits, outputs.boxes, targets, assignment)
+        losses = {f"decoder.{name}": value for name, value in name_layers(terms).items()}
+        loss_dgt = torch.stack(list(terms.values())).sum()
+        zero = loss_dgt.new_zeros(())
+        focal = dice = zero
+        if outputs.mask_logits is not None:
+            if batch.masks is None:
+                raise UserError("method.masks=true, but the dataset has no masks; set method.masks=false")
+            scored = outputs.mask_logits if self.mask_loss_on == "logits" else outputs.mask_logits.sigmoid()
+            target = loss.mask_target(batch.masks, batch.valid, (scored.shape[-2], scored.shape[-1]))
+            focal, dice = loss.mask_losses(scored, target, batch.valid.sum())
+        focal, dice = self.focal_weight * focal, self.dice_weight * dice
+        losses |= {"decoder.loss_mask": focal, "decoder.loss_dice": dice}
+        losses |= {"loss_dgt": loss_dgt, "loss_mask": focal + dice}
+        total = loss_dgt + focal + dice
+        if self.score_attention_weight + self.decoder_attention_weight > 0:
+            maps = self.attention_targets(batch)
+            on_score, on_decoder = zero, zero
+            if outputs.score is not None:
+                on_score = self.score_attention_weight * loss.score_attention_loss(outputs.score, maps)
+            if outputs.attention is not None:
+                on_decoder = loss.decoder_attention_loss(outputs.attention, maps, assignment[-1])
+                on_decoder = self.decoder_attention_weight * on_decoder
+            losses |= {"score_attention_loss": on_score, "decoder_attention_loss": on_decoder}
+            total = total + on_score + on_decoder
+        return losses | {"total": total}
+
+    def idle(self) -> tuple[str, ...]:
+        return () if self.wants_masks else ("mask_head.",)
+
+    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+        outputs = self.network(batch, maps=self.enhance is None)
+        size = batch.image.new_tensor([self.image_size, self.image_size], dtype=torch.float32)
+        boxes, scores = detections(outputs.logits[-1], outputs.boxes[-1], size)
+        many = self.num_queries > 1
+        limit = NO_TARGET_SCORE if many else None
+        predictions = ranked_predictions(boxes, scores, batch.geometry, many, limit)
+        heat = outputs.score
+        if heat is None:
+            assert outputs.attention is not None
+            heat = outputs.attention[-1].gather(
+                1, scores.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, self.grid, self.grid)
+            )[:, 0]
+        for prediction, heatmap in zip(predictions, heat.float().cpu(), strict=True):
+            prediction.heatmap = heatmap
+        mask = outputs.mask
+        if mask is not None:
+            canvas = (self.foreground(mask, (self.image_size, self.image_size)) >= 0.5).cpu()
+            for i, (prediction, frame) in enumerate(zip(predictions, batch.geometry, strict=True)):
+                prediction.canvas_mask = encode_mask(canvas[i])
+                prediction.mask = encode_mask(self.foreground(mask[i : i + 1], frame.size)[0] >= 0.5)
+        return {"main": predictions}
+
+    @staticmethod
+    def foreground(mask: Tensor, size: tuple[int, int]) -> Tensor:
+        """Foreground probability [B, 8g, 8g] -> [B, *size]."""
+        return F.interpolate(mask[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+    def official_keys(self) -> list[KeyEntry]:
+        depths = (len(self.encoder.layers), len(self.query_generator.layers), len(self.decoder.layers))
+        return official_keys(*depths, enhance=self.enhance is not None)
+
+    def unread_keys(self) -> tuple[str, ...]:
+        return UNUSED

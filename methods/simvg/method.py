@@ -1,0 +1,210 @@
+"""SimVG: BEiT-3 fuses image, text and an object token; boxes come from a decoder branch and from a token branch.
+
+Paper: Dai et al., "SimVG: A Simple Framework for Visual Grounding with Decoupled Multi-modal Fusion", NeurIPS 2024
+(arXiv 2409.17531). Official code: Dmmm1997/SimVG, commit 29df6a45. Symbols: B batch, L text tokens, S input side,
+N patches, C encoder width, D head width, Q queries (1: one target per expression), K decoder layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vgbench.checkpoints.names import KeyEntry
+from vgbench.core.errors import UserError
+from vgbench.layers.beit3 import EncoderOutput
+from vgbench.layers.position import sine_position_2d
+from vgbench.methods.beit3.criterion import Targets, name_layers
+from vgbench.methods.beit3.heads import NO_TARGET_SCORE, PredictionHead, detections, ranked_predictions
+from vgbench.methods.beit3.method import BEiT3Method
+from vgbench.methods.beit3.queries import QueryGenerator, TextPooling
+from vgbench.methods.simvg.checkpoint import DECODER_ONLY, UNUSED, official_keys
+from vgbench.methods.simvg.loss import distillation_targets
+from vgbench.methods.simvg.model import Decoder
+from vgbench.types import Batch, Prediction
+
+BRANCHES = ("decoder", "token")
+DECODER = ("image_proj.", "decoder.", "decoder_head.")  # prefixes of what only the decoder branch needs
+
+
+@dataclass
+class Branch:
+    """A branch's output: hidden [K, B, Q, D], logits [K, B, Q, 2], boxes [K, B, Q, 4] normalised cxcywh."""
+
+    hidden: Tensor
+    logits: Tensor
+    boxes: Tensor
+
+
+@dataclass
+class Outputs:
+    """Output of the network; K = 1 for the token branch, and a branch that was not asked for is None."""
+
+    encoded: EncoderOutput
+    text_pool: Tensor
+    query: Tensor
+    size: Tensor
+    position: Tensor | None = None
+    decoder: Branch | None = None
+    token: Branch | None = None
+
+
+class SimVG(BEiT3Method):
+    """SimVG for single-target (``num_queries=1``) and multi-target expressions.
+
+    The stages differ in their weights only: one stage and stage 2 learn both branches, stage 1 and pre-training the
+    decoder branch alone (``token_weight=distill_weight=0``).
+
+    Besides the options of :class:`vgbench.methods.beit3.method.BEiT3Method`:
+
+    Args:
+        text_pooling: see :func:`vgbench.methods.beit3.queries.pool_text`.
+        decoder_weight: weight of the decoder branch's loss.
+        token_weight, distill_weight: weights of the token branch's losses against the truth and against the
+            decoder's boxes (balanced by 1 - W and W).
+        branches: what :meth:`predict` runs. Without "decoder" the model has no decoder at all: for inference only.
+    """
+
+    name: ClassVar[str] = "SimVG"
+    tasks: ClassVar[frozenset[str]] = frozenset({"rec", "grec"})
+    set_labels: ClassVar[Mapping[str, str]] = {"decoder": "SimVG-DB", "token": "SimVG-TB"}
+    wants_masks = False
+
+    def __init__(
+        self,
+        *,
+        text_pooling: TextPooling = "official",
+        decoder_weight: float = 1.0,
+        token_weight: float = 2.0,
+        distill_weight: float = 1.0,
+        branches: Sequence[str] = BRANCHES,
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        unknown = [branch for branch in branches if branch not in BRANCHES]
+        if unknown or not branches:
+            raise UserError(f"method.branches={list(branches)}: choose from {', '.join(BRANCHES)}")
+        self.decoder_weight = decoder_weight
+        self.token_weight = token_weight
+        self.distill_weight = distill_weight
+        self.learns_token = token_weight > 0 or distill_weight > 0
+        # A token branch that is not learnt has nothing to say.
+        chosen = tuple(branch for branch in BRANCHES if branch in branches)
+        self.prediction_sets = chosen if self.learns_token or chosen == ("token",) else ("decoder",)  # type: ignore[misc]
+
+        into, width = self.encoder_width, self.width
+        self.text_proj = nn.Linear(into, width)
+        self.cls_proj = nn.Linear(into, width)
+        self.query_generator = QueryGenerator(
+            width, self.heads, self.query_ffn, self.query_layers, self.num_queries, text_pooling, self.dropout
+        )
+        self.token_proj = nn.Linear(width, width)
+        self.token_head = PredictionHead(width)
+        self.image_proj: nn.Linear | None = None
+        self.decoder: Decoder | None = None
+        self.decoder_head: PredictionHead | None = None
+        if "decoder" in branches:
+            self.image_proj = nn.Linear(into, width)  # a 1x1 convolution in the official code
+            self.decoder = Decoder(self.decoder_layers, width, self.heads, self.ffn, self.dropout)
+            self.decoder_head = PredictionHead(width)
+
+    def network(self, batch: Batch, branches: Sequence[str]) -> Outputs:
+        """The forward pass of the named branches."""
+        encoded = self.encoder(batch.image, batch.text_ids, batch.text_pad)
+        query, pooled = self.query_generator(self.text_proj(encoded.text), batch.text_pad)
+        outputs = Outputs(encoded, pooled, query, self._valid_size(batch))
+        if "decoder" in branches:
+            if self.decoder is None or self.image_proj is None or self.decoder_head is None:
+                raise UserError(
+                    "method.branches is without decoder; train and run it with method.branches=[decoder,token]"
+                )
+            memory = self.image_proj(encoded.image)
+            position, pad = self.position, None
+            if batch.image_pad is not None:
+                cells = batch.image_pad[:, :: self.encoder.patch_size, :: self.encoder.patch_size]
+                position = sine_position_2d(cells, memory.shape[-1]).flatten(2).transpose(1, 2)
+                pad = cells.flatten(1)
+            hidden = self.decoder(query, memory + position, memory, pad)
+            outputs.position = position
+            outputs.decoder = Branch(hidden, *self.decoder_head(hidden))
+        if "token" in branches:
+            hidden = self.token_proj(self.cls_proj(encoded.cls)[:, None] + query)[None]
+            outputs.token = Branch(hidden, *self.token_head(hidden))
+        return outputs
+
+    def _valid_size(self, batch: Batch) -> Tensor:
+        """(width, height) of the valid input, [2] or, with padding right and below, [B, 2]."""
+        if batch.image_pad is None:
+            return batch.image.new_full((2,), self.image_size, dtype=torch.float32)
+        valid = ~batch.image_pad
+        return torch.stack([valid[:, 0].sum(-1), valid[:, :, 0].sum(-1)], dim=-1).float()
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.losses(self.network(batch, BRANCHES if self.learns_token else ("decoder",)), batch)
+
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """All terms.
+
+        ``total = loss_dgt + loss_tgt + loss_kd``: the decoder branch against the truth, the token branch against the
+        truth (times 1 - W) and against the decoder's boxes (times W). ``decoder.*``, ``token_gt.*`` and ``token_kd.*``
+        are their terms before the branch weights (suffix ``_i``: layer i before the last); ``loss_distill_w`` is W.
+        """
+        decoder, token = outputs.decoder, outputs.token
+        assert decoder is not None
+        targets = Targets.from_pixels(batch.boxes, batch.valid, outputs.size)
+        assignment = self.criterion.match(decoder.logits, decoder.boxes, targets)
+        total = batch.boxes.new_zeros(())
+        losses: dict[str, Tensor] = {}
+        if self.decoder_weight:
+            terms = self.criterion(decoder.logits, decoder.boxes, targets, assignment)
+            losses |= {f"decoder.{name}": value for name, value in name_layers(terms).items()}
+            losses["loss_dgt"] = self.decoder_weight * torch.stack(list(terms.values())).sum()
+            total = total + losses["loss_dgt"]
+        if token is not None and self.learns_token:
+            taught, _, mean = distillation_targets(decoder.logits[-1], decoder.boxes[-1], targets, assignment[-1])
+            for prefix, name, weight, truth in (
+                ("token_gt", "loss_tgt", self.token_weight * (1 - mean), targets),
+                ("token_kd", "loss_kd", self.distill_weight * mean, taught),
+            ):
+                terms = self.criterion(token.logits, token.boxes, truth)
+                losses |= {f"{prefix}.{term}": value for term, value in name_layers(terms).items()}
+                losses[name] = weight * torch.stack(list(terms.values())).sum()
+                total = total + losses[name]
+            losses["loss_distill_w"] = mean
+        return losses | {"total": total}
+
+    def idle(self) -> tuple[str, ...]:
+        prefixes: tuple[str, ...] = ()
+        if not self.learns_token:
+            prefixes += ("cls_proj.", "token_proj.", "token_head.")
+        if not self.decoder_weight:  # its boxes teach the token branch, but no gradient comes back
+            prefixes += DECODER
+        return prefixes
+
+    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+        outputs = self.network(batch, self.prediction_sets)
+        many = self.num_queries > 1
+        sets = {}
+        for name in self.prediction_sets:
+            branch: Branch = getattr(outputs, name)
+            boxes, scores = detections(branch.logits[-1], branch.boxes[-1], outputs.size)
+            limit = NO_TARGET_SCORE if many else None
+            sets[name] = ranked_predictions(boxes, scores, batch.geometry, many, limit)
+        return sets
+
+    def official_keys(self) -> list[KeyEntry]:
+        decoder_layers = None if self.decoder is None else len(self.decoder.layers)
+        return official_keys(len(self.encoder.layers), len(self.query_generator.layers), decoder_layers)
+
+    def unread_keys(self) -> tuple[str, ...]:
+        return UNUSED if self.decoder is not None else UNUSED + DECODER_ONLY
+
+    def adapt_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        state = super().adapt_state(state)
+        if self.decoder is None:  # the token branch alone
+            state = {name: value for name, value in state.items() if not name.startswith(DECODER)}
+        return state

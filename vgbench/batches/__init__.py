@@ -1,0 +1,1 @@
+"""Annotation table -> batches."""

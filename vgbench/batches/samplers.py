@@ -1,0 +1,154 @@
+"""Which expression comes when: batches for training and evaluation, and their loaders."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Sampler
+
+from vgbench.batches.collate import collate
+from vgbench.batches.samples import GroundingDataset, Item, mix_seed
+from vgbench.core.errors import UserError
+from vgbench.method import GroundingMethod
+
+
+class TrainBatches(Sampler[list[Item]]):
+    """Batches of (unit, seed) for one process: shuffled per epoch, equal in number on every process.
+
+    Args:
+        landscape: orientation per unit, or None for no grouping. With it, batches hold one orientation only and each
+            group is filled up to whole batches with random repeats (mmdetection's GroupSampler).
+        drop_last: without grouping, leave out an incomplete last batch.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        batch_size: int,
+        seed: int,
+        *,
+        landscape: np.ndarray | None = None,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if units == 0:
+            raise UserError("the training split has no expressions")
+        self.units, self.batch_size, self.seed = units, batch_size, seed
+        self.landscape, self.drop_last = landscape, drop_last
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.start = 0  # batches of this epoch that are already done (set when resuming)
+        self._length = len(self.batches(0))
+
+    @property
+    def sampler(self) -> TrainBatches:
+        """Lightning sets the epoch on ``loader.batch_sampler.sampler``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """This process's batches of an epoch, as arrays of units."""
+        random = np.random.default_rng([self.seed, epoch])
+        groups = [np.arange(self.units)]
+        if self.landscape is not None:
+            groups = [
+                group for group in (np.flatnonzero(self.landscape), np.flatnonzero(~self.landscape)) if len(group)
+            ]
+        batches: list[np.ndarray] = []
+        for group in groups:
+            order = random.permutation(group)
+            if self.landscape is not None:
+                missing = -len(order) % self.batch_size
+                order = np.concatenate([order, random.choice(group, missing)])
+            elif self.drop_last:
+                order = order[: len(order) // self.batch_size * self.batch_size]
+            batches += np.split(order, np.arange(self.batch_size, len(order), self.batch_size)) if len(order) else []
+        if not batches:
+            raise UserError(f"the training split has fewer units ({self.units}) than one batch ({self.batch_size})")
+        batches = [batches[index] for index in random.permutation(len(batches))]
+        batches += [batches[index] for index in random.choice(len(batches), -len(batches) % self.world_size)]
+        return batches[self.rank :: self.world_size]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        epoch, start = self.epoch, self.start
+        for number, batch in enumerate(self.batches(epoch)):
+            if number >= start:
+                base = mix_seed(self.seed, epoch, number, self.rank)
+                yield [(int(unit), mix_seed(base, position)) for position, unit in enumerate(batch)]
+
+
+class EvalBatches(Sampler[list[Item]]):
+    """Every unit exactly once over all processes, in table order."""
+
+    def __init__(self, units: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        bounds = np.linspace(0, units, world_size + 1).astype(int)
+        self.mine = range(bounds[rank], bounds[rank + 1])
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.mine) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        for start in range(0, len(self.mine), self.batch_size):
+            yield [(unit, 0) for unit in self.mine[start : start + self.batch_size]]
+
+
+class TrainLoader(DataLoader):
+    """A loader that Lightning can save and resume in the middle of an epoch."""
+
+    batches_done = 0  # of the current epoch; set by the training step
+
+    @property
+    def batches(self) -> TrainBatches:
+        assert isinstance(self.batch_sampler, TrainBatches)
+        return self.batch_sampler
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.batches.epoch, "batches_done": self.batches_done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.batches.epoch, self.batches.start = state["epoch"], state["batches_done"]
+        if self.batches.start >= len(self.batches):
+            self.batches.epoch, self.batches.start = state["epoch"] + 1, 0
+
+
+def _loader_options(workers: int, method: GroundingMethod, pin_memory: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"num_workers": workers, "collate_fn": partial(collate, tokenize=method.tokenize)}
+    options["pin_memory"] = pin_memory
+    if workers:
+        options["persistent_workers"] = True
+        if sys.platform.startswith("linux"):
+            options["multiprocessing_context"] = "fork"  # the model need not be picklable, the table stays shared
+    return options
+
+
+def train_loader(
+    dataset: GroundingDataset, batches: TrainBatches, method: GroundingMethod, workers: int, pin_memory: bool = False
+) -> TrainLoader:
+    """Loader of training batches."""
+    return TrainLoader(dataset, batch_sampler=batches, **_loader_options(workers, method, pin_memory))
+
+
+def eval_loader(
+    dataset: GroundingDataset,
+    method: GroundingMethod,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Loader of evaluation batches: every expression once, no duplicates to even out processes."""
+    sampler = EvalBatches(len(dataset), batch_size, rank, world_size)
+    return DataLoader(dataset, batch_sampler=sampler, **_loader_options(workers, method, pin_memory))

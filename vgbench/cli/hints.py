@@ -1,0 +1,76 @@
+"""One line for what went wrong: the key, and what it could have been."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+from vgbench.config.compose import compose
+from vgbench.core.errors import UserError
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def is_config_error(error: Exception) -> bool:
+    """Whether it is an error of Hydra or OmegaConf, or was raised in their code (a number as a group's choice is)."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    raised_in = place.tb_frame.f_globals.get("__name__", "") if place is not None else ""
+    return any(name.partition(".")[0] in ("hydra", "omegaconf") for name in (type(error).__module__, raised_in))
+
+
+def config_hint(error: Exception, arguments: argparse.Namespace) -> str:
+    """One line for an error of Hydra or OmegaConf: names the key and what it could have been."""
+    import re
+    from difflib import get_close_matches
+
+    choices, missing = getattr(error, "options", None), getattr(error, "missing_cfg_file", None)
+    if choices and missing:
+        group, _, name = missing.rpartition("/")
+        close = get_close_matches(name, choices, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        return f"{group}={name}: there is no such {group}; {meant}there are: {', '.join(sorted(choices))}"
+    if isinstance(error.__cause__, UserError):  # what a method or a dataset said while Hydra was making it
+        return one_line(error.__cause__)
+    text = one_line(error.__cause__ or error) if type(error).__name__ == "InstantiationException" else one_line(error)
+    unknown = re.match(r"Could not override '([^']+)'", text)
+    if unknown:
+        meant = " or ".join(_similar_keys(unknown[1], arguments))
+        return f"{unknown[1]}: unknown key; " + (f"did you mean {meant}?" if meant else "--cfg job shows all keys")
+    return f"configuration: {text} (vgbench list shows the choices, --cfg job the composed keys)"
+
+
+def _similar_keys(key: str, arguments: argparse.Namespace) -> list[str]:
+    """Keys of the configuration with the same last part as ``key``, else the one that is spelt most like it."""
+    from difflib import get_close_matches
+
+    from omegaconf import OmegaConf
+
+    name = "bench" if arguments.command == "bench" else "run"
+    groups = ("method=", "trainer=", *(("bench=",) if name == "bench" else ("dataset=", "recipe=", "logger=")))
+    chosen = [item.partition(",")[0] for item in arguments.overrides if item.startswith(groups)]
+    config: Any = OmegaConf.to_container(compose(chosen, name))
+
+    def walk(node: Any, above: str = "") -> Iterator[str]:
+        for name, value in node.items() if isinstance(node, dict) else ():
+            yield above + str(name)
+            yield from walk(value, f"{above}{name}.")
+
+    keys = [name for name in walk(config) if name.partition(".")[0] != "hydra"]
+    last = key.rpartition(".")[2]
+    same = sorted((name for name in keys if name.rpartition(".")[2] == last), key=lambda name: name.count("."))
+    ends = {name.rpartition(".")[2]: name for name in keys}
+    alike = get_close_matches(key, keys, n=1, cutoff=0.8)
+    return same[:3] or alike or [ends[end] for end in get_close_matches(last, ends, n=1, cutoff=0.8)]
+
+
+def place_hint(error: Exception) -> str | None:
+    """One line for a place that cannot be made, read or written, or a full disk; None for any other error."""
+    if not isinstance(error, OSError) or not (error.filename or error.errno == errno.ENOSPC):
+        return None
+    return f"{error.filename or 'writing'}: {error.strerror} (--debug shows what wanted it)"

@@ -1,0 +1,1 @@
+"""Composing configuration; plug-ins."""

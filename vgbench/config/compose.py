@@ -1,0 +1,79 @@
+"""Configurations: composed from overrides without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from vgbench.core.errors import UserError
+
+
+def compose(overrides: Sequence[str], name: str = "run") -> Any:
+    """The configuration of ``vgbench run`` with overrides, composed without running anything.
+
+    ``name="bench"``: that of ``vgbench bench``.
+    ``data_root=...`` and ``image_root=...`` are short for ``dataset.data_root=...`` and ``dataset.image_root=...``.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+
+    from vgbench.config.plugins import prepare
+
+    with initialize_config_module("vgbench.configs", version_base="1.3"):
+        return hydra_compose(name, overrides=prepare(expand(overrides)), return_hydra_config=True)
+
+
+def expand(overrides: Sequence[str]) -> list[str]:
+    """Spell out the short forms of override keys. Every dataset takes a filter, whether its YAML names it or not."""
+    short = ("data_root=", "image_root=", "split_by=")
+    spelt = [f"dataset.{item}" if item.startswith(short) else item for item in overrides]
+    return [f"++{item}" if item.startswith("dataset.filter=") else item for item in spelt]
+
+
+def quoted(path: Path) -> str:
+    """A path as a value in Hydra's grammar."""
+    import re
+
+    text = str(path)
+    return text if re.fullmatch(r"[\w/.+\-]+", text) else "'" + text.replace("'", r"\'") + "'"
+
+
+def check_recipe(overrides: Sequence[str]) -> None:
+    """Hydra passes over a missing ``recipe`` in silence, because a pair of method and dataset need not have one.
+
+    Raises:
+        UserError: if a recipe that was asked for does not exist.
+    """
+    from difflib import get_close_matches
+
+    asked = [name for item in overrides if item.startswith("recipe=") for name in item[len("recipe=") :].split(",")]
+    for name in asked:
+        if name != "null" and name not in (there := options("recipe")):
+            close = get_close_matches(name, there, n=1)
+            hint = f"did you mean {close[0]}?" if close else "vgbench list recipes shows them"
+            raise UserError(f"recipe={name}: there is no such recipe; {hint}")
+
+
+def split_overrides(overrides: Sequence[str], *own: str) -> tuple[dict[str, str], list[str]]:
+    """Separate the command's own ``key=value`` arguments from configuration overrides."""
+    mine: dict[str, str] = {}
+    rest = []
+    for item in overrides:
+        key, _, value = item.partition("=")
+        if key in own:
+            mine[key] = value
+        else:
+            rest.append(item)
+    return mine, rest
+
+
+def options(group: str) -> list[str]:
+    """Names of the files in a configuration group, folders included: ``stage/simvg-stage1-refcoco``."""
+    from vgbench.config.plugins import config_folders
+
+    folders = [place / group for place in (Path(str(files("vgbench.configs"))), *config_folders())]
+    return sorted(
+        str(file.relative_to(folder).with_suffix("")) for folder in folders for file in folder.rglob("*.yaml")
+    )

@@ -1,0 +1,81 @@
+"""A conformance case on disk."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import load, load_file
+from torch import Tensor
+
+from vgbench.core.errors import UserError
+
+
+class ModeNotOffered(Exception):
+    """The case tests an option of the official code that we left out on purpose; the message says why."""
+
+
+@dataclass
+class Case:
+    """One conformance folder.
+
+    Attributes:
+        path: the folder.
+        device: where to run; results are only judged on the CPU in float32.
+        precision: "fp32" or "bf16".
+    """
+
+    path: Path
+    device: str = "cpu"
+    precision: str = "fp32"
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """Content of case.yaml."""
+        file = self.path / "case.yaml"
+        try:
+            return yaml.safe_load(file.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{file}: no such file; a conformance case is a folder with case.yaml") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        return self.read(f"{name}.safetensors")
+
+    def read(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a safetensors file of the case, plain or gzipped (``<name>.gz``).
+
+        Raises:
+            UserError: if there is neither file, or it cannot be read.
+        """
+        file = self.path / name
+        packed = self.path / f"{name}.gz"
+        if not file.exists() and not packed.exists():
+            raise UserError(f"{file}: no such file; the case is incomplete")
+        try:
+            return load_file(file) if file.exists() else load(gzip.decompress(packed.read_bytes()))
+        except Exception as error:
+            raise UserError(f"{file}: not a safetensors file ({error})") from None
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        return self._tensors("weights")
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        return {name: value.to(self.device) for name, value in self._tensors("inputs").items()}
+
+    @cached_property
+    def expected(self) -> dict[str, Tensor]:
+        return self._tensors("expected")
+
+    def text(self, name: str) -> list[str]:
+        """Decode a uint8 tensor of zero-padded UTF-8 strings, [n, bytes] or [bytes]."""
+        value = self.inputs[name].cpu()
+        rows = value if value.ndim == 2 else value[None]
+        return [bytes(row.tolist()).rstrip(b"\0").decode() for row in rows]

@@ -1,0 +1,55 @@
+"""``vgbench conform``: does our implementation compute what the authors' code computed?
+
+A case is a folder with ``case.yaml``, inputs, weights with official key names and the official results
+(format: tests/conformance/README.md). What a method has to do for it stands in its own ``conformance.py``:
+
+    def run(case: Case) -> dict[str, Tensor]
+
+which builds the method from ``case.spec``, loads ``case.weights`` through ``load_official`` and returns tensors under
+the names of ``expected.safetensors``. The comparison is made here, the same for everyone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vgbench.conform.case import Case, ModeNotOffered
+from vgbench.conform.compare import CaseResult, compare
+from vgbench.core.errors import UserError
+
+# Runners of the cases that belong to no single method.
+SHARED_RUNNERS = {"beit3": "vgbench.methods.beit3.encoder_conformance", "metrics": "vgbench.conform.metrics"}
+
+
+def _runner(method: str) -> Any:
+    module = SHARED_RUNNERS.get(method)
+    if module is None:
+        from vgbench.core.registry import methods
+
+        module = f"{methods.load(method).__module__.rsplit('.', 1)[0]}.conformance"
+    if importlib.util.find_spec(module) is None:
+        raise UserError(f"method {method!r} has no conformance runner ({module})")
+    return importlib.import_module(module).run
+
+
+def run_case(path: Path, device: str = "cpu", precision: str = "fp32") -> CaseResult:
+    """Run one case. Off the CPU or below float32 differences are reported, not judged."""
+    case = Case(path, device, precision)
+    runner = _runner(str(case.spec.get("method")))
+    try:
+        torch.manual_seed(0)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+            actual = runner(case)
+    except ModeNotOffered as error:
+        return CaseResult(case.path.name, passed=True, note=f"mode not offered: {error}")
+    if isinstance(actual, CaseResult):  # the runner compared by itself (expected values that are no tensors)
+        return actual
+    result = compare(actual, case.expected, case.spec)
+    result.name = case.path.name
+    result.judged = device == "cpu" and precision == "fp32"
+    return result

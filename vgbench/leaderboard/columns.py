@@ -1,0 +1,117 @@
+"""What has to agree for two numbers to stand below each other, and what a column is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from vgbench.records.record import Metric, Record, Result
+
+#: Metrics of a task that a leaderboard shows unless all are asked for.
+HEADLINE = {
+    "rec": ("prec@0.5",),
+    "res": ("miou", "oiou"),
+    "grec": ("pr@f1", "n_acc"),
+    "gres": ("giou", "ciou", "n_acc"),
+    "pointing": ("pointing_acc",),
+    "phrase": ("recall@1",),
+}
+_TITLES = {"rec": "REC", "res": "RES", "grec": "GREC", "gres": "GRES", "pointing": "Pointing game"}
+_METRIC_TITLES = {
+    **{"miou": "mIoU", "oiou": "oIoU", "giou": "gIoU", "ciou": "cIoU", "pr@f1": "Pr@F1", "f1": "F1"},
+    **{"n_acc": "N-acc", "t_acc": "T-acc", "pointing_acc": "Pointing"},
+}
+SPLITS = ("val", "testA", "testB", "test")
+_ORDER = {
+    "task": ("rec", "res", "grec", "gres", "pointing", "phrase"),
+    "dataset": ("refcoco", "refcoco+", "refcocog", "grefcoco", "refshapes", "refshapes+", "refshapesg", "grefshapes"),
+    "split": SPLITS,
+}
+
+
+class Column(NamedTuple):
+    """What has to agree for two numbers to stand below each other; ``control`` is empty for the real thing."""
+
+    embedded: bool
+    task: str
+    dataset: str
+    split_by: str | None
+    split: str
+    data_hash: str
+    metric: str
+    variant: str
+    control: str
+
+    @property
+    def where(self) -> str:
+        """Data set, split author, split; embedded data has only one author."""
+        author = None if self.embedded else self.split_by
+        return " ".join(part for part in (self.dataset, author, self.split) if part)
+
+    def sort_key(self) -> tuple[Any, ...]:
+        def place(kind: str, value: str) -> tuple[int, str]:
+            order = _ORDER[kind]
+            return (order.index(value) if value in order else len(order), value)
+
+        metrics = HEADLINE.get(self.task, ())
+        return (
+            self.embedded,
+            place("task", self.task),
+            place("dataset", self.dataset),
+            self.split_by or "",
+            place("split", self.split),
+            self.data_hash,
+            metrics.index(self.metric) if self.metric in metrics else len(metrics),
+            self.metric,
+            self.variant != "default",
+            self.variant,
+            self.control,
+        )
+
+
+def metric_title(metric: str, variant: str = "default", control: str = "") -> str:
+    title = _METRIC_TITLES.get(metric) or re.sub(r"^(prec|recall|f1)\b", lambda match: match[0].capitalize(), metric)
+    return title + (f" ({variant})" if variant != "default" else "") + (f" [{control}]" if control else "")
+
+
+def task_title(task: str, embedded: bool) -> str:
+    return f"{_TITLES.get(task, task)} on {'embedded (rendered)' if embedded else 'real'} data"
+
+
+def row_label(record: Record, result: Result) -> str:
+    """E.g. "SimVG-TB base" or "AMC / heat_box": the prediction set where there are several, method, variant."""
+    own = record.set_labels.get(result.prediction_set)
+    label = " ".join(part for part in (own or record.label or record.method, record.variant) if part)
+    return label if own or result.prediction_set == "main" else f"{label} / {result.prediction_set}"
+
+
+def inference_rate(record: Record, prediction_set: str) -> float | None:
+    """Samples per second of a prediction set: alone, if that was measured."""
+    return record.cost.set_samples_per_s.get(prediction_set, record.cost.inference_samples_per_s)
+
+
+def provenance(record: Record) -> str:
+    return f"{record.provenance}, {record.checkpoint.origin}" if record.checkpoint else record.provenance
+
+
+def numbers(result: Result) -> Iterable[tuple[Column, Metric]]:
+    """Every metric of a result, controls included, with the column it belongs to."""
+    for control, metrics in {"": result.metrics, **result.controls}.items():
+        for name, metric in metrics.items():
+            yield result_column(result, name, metric.variant, control), metric
+
+
+def result_column(result: Result, metric: str, variant: str, control: str = "") -> Column:
+    """The column that a metric of a result stands in."""
+    return Column(
+        result.embedded,
+        result.task,
+        result.dataset,
+        result.split_by,
+        result.split,
+        result.data_hash,
+        metric.lower(),
+        variant,
+        control,
+    )

@@ -1,0 +1,238 @@
+"""Predictions and annotation table -> numbers with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vgbench.data.table import AnnotationTable
+from vgbench.metrics import GroundingMetric, Outcomes, Pairs, make_metric, primary_metric
+from vgbench.metrics.bootstrap import intervals
+from vgbench.predictions.reader import align, check
+from vgbench.predictions.table import Predictions
+from vgbench.types import Prediction
+
+if TYPE_CHECKING:
+    pass
+
+
+CHUNK = 2048  # expressions scored at once
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number in percent, NaN if it is not defined on this split.
+
+    Attributes:
+        task, variant, metric: what it is; ``variant`` is "default" or a named variant.
+        value, low, high: with its 95 % bootstrap interval over images (NaN if no resamples were asked for).
+        n: expressions that count (for N-acc: those without a target).
+        resolution: frame of the boxes and masks, "original" unless the variant says otherwise.
+    """
+
+    task: str
+    variant: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    resolution: str = "original"
+
+    @property
+    def name(self) -> str:
+        """``task/metric``, or ``task/variant/metric``."""
+        return "/".join([self.task, *([] if self.variant == "default" else [self.variant]), self.metric])
+
+
+@dataclass
+class ScoreReport:
+    """Everything that was computed on one split.
+
+    Attributes:
+        dataset, split, data_hash: of the table.
+        expressions, images: in the table.
+        scores: by full name (``rec/prec@0.5``, ``rec/giou/prec@0.5``).
+        outcomes: per-expression results by metric (``rec``, ``rec/giou``), for paired tests and slices.
+        primary: full name of the number to look at first.
+    """
+
+    dataset: str
+    split: str
+    data_hash: str
+    expressions: int
+    images: int
+    scores: dict[str, Score]
+    outcomes: dict[str, Outcomes]
+    primary: str
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Full name -> percent."""
+        return {name: score.value for name, score in self.scores.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, without the per-expression results; numbers that are not defined are None."""
+        scores = {
+            name: {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in vars(score).items()}
+            for name, score in self.scores.items()
+        }
+        own = {name: value for name, value in vars(self).items() if name not in ("scores", "outcomes")}
+        return {**own, "scores": scores}
+
+
+class Evaluator:
+    """Several metrics on one table, fed batch by batch, on one process or many.
+
+    Args:
+        table: the split; the same on every process.
+        specs: ``task`` or ``task/variant`` each.
+    """
+
+    def __init__(self, table: AnnotationTable, specs: Sequence[str]) -> None:
+        self.table = table
+        self.metrics: dict[str, GroundingMetric] = {spec: make_metric(spec) for spec in dict.fromkeys(specs)}
+        self._row = {key: row for row, key in enumerate(table.column("key"))}
+
+    def to(self, device: torch.device | str) -> Evaluator:
+        """Keep states on ``device`` (where the process group communicates)."""
+        self.metrics = {spec: metric.to(device) for spec, metric in self.metrics.items()}
+        return self
+
+    def update(self, keys: Sequence[str], predictions: Sequence[Prediction]) -> None:
+        """Add the predictions of a batch, as the method returned them."""
+        self.add(Predictions.from_list(keys, predictions), np.array([self._row[key] for key in keys], dtype=np.int64))
+
+    def add(self, predictions: Predictions, rows: np.ndarray) -> None:
+        """Add predictions of known rows of the table."""
+        pairs = Pairs(predictions, self.table, rows)
+        for metric in self.metrics.values():
+            metric.update(pairs)
+
+    def outcomes(self) -> dict[str, Outcomes]:
+        """Per-expression results of all processes, by metric."""
+        return {spec: metric.outcomes() for spec, metric in self.metrics.items()}
+
+    def compute(self) -> dict[str, float]:
+        """Full name -> percent, over all processes."""
+        return {
+            f"{spec}/{name}": ratio.value
+            for spec, outcomes in self.outcomes().items()
+            for name, ratio in outcomes.ratios.items()
+        }
+
+    def report(self, bootstrap: int = 1000, seed: int = 0) -> ScoreReport:
+        """Numbers with 95 % intervals from ``bootstrap`` resamples of the images (0: no intervals)."""
+        images = self.table.column("image_id")
+        outcomes = self.outcomes()
+        scores: dict[str, Score] = {}
+        for spec, result in outcomes.items():
+            metric = self.metrics[spec]
+            bounds = intervals(result.ratios, images[result.rows], bootstrap, seed) if bootstrap else {}
+            frame = getattr(metric.rule, "frame", "image")
+            for name, ratio in result.ratios.items():
+                low, high = bounds.get(name, (math.nan, math.nan))
+                score = Score(
+                    task=metric.task,
+                    variant=metric.variant or "default",
+                    metric=name,
+                    value=ratio.value,
+                    low=low,
+                    high=high,
+                    n=int((ratio.den > 0).sum()),
+                    resolution="original" if frame in ("image", "unit") else frame,
+                )
+                scores[score.name] = score
+        default = [spec for spec in self.metrics if "/" not in spec]
+        first = primary_metric(default) if default else next(iter(scores))
+        return ScoreReport(
+            dataset=str(self.table.info.get("dataset", "")),
+            split=str(self.table.info.get("split", "")),
+            data_hash=self.table.hash,
+            expressions=len(self.table),
+            images=len(np.unique(images)),
+            scores=scores,
+            outcomes=outcomes,
+            primary=first,
+        )
+
+
+def default_tasks(table: AnnotationTable, predictions: Predictions) -> list[str]:
+    """The tasks that both the annotations and the predictions allow: boxes, masks, points."""
+    kind = table.info.get("task")
+    generalised, boxes = kind == "grec", str(kind) if kind in ("grec", "phrase") else "rec"
+    tasks = []
+    if len(predictions.boxes):
+        tasks.append(boxes)
+    if predictions.has("point") or predictions.has("heatmap"):
+        tasks.append("pointing")
+    if table.has_masks and predictions.has("mask"):
+        tasks.append("gres" if generalised else "res")
+    return tasks or [boxes]
+
+
+def evaluate_predictions(
+    table: AnnotationTable,
+    predictions: Predictions,
+    tasks: Sequence[str] = (),
+    variants: Sequence[str] = (),
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> ScoreReport:
+    """Score predictions of a whole split.
+
+    Args:
+        table: the annotations.
+        predictions: of every expression, in any order.
+        tasks: rec, res, grec, gres, pointing, phrase; none: :func:`default_tasks`.
+        variants: further metrics, ``task/variant``.
+        bootstrap: resamples for the intervals; 0: none.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: if keys do not fit the table, or a metric cannot be computed on this data.
+    """
+    check(predictions, "predictions", "row")
+    aligned = align(predictions, table)
+    evaluator = Evaluator(table, [*(tasks or default_tasks(table, aligned)), *variants])
+    for metric in evaluator.metrics.values():
+        metric.sync_on_compute = False  # every process that gets here has all predictions
+    for start in range(0, len(table), CHUNK):
+        rows = np.arange(start, min(start + CHUNK, len(table)))
+        evaluator.add(aligned.take(rows), rows)
+    return evaluator.report(bootstrap, seed)
+
+
+def format_report(report: ScoreReport) -> str:
+    """Markdown: a heading and a table of value, interval and count."""
+    lines = [
+        f"{report.dataset} {report.split}: {report.expressions} expressions, {report.images} images "
+        f"(data {report.data_hash[:12]})",
+        "",
+        "| metric | % | 95 % interval | n |",
+        "|---|---:|:---:|---:|",
+    ]
+    for name, score in report.scores.items():
+        shown = f"**{name}**" if name == report.primary else name
+        if score.resolution != "original":
+            shown += f" ({score.resolution})"
+        value = "not defined" if math.isnan(score.value) else f"{score.value:.2f}"
+        interval = "" if math.isnan(score.low) else f"{score.low:.2f} to {score.high:.2f}"
+        lines.append(f"| {shown} | {value} | {interval} | {score.n} |")
+    return "\n".join(lines)
+
+
+def flat_metrics(reports: Mapping[str, ScoreReport], sets: Sequence[str]) -> dict[str, float]:
+    """Metric values by full name; of several prediction sets by ``set:name`` too, the bare name being the best."""
+    flat: dict[str, float] = {}
+    for name, report in reports.items():
+        for metric, value in report.values.items():
+            if len(sets) > 1:
+                flat[f"{name}:{metric}"] = value
+            flat[metric] = max(value, flat.get(metric, value))
+    return flat

@@ -1,0 +1,111 @@
+"""Metrics by kind of expression: length, location words, same category, size, number of targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vgbench.data.describe import LOCATION
+from vgbench.data.table import AnnotationTable
+from vgbench.leaderboard.columns import HEADLINE
+from vgbench.metrics import Outcomes
+from vgbench.metrics.bootstrap import intervals
+from vgbench.records.record import Metric
+
+SMALL, LARGE = 0.05, 0.20  # share of the image that a target covers
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """One slicing rule: names of its buckets, and the bucket of each row, int64 [n] (-1: in none)."""
+
+    names: tuple[str, ...]
+    index: np.ndarray
+
+
+def buckets(table: AnnotationTable) -> dict[str, Buckets]:
+    """All slicing rules that put the rows of a table into at least two buckets.
+
+    "expression length" in words; "location words" (left, top, second, ...); "same category": other annotated objects
+    of the target's category in its image, as far as this table knows (objects that no expression refers to are not in
+    it); "target size": share of the image covered by the boxes; "targets": how many, "none" for no target.
+    """
+    counts = np.array([len(boxes) // 4 for boxes in table.arrow.column("boxes").to_pylist()], dtype=np.int64)
+    texts = table.arrow.column("expression").to_pylist()
+    lengths = np.array([len(text.split()) for text in texts], dtype=np.int64)
+    location = np.array([LOCATION.search(text.lower()) is not None for text in texts], dtype=np.int64)
+    area = _areas(table, counts)
+    found = {
+        "expression length": Buckets(("1-2 words", "3-5 words", "6-9 words", "10+ words"), _bin(lengths, (3, 6, 10))),
+        "location words": Buckets(("without", "with"), location),
+        "same category": Buckets(("alone", "1 other", "2 others", "3+ others"), _others(table)),
+        "target size": Buckets(
+            ("small (< 5 %)", "medium", "large (>= 20 %)"), np.where(counts > 0, _bin(area, (SMALL, LARGE)), -1)
+        ),
+        "targets": Buckets(("none", "one", "two", "three or more"), np.minimum(counts, 3)),
+    }
+    return {name: rule for name, rule in found.items() if len(np.unique(rule.index[rule.index >= 0])) > 1}
+
+
+def _bin(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
+    return np.searchsorted(np.asarray(edges), values, side="right")
+
+
+def _areas(table: AnnotationTable, counts: np.ndarray) -> np.ndarray:
+    """Area of all boxes / area of the image, float64 [n]; overlapping boxes count twice."""
+    flat = table.arrow.column("boxes").combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
+    area = np.maximum(flat[:, 2:] - flat[:, :2], 0).prod(1)
+    total = np.bincount(np.repeat(np.arange(len(table)), counts), weights=area, minlength=len(table))
+    return total / (table.column("width").astype(np.float64) * table.column("height"))
+
+
+def _others(table: AnnotationTable) -> np.ndarray:
+    """Other objects of the category of the only target, at most 3, int64 [n]; -1 where that is not known."""
+    columns = (table.arrow.column(name).to_pylist() for name in ("image_id", "categories", "ann_ids"))
+    rows = list(zip(*columns, strict=True))
+    objects: dict[tuple[int, str], set[int]] = {}
+    for image, categories, numbers in rows:
+        for category, number in zip(categories, numbers, strict=False):
+            objects.setdefault((image, category), set()).add(number)
+    known = (len(objects[image, names[0]]) - 1 if len(names) == len(ids) == 1 else -1 for image, names, ids in rows)
+    return np.minimum(np.fromiter(known, dtype=np.int64, count=len(rows)), 3)
+
+
+def sliced(
+    outcomes: Outcomes, metric: str, table: AnnotationTable, variant: str = "default", bootstrap: int = 1000
+) -> dict[str, dict[str, Metric]]:
+    """A metric by rule and bucket, as the record stores it.
+
+    Args:
+        outcomes: of all rows of ``table``.
+        bootstrap: resamples of the images for each interval; 0: no intervals.
+    """
+    images = table.column("image_id")[outcomes.rows]
+    result: dict[str, dict[str, Metric]] = {}
+    for name, rule in buckets(table).items():
+        for number, bucket in enumerate(rule.names):
+            part = outcomes.take(rule.index[outcomes.rows] == number)
+            ratio = part.ratios[metric]
+            if not len(part.rows) or math.isnan(ratio.value):
+                continue
+            at = rule.index[outcomes.rows] == number
+            low, high = intervals({metric: ratio}, images[at], bootstrap)[metric] if bootstrap else (math.nan, math.nan)
+            made = Metric(ratio.value, int((ratio.den > 0).sum()), variant=variant)
+            if not math.isnan(low):
+                made.low, made.high = low, high
+            result.setdefault(name, {})[bucket] = made
+    return result
+
+
+def headline(outcomes: Outcomes, task: str, table: AnnotationTable, bootstrap: int = 1000) -> dict[str, Any]:
+    """What the record keeps of one result: its headline metrics by metric, rule and bucket (see :func:`sliced`)."""
+    found = {
+        metric: sliced(outcomes, metric, table, bootstrap=bootstrap)
+        for metric in HEADLINE[task]
+        if metric in outcomes.ratios
+    }
+    return {metric: rules for metric, rules in found.items() if rules}

@@ -1,0 +1,1 @@
+"""Predictions and curves as pictures."""

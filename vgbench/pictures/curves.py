@@ -1,0 +1,68 @@
+"""Training curves as a picture."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from vgbench.core.errors import UserError
+from vgbench.core.files import write_atomically
+from vgbench.leaderboard.columns import HEADLINE
+from vgbench.records.curves import read_curves
+
+SHOWN = frozenset({"miou", *(metric for shown in HEADLINE.values() for metric in shown)})  # curves of validation
+
+
+def curves(log: Path, out: Path) -> None:
+    """Losses per step and validation metrics per epoch of a training run, as one PNG.
+
+    Args:
+        log: CSV log of Lightning with columns step, epoch, train/*, val/*.
+
+    Raises:
+        UserError: if ``log`` is not such a file or holds no curve.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    series = read_curves(log)
+    losses = {name[6:]: points for name, points in series.items() if name.startswith("train/") and points}
+    metrics = {name[4:]: points for name, points in series.items() if name.startswith("val/") and points}
+    chosen = {name: points for name, points in metrics.items() if name.rpartition("/")[2] in SHOWN}
+    metrics = chosen or metrics
+    if not losses and not metrics:
+        raise UserError(f"{log}: no train/* or val/* column with a number in it")
+    epochs = dict(series.get("epoch", ()))
+    metrics = {
+        name: [(epochs.get(step, step) + 1, value) for step, value in points] for name, points in metrics.items()
+    }
+    parts = [part for part in (("loss", "step", losses), ("validation (%)", "epoch", metrics)) if part[2]]
+    figure = Figure(figsize=(5.6 * len(parts), 3.8), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    styles = ["-", "--", ":", "-."]
+    colours = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
+    for number, (title, unit, shown) in enumerate(parts, start=1):
+        axes = figure.add_subplot(1, len(parts), number)
+        for place, (name, points) in enumerate(shown.items()):
+            steps, values = zip(*points, strict=True)
+            marker = "o" if len(points) <= 40 else None
+            style = styles[place // len(colours) % len(styles)]
+            colour = colours[place % len(colours)]
+            axes.plot(steps, values, style, color=colour, label=name, marker=marker, markersize=3, linewidth=1.4)
+        axes.set_xlabel(unit)
+        axes.set_ylabel(title)
+        positive = all(value > 0 for points in shown.values() for _, value in points)
+        if title == "loss" and positive:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=8, framealpha=0.7, edgecolor="none", ncols=1 + len(shown) // 9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, buffer.getvalue())

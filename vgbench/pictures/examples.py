@@ -1,0 +1,135 @@
+"""Example pictures of a split, and the page's list of them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from vgbench.core.files import write_atomically
+from vgbench.data.table import AnnotationTable, Row
+from vgbench.method import GroundingMethod
+from vgbench.metrics import Pairs, make_metric
+from vgbench.pictures.draw import _shown_boxes, box_iou, contact_sheet, draw, normalised, outlines, save
+from vgbench.predictions.reader import read_predictions
+from vgbench.predictions.table import Predictions
+from vgbench.types import Prediction
+
+
+def examples(
+    folder: Path,
+    table: AnnotationTable,
+    image_path: Callable[[str], Path],
+    predictions: Callable[[str], Path],
+    method: GroundingMethod,
+    count: int,
+) -> None:
+    """Draw some expressions of a split into ``folder``: NN.png each, sheet.png, and what the HTML page shows.
+
+    The choice depends on the expressions' keys alone, so all methods show the same ones. For the page there is
+    ``examples.json`` (boxes, masks, small heat maps, in original pixels) and the plain images as NN.jpg.
+
+    Args:
+        predictions: name of a prediction set -> its predictions file.
+    """
+    chosen = choose(table.column("key"), count)
+    part = table.take(chosen)
+    found = {
+        name: read_predictions(predictions(name), table, missing="empty").take(chosen)
+        for name in method.prediction_sets
+    }
+    right = {name: _right(answers, part) for name, answers in found.items()}
+    pictures: list[Image.Image] = []
+    entries: list[dict[str, Any]] = []
+    for place, row in enumerate(part):
+        try:
+            with image_path(row.image).open("rb") as file, Image.open(file) as opened:
+                image = opened.convert("RGB")
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue  # the evaluation has counted it, and says so in the record
+        sets = {name: answers.prediction(place) for name, answers in found.items()}
+        shown = {_set_name(method, name): prediction for name, prediction in sets.items()}
+        picture = draw(image, row.expression, row, shown, size=360)
+        number = f"{len(entries):02d}"
+        save(picture, folder / f"{number}.png")
+        small = image.copy()
+        small.thumbnail((400, 400))
+        save(small, folder / f"{number}.jpg")
+        pictures.append(picture)
+        entry = _entry(row, sets, f"{number}.jpg")
+        for name, answers in entry["predictions"].items():
+            answers["right"] = right[name][place]
+        entries.append(entry)
+    if pictures:
+        save(contact_sheet(pictures), folder / "sheet.png")
+    info = {"dataset": table.info.get("dataset"), "split": table.info.get("split"), "data_hash": table.hash}
+    text = json.dumps({**info, "examples": entries}, ensure_ascii=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "examples.json", text.encode())
+
+
+def choose(keys: Sequence[str] | np.ndarray, count: int) -> list[int]:
+    """Indices of ``count`` keys, spread like a random draw but the same wherever the keys are the same; ascending."""
+    by_hash = sorted(range(len(keys)), key=lambda index: hashlib.sha256(str(keys[index]).encode()).digest())
+    return sorted(by_hash[:count])
+
+
+def _right(predictions: Predictions, part: AnnotationTable) -> list[bool]:
+    """Whether each answer counts as right under the default metric that fits data and predictions."""
+    pairs = Pairs(predictions, part, np.arange(len(part)))
+    if (pairs.target_counts != 1).any():
+        metric = make_metric("grec")
+    else:
+        pointing = not predictions.box_counts.any() and (predictions.has("point") or predictions.has("heatmap"))
+        metric = make_metric("pointing" if pointing else "rec")
+    metric.sync_on_compute = False  # only the first process draws
+    metric.update(pairs)
+    return metric.outcomes().ratios[metric.primary].num.astype(bool).tolist()
+
+
+def _set_name(method: GroundingMethod, name: str) -> str:
+    title = getattr(method, "title", method.name)
+    return title if name == "main" else f"{title} {name}"
+
+
+def _entry(row: Row, sets: Mapping[str, Prediction], image: str) -> dict[str, Any]:
+    """One example for the page: everything in original pixels, masks as polygons' outlines."""
+    return {
+        "key": row.key,
+        "expression": row.expression,
+        "image": image,
+        "width": row.width,
+        "height": row.height,
+        "truth": {
+            "boxes": np.round(row.boxes, 1).tolist(),
+            "outlines": [line for rle in row.masks for line in outlines(coco_mask.decode(rle))],
+        },
+        "predictions": {
+            name: {
+                "boxes": np.round(_shown_boxes(one), 1).tolist(),
+                "scores": [round(value, 3) for value in one.scores.tolist()[: len(_shown_boxes(one))]],
+                "outlines": [] if one.mask is None else outlines(coco_mask.decode(one.mask)),
+                "no_target": one.no_target,
+                "point": one.point,
+                "heatmap": None if one.heatmap is None else _heat_png(one.heatmap),
+                "iou": box_iou(one, row),
+            }
+            for name, one in sets.items()
+        },
+    }
+
+
+def _heat_png(heatmap: Tensor) -> str:
+    """A small grey PNG as base64; brightest is the maximum."""
+    out = io.BytesIO()
+    Image.fromarray(normalised(heatmap)).save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()

@@ -1,0 +1,1 @@
+"""Predictions: the file between methods and metrics."""

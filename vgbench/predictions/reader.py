@@ -1,0 +1,269 @@
+"""Predictions files: reading, checking, aligning with the annotation table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from vgbench.core.errors import UserError
+from vgbench.data import rle
+from vgbench.data.table import AnnotationTable
+from vgbench.predictions.table import SCHEMA, Predictions, short_text
+from vgbench.types import Prediction
+
+
+def read_predictions(
+    path: str | Path, table: AnnotationTable | None = None, missing: Literal["error", "empty"] = "error"
+) -> Predictions:
+    """Read and check a predictions file.
+
+    Args:
+        path: ``.parquet`` or ``.jsonl``.
+        table: the expressions that were predicted; the result is in their order.
+        missing: what an expression of ``table`` without prediction is: an error, or an empty answer (which is wrong
+            unless nothing was meant).
+
+    Raises:
+        UserError: if the file cannot be read, a value is damaged (not finite, x2 < x1, more scores than boxes, scores
+            that increase, an RLE of the wrong size), or keys are unknown, missing or doubled. The message names file,
+            line or row, key and fix.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".parquet":
+            arrow = _read_parquet(path)
+        elif path.suffix in (".jsonl", ".ndjson"):
+            arrow = _read_jsonl(path)
+        else:
+            raise UserError(f"{path}: predictions are read from .parquet or .jsonl; convert or rename the file")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    predictions = Predictions(arrow)
+    check(predictions, str(path), "row" if path.suffix == ".parquet" else "line")
+    return predictions if table is None else align(predictions, table, missing, str(path))
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        arrow = pq.read_table(path)
+        _check_columns(path, arrow.schema.names)
+        columns = []
+        for field in SCHEMA:
+            if field.name not in arrow.schema.names:
+                columns.append(pa.nulls(len(arrow), field.type))
+                continue
+            column = arrow.column(field.name).combine_chunks()
+            if not field.nullable and column.null_count:
+                raise UserError(f"{path}: column {field.name!r} has missing values; fill them")
+            if field.name == "boxes" and not column.type.equals(field.type):
+                column = pa.array(column.to_pylist(), field.type)
+            columns.append(column.cast(field.type))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise UserError(f"{path}: no predictions file ({' '.join(str(error).split())})") from None
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _check_columns(where: object, names: Sequence[str]) -> None:
+    unknown = sorted(set(names) - set(SCHEMA.names))
+    if unknown:
+        raise UserError(f"{where}: unknown field {unknown[0]!r}; remove it (known: {', '.join(SCHEMA.names)})")
+    for name in ("key", "boxes"):
+        if name not in names:
+            raise UserError(f"{where}: field {name!r} is missing; add it")
+    if str(where).endswith(".parquet") and "scores" not in names:
+        raise UserError(f"{where}: column 'scores' is missing; add it (1.0 for every box if the model gives none)")
+
+
+def _read_jsonl(path: Path) -> pa.Table:
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    with path.open("rb") as file:
+        for number, text in enumerate(file, start=1):
+            where = f"{path}: line {number}"
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise UserError(
+                    f"{where}: not JSON ({error}); write one object per line, without blank lines"
+                ) from None
+            if not isinstance(row, dict):
+                raise UserError(f"{where}: a {type(row).__name__}, not an object with key and boxes")
+            _check_columns(where, list(row))
+            row.setdefault("scores", [1.0] * len(row["boxes"]) if isinstance(row["boxes"], list) else None)
+            for name, values in columns.items():
+                values.append(row.get(name))
+    arrays = []
+    for field in SCHEMA:
+        values = columns[field.name]
+        try:
+            arrays.append(_array(values, field))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError, OverflowError):
+            line = 1 + next(index for index, value in enumerate(values) if not _fits(value, field))
+            raise UserError(
+                f"{path}: line {line} (key {columns['key'][line - 1]!r}): {field.name} is "
+                f"{short_text(values[line - 1])}, expected {_DESCRIPTION[field.name]}"
+            ) from None
+        if not field.nullable and arrays[-1].null_count:
+            line = 1 + values.index(None)
+            raise UserError(f"{path}: line {line}: {field.name} is null; expected {_DESCRIPTION[field.name]}")
+    return pa.table(arrays, schema=SCHEMA)
+
+
+def _array(values: list[Any], field: pa.Field) -> pa.Array:
+    array = pa.array(values, field.type)
+    if field.name == "point" and array.to_pylist() != values:
+        raise ValueError("Arrow cuts fractions off")
+    return array
+
+
+def _fits(value: Any, field: pa.Field) -> bool:
+    try:
+        _array([value], field)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+_NO_MASK: dict[str, Any] = {"size": None, "counts": None}
+_DESCRIPTION = {
+    "key": "text",
+    "boxes": "a list of [x1, y1, x2, y2]",
+    "scores": "a list of numbers, one per box",
+    "mask": '{"size": [height, width], "counts": text}',
+    "no_target": "true or false",
+    "point": "[x, y] in whole pixels",
+    "heatmap": '{"size": [h, w], "values": [h * w numbers]}',
+    "canvas_mask": '{"size": [height, width], "counts": text}',
+    "geometry": '{"scale": [x, y], "offset": [x, y], "size": [h, w], "canvas": [h, w]}',
+    "masks_at": '[{"percent": number, "mask": {"size": [height, width], "counts": text}}, ...]',
+}
+
+
+def _complete(side: list[float | None] | None) -> bool:
+    """Whether both numbers of a pair are there, and no more."""
+    return side is not None and len(side) == 2 and None not in side
+
+
+def check(predictions: Predictions, name: str, unit: str) -> None:
+    """Check the values that need no annotations. ``name`` and ``unit`` ("row", "line") go into the message.
+
+    Raises:
+        UserError: for the first bad value.
+    """
+
+    def fail(bad: np.ndarray, problem: str) -> None:
+        if bad.any():
+            index = int(np.flatnonzero(bad)[0])
+            key = predictions.keys[index].as_py()
+            raise UserError(f"{name}: {unit} {index + 1} (key {key!r}): {problem}")
+
+    counts = predictions.box_counts
+    score_counts = pc.list_value_length(predictions.arrow.column("scores")).to_numpy()
+    fail(counts != score_counts, "as many scores as boxes are needed; leave scores out in .jsonl if there are none")
+    owner = np.repeat(np.arange(len(predictions)), counts)
+
+    def any_box(bad: Any) -> np.ndarray:
+        return np.bincount(owner[bad], minlength=len(predictions)) > 0
+
+    boxes, scores = predictions.boxes, predictions.scores
+    fail(any_box(~np.isfinite(boxes).all(1)), "a box is not finite; write no box instead")
+    fail(any_box((boxes[:, 2:] < boxes[:, :2]).any(1)), "a box has x2 < x1 or y2 < y1; write it as [x1, y1, x2, y2]")
+    fail(any_box(~((scores >= 0) & (scores <= 1))), "a score is outside [0, 1]; rescale the scores")
+    rising = np.zeros(len(scores), dtype=bool)
+    rising[1:] = (scores[1:] > scores[:-1]) & (owner[1:] == owner[:-1])
+    fail(any_box(rising), "scores increase along the list; sort the boxes, best first")
+    points = predictions.arrow.column("point").to_pylist()
+    fail(
+        np.array([point is not None and not _complete(point) for point in points], dtype=bool),
+        f"point is incomplete; give {_DESCRIPTION['point']}",
+    )
+    cuts = list(enumerate(predictions.arrow.column("masks_at").to_pylist()))
+    broken = [row is not None and not all(cut and 0 < (cut["percent"] or 0) < 100 for cut in row) for _, row in cuts]
+    fail(np.array(broken, dtype=bool), "masks_at needs a percent of 1 to 99 with each mask; correct it")
+    masks = {column: list(enumerate(predictions.masks(column))) for column in ("mask", "canvas_mask")}  # type: ignore[arg-type]
+    masks["masks_at"] = [(index, cut["mask"] or _NO_MASK) for index, row in cuts for cut in row or ()]
+    for column, indexed in masks.items():
+        given = [(index, mask) for index, mask in indexed if mask is not None]
+        sizes = [mask["size"] if _complete(mask["size"]) else None for _, mask in given]
+        pixels = np.array([-1 if size is None else size[0] * size[1] for size in sizes], dtype=np.int64)
+        damaged = np.zeros(len(predictions), dtype=bool)
+        good = rle.valid([mask["counts"] or "" for _, mask in given], pixels)
+        damaged[[index for (index, _), fine in zip(given, good, strict=True) if not fine]] = True
+        fail(damaged, f"{column} is no COCO RLE of its size; encode it with pycocotools.mask.encode")
+    frames = predictions.arrow.column("geometry").to_pylist()
+    open_frames = [frame is not None and not all(map(_complete, frame.values())) for frame in frames]
+    fail(np.array(open_frames, dtype=bool), f"geometry is incomplete; give {_DESCRIPTION['geometry']}")
+    heat = predictions.arrow.column("heatmap").combine_chunks()
+    if heat.null_count < len(heat):
+        there = heat.is_valid().to_pylist()
+        sizes = heat.field("size").to_pylist()  # without the values, which are many
+        unsized = [given and not _complete(size) for given, size in zip(there, sizes, strict=True)]
+        fail(np.array(unsized, dtype=bool), "heatmap has no size; give [height, width]")
+        lengths = pc.list_value_length(heat.field("values")).to_pylist()
+        wrong = [
+            given and size[0] * size[1] != length for given, size, length in zip(there, sizes, lengths, strict=True)
+        ]
+        fail(np.array(wrong), "heatmap has not height * width values; give all of them, row by row")
+
+
+def align(
+    predictions: Predictions,
+    table: AnnotationTable,
+    missing: Literal["error", "empty"] = "error",
+    name: str = "predictions",
+) -> Predictions:
+    """Predictions in the order of ``table``.
+
+    Raises:
+        UserError: if a key is unknown, missing (unless ``missing="empty"``) or doubled, or a mask has another size
+            than its image.
+    """
+    split = f"{table.info.get('dataset', 'the dataset')} {table.info.get('split', '')}".strip()
+    keys = predictions.keys
+    counts = pc.value_counts(keys)
+    doubled = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    if len(doubled):
+        raise UserError(f"{name}: key {doubled[0].as_py()!r} occurs more than once; keep one line for each expression")
+    wanted = table.arrow.column("key").combine_chunks()
+    unknown = pc.index_in(keys, wanted).null_count
+    if unknown:
+        position = pc.index(pc.is_null(pc.index_in(keys, wanted)), pa.scalar(True)).as_py()
+        example = f", a key looks like {wanted[0].as_py()!r}" if len(wanted) else ""
+        raise UserError(
+            f"{name}: {unknown} of {len(keys)} keys are not in {split}, first {keys[position].as_py()!r}{example}; "
+            "name the dataset and split that was predicted"
+        )
+    order = pc.index_in(wanted, keys)
+    if order.null_count:
+        absent = wanted.filter(pc.is_null(order))
+        if missing == "error":
+            raise UserError(
+                f"{name}: {len(absent)} of {len(wanted)} expressions of {split} are missing, first "
+                f"{absent[0].as_py()!r}; write a line with an empty list of boxes where there is no answer"
+            )
+        none = Predictions.from_list(
+            absent.to_pylist(), [Prediction(torch.zeros(0, 4), torch.zeros(0)) for _ in range(len(absent))]
+        )
+        predictions = Predictions(pa.concat_tables([predictions.arrow, none.arrow]))
+        order = pc.index_in(wanted, predictions.keys)
+    aligned = predictions.take(order.to_numpy(zero_copy_only=False))
+    heights, widths = table.column("height"), table.column("width")
+    cuts = aligned.arrow.column("masks_at").to_pylist()
+    for index, (mask, row) in enumerate(zip(aligned.masks(), cuts, strict=True)):
+        size = [int(heights[index]), int(widths[index])]
+        for one in (mask, *(cut["mask"] for cut in row or ())):
+            if one is not None and one["size"] != size:
+                raise UserError(
+                    f"{name}: key {aligned.keys[index].as_py()!r}: mask is {one['size']}, the image is {size} "
+                    "(height, width); resize it to the image"
+                )
+    return aligned

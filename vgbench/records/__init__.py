@@ -1,0 +1,1 @@
+"""Numbers -> record.json."""

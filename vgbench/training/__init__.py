@@ -1,0 +1,1 @@
+"""Method and batches -> run folder. The only folder that imports Lightning."""

@@ -1,0 +1,135 @@
+"""Callbacks of a training run: moving average, best model, throughput."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from vgbench import optim
+from vgbench.method import GroundingMethod
+from vgbench.training import weights
+from vgbench.training.module import GroundingModule
+from vgbench.types import Batch
+
+
+class ExponentialMovingAverage(Callback):
+    """Averages parameters and buffers after every optimiser step; validation and the final model use the average."""
+
+    def __init__(self, max_decay: float) -> None:
+        self.max_decay = max_decay
+        self.updates = 0
+        self._average: list[Tensor] = []
+        self._raw: list[Tensor] = []
+
+    @staticmethod
+    def _tensors(module: L.LightningModule) -> list[Tensor]:
+        assert isinstance(module, GroundingModule)
+        return [*module.method.parameters(), *module.method.buffers()]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._average:
+            self._average = [tensor.detach().clone() for tensor in self._tensors(pl_module)]
+        self._average = [tensor.to(pl_module.device) for tensor in self._average]
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step == self._step:
+            return  # gradients are still being accumulated
+        self._step = trainer.global_step
+        with torch.no_grad():
+            optim.ema_update(self._average, self._tensors(pl_module), self.updates, self.max_decay)
+        self.updates += 1
+
+    def _swap(self, pl_module: L.LightningModule) -> None:
+        with torch.no_grad():
+            for tensor, other in zip(self._tensors(pl_module), self._average, strict=True):
+                kept = tensor.detach().clone()
+                tensor.copy_(other)
+                other.copy_(kept)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._average:
+            self._swap(pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._average:
+            self._swap(pl_module)
+
+    def averaged_state(self, method: GroundingMethod) -> dict[str, Tensor]:
+        """State dict of the average (without the buffers that state dicts leave out)."""
+        names = [name for name, _ in method.named_parameters()] + [name for name, _ in method.named_buffers()]
+        average = dict(zip(names, self._average, strict=True))
+        return {name: average.get(name, value) for name, value in method.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "average": self._average}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.updates, self._average = state_dict["updates"], state_dict["average"]
+
+
+class KeepBestModel(Callback):
+    """Writes model.safetensors whenever the monitored validation metric improves; what is evaluated in the end."""
+
+    def __init__(self, path: Path, method_config: dict[str, Any], average: ExponentialMovingAverage | None) -> None:
+        self.path, self.method_config, self.average = path, method_config, average
+        self.best = -math.inf
+        self.epoch = -1
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, GroundingModule) and pl_module.val_set is not None
+        value = float(trainer.callback_metrics[f"val/{pl_module.val_set.primary}"])
+        if value > self.best:
+            self.best, self.epoch = value, trainer.current_epoch
+            self.save(trainer, pl_module)
+
+    def save(self, trainer: L.Trainer, pl_module: GroundingModule) -> None:
+        """Write the model as it is now (the average, if there is one, and the raw weights beside it); to be called on
+        every process."""
+        whole = trainer.strategy.lightning_module_state_dict()  # the strategy gathers what it may have sharded
+        raw = {name.removeprefix("method."): value for name, value in whole.items()}
+        if trainer.is_global_zero and self.average:
+            weights.save(raw, self.method_config, self.path.with_name(weights.RAW_FILE))  # for a next stage
+        if trainer.is_global_zero:
+            state = self.average.averaged_state(pl_module.method) if self.average else raw
+            weights.save(state, self.method_config, self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "epoch": self.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.epoch = state_dict["best"], state_dict["epoch"]
+
+
+class Throughput(Callback):
+    """Training samples per second over the steps after the first few, shown in the progress bar."""
+
+    def __init__(self, warmup: int = 3) -> None:
+        self.warmup, self.samples, self.seconds, self._seen = warmup, 0, 0.0, 0
+        self._since: float | None = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._since = None
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *_: Any):
+        now = time.perf_counter()
+        self._seen += 1
+        if self._since is not None and self._seen > self.warmup:
+            self.samples += len(batch) * trainer.world_size
+            self.seconds += now - self._since
+            pl_module.log("samples/s", self.samples / self.seconds, prog_bar=True, logger=False, batch_size=1)
+        self._since = now
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._since = None
+
+    @property
+    def rate(self) -> float | None:
+        return self.samples / self.seconds if self.seconds else None

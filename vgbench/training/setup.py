@@ -1,0 +1,176 @@
+"""Everything a run is built from: method, dataset, weights, tasks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from vgbench.checkpoints.names import LoadReport
+from vgbench.config.identity import METHOD_FILES
+from vgbench.core.errors import UserError
+from vgbench.core.registry import methods
+from vgbench.data.dataset import GroundingData
+from vgbench.method import GroundingMethod
+from vgbench.training import weights
+
+log = logging.getLogger(__name__)
+
+
+# Which metrics a pair of method and dataset is scored with: the tasks that both have.
+PRIMARY = ("rec", "grec", "phrase", "pointing", "res", "gres")
+
+
+# Least values of the numbers that everything else is computed from; floats may be written as integers.
+LEAST: dict[str, float | int] = {
+    "recipe.lr": 0.0,
+    "recipe.batch_size": 1,
+    "recipe.epochs": 1,
+    "recipe.accumulate": 1,
+    "recipe.eval_every": 1,
+    "eval.batch_size": 1,
+    "eval.bootstrap": 0,
+    "eval.examples": 0,
+    "seed": 0,
+}
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Look at :data:`LEAST` before anything is built.
+
+    Raises:
+        UserError: naming the key whose value is no number of its kind, or too small.
+    """
+    for key, least in LEAST.items():
+        value = OmegaConf.select(config, key)
+        kind = (int, float) if isinstance(least, float) else int
+        if isinstance(value, bool) or not isinstance(value, kind) or value < least:
+            what = "a number" if isinstance(least, float) else "a whole number"
+            raise UserError(f"{key}={value}: give {what} of at least {least:g}")
+
+
+def build_data(config: DictConfig) -> GroundingData:
+    """The dataset of ``config.dataset``."""
+    return instantiate(config.dataset)
+
+
+def build_method(config: DictConfig | Mapping[str, Any]) -> GroundingMethod:
+    """The method of ``config.method`` with its initial weights."""
+    return instantiate(config)
+
+
+def method_node(config: DictConfig) -> dict[str, Any]:
+    """The resolved ``method`` node: what is stored beside weights."""
+    node = OmegaConf.to_container(config.method, resolve=True)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def choices(config: DictConfig) -> dict[str, str]:
+    """What was chosen in the groups: ``{"method": "alvg", "dataset": "refcoco", ...}``."""
+    from hydra.core.hydra_config import HydraConfig
+
+    node = HydraConfig.get() if HydraConfig.initialized() else config.hydra
+    return dict(node.runtime.choices)
+
+
+def shared_tasks(method: GroundingMethod, data: GroundingData, task: str | None) -> tuple[str, ...]:
+    """The tasks to score.
+
+    Raises:
+        UserError: if method and dataset have none in common, or not the one asked for.
+    """
+    can = set(method.tasks) & ({*data.tasks, "pointing"} if "rec" in data.tasks else set(data.tasks))
+    if "phrase" in data.tasks and "rec" in method.tasks:  # ranked boxes for a noun phrase
+        can.add("phrase")
+    if not method.wants_masks:
+        can -= {"res", "gres"}
+    tasks = tuple(name for name in PRIMARY if name in can)
+    if task is not None:
+        tasks = tuple(name for name in tasks if name == task)
+    if not tasks:
+        raise UserError(
+            f"method {method.name} does {', '.join(sorted(method.tasks))}, dataset {data.name} offers "
+            f"{', '.join(data.tasks)}{f', task={task} was asked for' if task else ''}: nothing in common"
+        )
+    return tasks
+
+
+def start_weights(config: DictConfig, method: GroundingMethod) -> LoadReport | None:
+    """Load ``weights`` (a whole model) or ``pretrained`` (parts), if given.
+
+    Of a run folder or an official file with a moving average the raw weights are taken, as the authors' trainings do;
+    the average of a run is the file ``model.safetensors`` in its folder.
+    """
+    if config.weights:
+        spec, dataset = str(config.weights), choices(config)["dataset"]
+        return weights.load(method, weights.resolve(spec, method_name(method), dataset, raw=True), raw=True)
+    if config.pretrained:
+        path = Path(str(config.pretrained)).expanduser()
+        if not path.exists():
+            raise UserError(f"{path}: no such file; pretrained= must be the checkpoint that the recipe names")
+        return method.load_pretrained(path)
+    return None
+
+
+def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path, LoadReport]:
+    """The method of ``checkpoint`` (see :func:`checkpoint_node`) with its weights.
+
+    Raises:
+        UserError: if there is no checkpoint, or it does not fit.
+    """
+    if not config.checkpoint:
+        raise UserError("checkpoint= is missing: give a run folder, a checkpoint file, or checkpoint=shipped")
+    chosen = choices(config)
+    path = weights.resolve(str(config.checkpoint), chosen["method"], chosen["dataset"])
+    method = build_method(checkpoint_node(config, path))
+    return method, path, weights.load(method, path)
+
+
+def method_name(method: GroundingMethod) -> str:
+    """The registered name; of a class that is not registered, the folder that it lives in, or its module."""
+    parts = type(method).__module__.split(".")
+    return methods.name_of(type(method)) or (parts[2] if parts[:2] == ["vgbench", "methods"] else parts[-1])
+
+
+def size_name(config: DictConfig, method: GroundingMethod) -> str:
+    """The size that the chosen configuration is called after: "large" of ``method=alvg_large``, else empty."""
+    chosen, own = choices(config)["method"], method_name(method)
+    return chosen.removeprefix(f"{own}_") if chosen.startswith(f"{own}_") else ""
+
+
+def checkpoint_node(config: DictConfig, path: Path) -> dict[str, Any]:
+    """The ``method`` node that builds the model in ``path``: the one stored in a file of ours, else ``config.method``.
+
+    Over a stored node go the options of the command line (``method.branches=[token]``) and file paths that the recipe
+    gives (tokenizer, vocabulary, proposals).
+    """
+    stored = weights.method_config(path)
+    given = method_node(config)
+    if stored is None or given["_target_"] != stored.get("_target_"):
+        return stored or given
+    files = {key for key in METHOD_FILES if given.get(key)}
+    return stored | {key: given[key] for key in files | explicit_options(config)}
+
+
+def explicit_options(config: DictConfig) -> set[str]:
+    """Options of the method that the command line sets."""
+    from hydra.core.hydra_config import HydraConfig
+
+    node = HydraConfig.get() if HydraConfig.initialized() else config.hydra
+    keys = (item.lstrip("+").partition("=")[0] for item in node.overrides.task)
+    return {key.split(".")[1] for key in keys if key.startswith("method.")}
+
+
+def parameter_count(method: GroundingMethod) -> int:
+    return sum(parameter.numel() for parameter in method.parameters())
+
+
+def load_summary(report: LoadReport) -> str:
+    used, unused, adapted = (len(names) for names in (report.used, report.unused, report.adapted))
+    lacks = f"; the file lacks {', '.join(report.absent)}: starts anew in training" if report.absent else ""
+    return f"{used} tensors used, {unused} without effect, {adapted} adapted{lacks}"

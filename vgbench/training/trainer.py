@@ -1,0 +1,70 @@
+"""Lightning's trainer from the configuration."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from vgbench.core.errors import UserError
+
+
+def workers(config: DictConfig) -> int:
+    """Loader processes."""
+    if config.workers == "auto":
+        return min(8, (os.cpu_count() or 1) // 2)
+    return int(config.workers)
+
+
+def build_trainer(config: DictConfig, folder: Path, callbacks: Sequence[Callback], **options: Any) -> L.Trainer:
+    """Lightning's trainer as the ``trainer`` and ``recipe`` nodes say."""
+    _quiet()
+    loggers: list[Any] = []
+    if options.pop("logging", False):
+        if config.logger.csv:
+            loggers.append(CSVLogger(folder, name="", version="logs", flush_logs_every_n_steps=50))
+        if config.logger.tensorboard:
+            loggers.append(TensorBoardLogger(folder, name="", version="logs"))
+    try:
+        return L.Trainer(
+            **{
+                name: instantiate(value) if OmegaConf.is_config(value) else value
+                for name, value in config.trainer.items()
+            },
+            max_epochs=config.recipe.epochs,
+            logger=loggers or False,
+            log_every_n_steps=config.logger.every_n_steps,
+            callbacks=[*callbacks, *_progress()],
+            default_root_dir=folder,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+            **options,
+        )
+    except L.fabric.utilities.exceptions.MisconfigurationException as error:
+        raise UserError(f"trainer: {error}; vgbench list shows the trainer choices") from None
+
+
+def _progress() -> list[Callback]:
+    return [RichProgressBar(refresh_rate=5, leave=False)] if sys.stderr.isatty() or sys.stdout.isatty() else []
+
+
+def _quiet() -> None:
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # every process has scored all predictions
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*compiled.*is not supported.*", category=UserWarning)
