@@ -31,7 +31,7 @@ from vgbench.methods.amc.transforms import (
 from vgbench.text.wordpiece import WordPiece
 from vgbench.types import Batch, Geometry, Sample
 
-ROOT = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 CASES = {
     path.name: path
     for folder in (

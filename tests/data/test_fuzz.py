@@ -267,7 +267,7 @@ def test_fuzzed_parquet(tmp_path: Path, kind: str, mutate: Mutate) -> None:
 def test_fuzzed_records(tmp_path: Path, part: str) -> None:
     """TFRecord files as TensorFlow Datasets built them, with other bytes in them."""
     place = Path("ref_coco", "refcoco_unc", "1.1.0", "ref_coco-validation.tfrecord-00000-of-00001")
-    whole = (Path(__file__).parent / "fixtures" / place).read_bytes()
+    whole = (Path(__file__).parents[1] / "fixtures" / place).read_bytes()
     target = tmp_path / place
     target.parent.mkdir(parents=True)
     target.write_bytes(whole)

@@ -218,7 +218,7 @@ def test_damaged_benchmark_file(tmp_path):
 # -------------------------------------------------------------------------------------------------- TensorFlow Datasets
 
 # built by tensorflow-datasets 4.9.10 from REFS: what its builder of ref_coco wrote
-BUILT = Path(__file__).parent / "fixtures" / "ref_coco" / "refcoco_unc" / "1.1.0"
+BUILT = Path(__file__).parents[2] / "fixtures" / "ref_coco" / "refcoco_unc" / "1.1.0"
 CONFIGS = {
     "refcoco_unc": "refcoco_unc",
     "refcoco_google": "refcoco_google",

@@ -11,7 +11,7 @@ from vgbench.conform.case import Case
 from vgbench.conform.metrics import NOT_OFFERED, compute, judge
 from vgbench.conform.run import run_case
 
-CASES = Path(__file__).parent / "conformance"
+CASES = Path(__file__).parents[1] / "conformance"
 METRICS = CASES / "metrics-a"
 
 

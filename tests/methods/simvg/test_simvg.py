@@ -30,7 +30,7 @@ from vgbench.training.cost import only
 from vgbench.training.setup import start_weights
 from vgbench.types import Batch, Geometry
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[2]
 SHARED = HERE.parents[1] / "shared" / "conformance"
 CASES = sorted((HERE / "conformance").glob("simvg-*"))
 # The reference copy beside a working checkout holds more cases.

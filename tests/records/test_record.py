@@ -28,7 +28,7 @@ from vgbench.records.record import (
 )
 from vgbench.records.schema import json_schema, to_dict
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SCHEMA = Draft202012Validator(json.loads((REPOSITORY / "leaderboards/record.schema.json").read_text()))
 
 

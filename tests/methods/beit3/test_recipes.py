@@ -17,7 +17,7 @@ from vgbench.method import GroundingMethod
 from vgbench.methods.alvg import ALVG
 from vgbench.methods.simvg import SimVG
 
-RECIPES = Path(__file__).parents[1] / "configs" / "recipe"
+RECIPES = Path(__file__).parents[3] / "configs" / "recipe"
 
 
 def composed(*overrides: str):

@@ -31,7 +31,7 @@ from vgbench.predictions.table import Predictions
 from vgbench.text.wordpiece import WordPiece, build_vocabulary
 from vgbench.types import Geometry, Sample
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[2]
 CASES = sorted((HERE / "conformance").glob("vglaw-*"))
 # The reference copy beside a working checkout holds more cases.
 MORE = sorted(

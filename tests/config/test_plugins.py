@@ -21,7 +21,7 @@ from vgbench.config.compose import compose
 from vgbench.core import registry
 from vgbench.core.errors import UserError
 
-EXAMPLES = Path(__file__).parent / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +137,7 @@ def test_the_skeleton_of_a_method_works_and_is_clean(tmp_path: Path) -> None:
     assert _runner("mybird").__module__ == "mybird.conformance"
     ruff = Path(sys.executable).with_name("ruff")
     if ruff.exists():
-        settings = Path(__file__).parent.parent / "pyproject.toml"
+        settings = Path(__file__).parents[2] / "pyproject.toml"
         subprocess.run(
             [ruff, "check", "--quiet", "--no-cache", "--ignore", "I001", "--config", str(settings), str(project)],
             check=True,

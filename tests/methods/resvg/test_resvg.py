@@ -24,7 +24,7 @@ from vgbench.text.wordpiece import WordPiece, build_vocabulary
 from vgbench.training.weights import load
 from vgbench.types import Sample
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[2]
 CASES = sorted((HERE / "conformance").glob("resvg-*"))
 # The reference copy beside a working checkout holds more cases.
 MORE = sorted(

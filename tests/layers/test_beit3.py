@@ -19,7 +19,7 @@ from vgbench.core.errors import UserError
 from vgbench.layers.beit3 import BEiT3, adapt_own_size, drop_path_rates, load_beit3
 from vgbench.text.sentencepiece import BEiT3Tokenizer, clean_expression, train_sentencepiece
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 CASES = sorted((HERE / "conformance").glob("beit3-*"))
 # The reference copy beside a working checkout holds more cases.
 MORE = sorted(

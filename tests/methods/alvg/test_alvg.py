@@ -30,7 +30,7 @@ from vgbench.methods.beit3.transforms import LargeScaleJitter, stretched
 from vgbench.training import weights
 from vgbench.types import Batch, Geometry
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[2]
 SHARED = HERE.parents[1] / "shared" / "conformance"
 CASES = sorted((HERE / "conformance").glob("alvg-*"))
 # The reference copy beside a working checkout holds more cases.

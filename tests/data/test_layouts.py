@@ -33,7 +33,7 @@ from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
 from vgbench.datasets.refcocos import RefCOCOS
 from vgbench.datasets.vg import VisualGenome, evaluation_images
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "real"
+REAL = Path(__file__).parents[3] / "shared" / "data" / "real"
 
 IMAGES = {101: (64, 48), 102: (50, 60), 103: (40, 40)}  # id -> width, height
 OVERLAPPING = [[10, 10, 30, 10, 30, 30, 10, 30], [20, 20, 40, 20, 40, 40, 20, 40]]  # two squares of 20, sharing 10 x 10
