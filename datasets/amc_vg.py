@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class AMCVisualGenome(GroundingData):
     tasks = ("rec",)
     licence = "annotations of Visual Genome: CC BY 4.0; images: Flickr terms"
     homepage = "https://github.com/uvavision/AMC-grounding"
-    splits: ClassVar[Mapping[str, Counts]] = {"train": Counts(), "val": Counts()}
+    splits: Mapping[str, Counts] = {"train": Counts(), "val": Counts()}
     disjoint = False
     version = 2
     image_folders = ("images/visual-genome", "visual-genome", "images/vg", "vg", "images", ".")

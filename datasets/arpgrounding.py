@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from vgbench.core.errors import UserError
 from vgbench.data.builder import TableBuilder
@@ -34,7 +34,7 @@ class ARPGrounding(GroundingData):
     tasks = ("rec",)
     licence = "see the authors' page; annotations of Visual Genome: CC BY 4.0; images: Flickr terms"
     homepage = "https://github.com/TyroneZ3/ARPGrounding"
-    splits: ClassVar[Mapping[str, Counts]] = dict.fromkeys(FILES, Counts())
+    splits: Mapping[str, Counts] = dict.fromkeys(FILES, Counts())
     disjoint = False  # by kind of pair
     image_folders = ("images/visual-genome", "visual-genome", "images/vg", "vg", "VG_Images", "images", ".")
     image_names = ("VG_100K/{:d}.jpg", "VG_100K_2/{:d}.jpg", "VG_Images/{:d}.jpg")

@@ -85,12 +85,12 @@ class Flickr30k(LayoutDataset):
 
     name = "flickr30k"
     title = "Flickr30k Entities"
-    tasks: ClassVar[tuple[str, ...]] = ("rec",)
+    tasks: tuple[str, ...] = ("rec",)
     licence = "see the authors' page; images: Flickr terms"
     homepage = "https://github.com/BryanPlummer/flickr30k_entities"
     source = "flickr"
     canonical_name = "{:d}.jpg"
-    layouts: ClassVar[tuple[type[Layout], ...]] = (
+    layouts: tuple[type[Layout], ...] = (
         *(SeqTRLayout, TransVGLayout, MDETRLayout),
         *(EntitiesLayout, InfoGroundLayout),
     )
@@ -108,7 +108,7 @@ class Flickr30k(LayoutDataset):
         mdetr=("final_flickr_separateGT", "final_flickr_mergedGT"),
         entities=True,
     )
-    splits: ClassVar[Mapping[str, Counts]] = {
+    splits: Mapping[str, Counts] = {
         "train": Counts(29_779, None, 427_193),
         "val": Counts(None, None, 14_433),
         "test": Counts(None, None, 14_481),
@@ -119,10 +119,10 @@ class Flickr30k(LayoutDataset):
             raise UserError(f"{self.name}: boxes={boxes!r} is not known; use merged or separate")
         self.separate_boxes = boxes == "separate"
         if self.separate_boxes:  # the other layouts hold one box per phrase
-            self.layouts = (EntitiesLayout, InfoGroundLayout, MDETRLayout)  # type: ignore[misc]
+            self.layouts = (EntitiesLayout, InfoGroundLayout, MDETRLayout)
             self.files = replace(self.files, mdetr=("final_flickr_separateGT",))
-            self.tasks = ("phrase", "pointing")  # type: ignore[misc]
-            self.splits = dict.fromkeys(self.splits, Counts())  # type: ignore[misc]  # published ones are of the lists
+            self.tasks = ("phrase", "pointing")
+            self.splits = dict.fromkeys(self.splits, Counts())  # published ones are of the lists
         super().__init__(data_root, **options)
 
     def options(self) -> dict[str, Any]:
@@ -263,14 +263,14 @@ class Mixed(LayoutDataset):
 
     name = "mixed"
     title = "Mixed pre-training set"
-    tasks: ClassVar[tuple[str, ...]] = ("rec",)
+    tasks: tuple[str, ...] = ("rec",)
     licence = "each part has its own; see the authors' pages"
     homepage = "https://github.com/seanzhuh/SeqTR"
-    layouts: ClassVar[tuple[type[Layout], ...]] = (MergedLayout, MergedPhrasesLayout)
+    layouts: tuple[type[Layout], ...] = (MergedLayout, MergedPhrasesLayout)
     image_folders = ("images", "data/images")
     files = Files(seqtr=("mixed",))
     kept_sources: ClassVar[frozenset[str]] = frozenset({"coco", "vg", "saiaprtc12", "flickr"})
-    splits: ClassVar[Mapping[str, Counts]] = {
+    splits: Mapping[str, Counts] = {
         "train": Counts(),
         "val_refcoco_unc": Counts(1_500, None, 10_834),
         "val_refcocoplus_unc": Counts(1_500, None, 10_758),
@@ -361,9 +361,9 @@ class CocoAll(Mixed):
 
     name = "cocoall"
     title = "COCO part of the mixed pre-training set"
-    layouts: ClassVar[tuple[type[Layout], ...]] = (MergedLayout,)
+    layouts: tuple[type[Layout], ...] = (MergedLayout,)
     kept_sources = frozenset({"coco"})
-    splits: ClassVar[Mapping[str, Counts]] = {
+    splits: Mapping[str, Counts] = {
         key: value for key, value in Mixed.splits.items() if key.startswith(("train", "val_refcoco"))
     }
 
@@ -375,10 +375,10 @@ class MixedSeg(Mixed):
     title = "RefCOCO/+/g in one, with masks"
     tasks = ("rec", "res")
     homepage = "https://github.com/Dmmm1997/PropVG"
-    layouts: ClassVar[tuple[type[Layout], ...]] = (MergedMasksLayout,)
+    layouts: tuple[type[Layout], ...] = (MergedMasksLayout,)
     files = Files(seqtr=("mixed-seg",))
     kept_sources = frozenset({"coco"})
-    splits: ClassVar[Mapping[str, Counts]] = {
+    splits: Mapping[str, Counts] = {
         "train": Counts(),
         **{
             f"{split}_{name}": counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from vgbench.core.errors import UserError
 from vgbench.data.builder import TableBuilder
@@ -31,7 +31,7 @@ class RefAdv(GroundingData):
     tasks = ("rec",)
     licence = "CC BY 4.0; images: Flickr terms"
     homepage = "https://github.com/aws/aws-refcocog-adv"
-    splits: ClassVar[Mapping[str, Counts]] = {"test": Counts(976, None, 3_704)}
+    splits: Mapping[str, Counts] = {"test": Counts(976, None, 3_704)}
     image_folders = (*COCO_FOLDERS, "Images")
 
     def expected_files(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from vgbench.data.builder import TableBuilder
 from vgbench.data.checks import BadSample, shown, take
@@ -31,7 +31,7 @@ class RefCOCOM(GroundingData):
     tasks = ("rec", "res")
     licence = "MIT; images: Flickr terms"
     homepage = "https://huggingface.co/datasets/moondream/refcoco-m"
-    splits: ClassVar[Mapping[str, Counts]] = {"val": Counts(1_190, 2_080, 5_598)}
+    splits: Mapping[str, Counts] = {"val": Counts(1_190, 2_080, 5_598)}
     image_folders = COCO_FOLDERS
 
     def expected_files(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any
 
 from vgbench.core.errors import UserError
 from vgbench.data.builder import TableBuilder
@@ -24,7 +24,7 @@ class RefCOCOS(GroundingData):
     tasks = ("grec",)
     licence = "annotations: MIT; images: Flickr terms"
     homepage = "https://github.com/kuoyang1999/refcocos-annotator"
-    splits: ClassVar[Mapping[str, Counts]] = {"test": Counts(None, None, 506)}
+    splits: Mapping[str, Counts] = {"test": Counts(None, None, 506)}
     image_folders = (
         *("images/mscoco/val2017", "mscoco/images/val2017", "mscoco/val2017", "images/val2017", "coco/val2017"),
         *("val2017", "images/mscoco/val2014", "mscoco/images/val2014", "images/val2014", "coco/val2014", "val2014"),

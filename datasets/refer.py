@@ -49,7 +49,7 @@ class ReferDataset(LayoutDataset):
     """
 
     tasks = ("rec", "res")
-    layouts: ClassVar[tuple[type[Layout], ...]] = (
+    layouts: tuple[type[Layout], ...] = (
         ReferLayout,
         SeqTRLayout,
         HubLayout,
@@ -75,7 +75,7 @@ class ReferDataset(LayoutDataset):
         if split_by not in self.variants:
             raise UserError(f"{self.name}: no split_by={split_by!r}; there are: {', '.join(self.variants)}")
         self.split_by = split_by
-        self.splits, self.files = self.variants[split_by]  # type: ignore[misc]
+        self.splits, self.files = self.variants[split_by]
         self.disjoint = split_by not in self.shared_images
         super().__init__(data_root, **options)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from vgbench.data.builder import TableBuilder
 from vgbench.data.checks import BadSample, check_box, check_name, check_size, take
@@ -27,7 +27,7 @@ class RefL4(GroundingData):
     tasks = ("rec",)
     licence = "CC BY-NC 4.0; images: terms of COCO and Objects365"
     homepage = "https://github.com/JierunChen/Ref-L4"
-    splits: ClassVar[Mapping[str, Counts]] = {"val": Counts(), "test": Counts()}  # 45,341 expressions together
+    splits: Mapping[str, Counts] = {"val": Counts(), "test": Counts()}  # 45,341 expressions together
     disjoint = False  # by expression
     image_folders = ("Ref-L4/images", "images/ref-l4", "images")
     image_names = ()

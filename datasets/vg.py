@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files as resource_files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from vgbench.core.errors import UserError
 from vgbench.data.builder import TableBuilder
@@ -62,7 +62,7 @@ class VisualGenome(GroundingData):
     tasks = ("rec",)
     licence = "CC BY 4.0 (annotations); images: Flickr terms"
     homepage = "https://homes.cs.washington.edu/~ranjay/visualgenome/"
-    splits: ClassVar[Mapping[str, Counts]] = {"train": Counts()}
+    splits: Mapping[str, Counts] = {"train": Counts()}
     image_folders = ("images/visual-genome", "visual-genome", "images/vg", "vg", "images", ".")
     image_names = ("VG_100K/{:d}.jpg", "VG_100K_2/{:d}.jpg")
 

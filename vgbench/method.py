@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -27,14 +28,21 @@ class GroundingMethod(nn.Module, ABC):
     """Base class of all methods. Constructor arguments are the sizes and options of the model and of its losses."""
 
     name: ClassVar[str]
-    tasks: ClassVar[frozenset[str]]  # subset of {"rec", "res", "grec", "gres", "pointing"}
-    prediction_sets: ClassVar[tuple[str, ...]] = ("main",)  # what predict() gives; see vgbench.training.cost.only
-    set_labels: ClassVar[Mapping[str, str]] = {}  # prediction set -> name of its row, where it has one of its own
-    set_tasks: ClassVar[Mapping[str, frozenset[str]]] = {}  # prediction set -> what is scored of it, if not all
+    title: str = ""  # what leaderboards call it; empty: its name
+    tasks: frozenset[str]  # subset of {"rec", "res", "grec", "gres", "pointing"}, or tasks of plug-in metrics
+    outputs: tuple[str, ...] = ("main",)  # heads that give predictions of their own
+    output_labels: Mapping[str, str] = MappingProxyType({})  # output -> name of its row, where it has one of its own
+    output_tasks: Mapping[str, frozenset[str]] = MappingProxyType({})  # output -> what is scored of it, if not all
     requires_grad_at_inference: ClassVar[bool] = False
-    extra_inputs: ClassVar[Mapping[str, tuple[int, ...]]] = {}  # name -> shape per expression
+    auxiliary_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})  # name -> shape per expression
+    file_options: ClassVar[frozenset[str]] = frozenset()  # constructor arguments that say where a file lies
     pad_id: int = 1  # token id of padding
     wants_masks: bool = True  # masks are decoded and transformed only for methods (or configurations) that read them
+
+    @property
+    def variant(self) -> str:
+        """Size or version that tables print behind the label; empty: that of the chosen configuration ("large")."""
+        return ""
 
     @abstractmethod
     def train_transform(self) -> Transform:
@@ -58,11 +66,12 @@ class GroundingMethod(nn.Module, ABC):
         """Losses of a training batch: scalars by name. ``"total"`` is what is minimised, the others are logged."""
 
     @abstractmethod
-    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
-        """The sets of :attr:`prediction_sets` by name, one list entry per sample.
+    def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
+        """Predictions by output, one list entry per sample.
 
+        ``outputs``: some of :attr:`outputs`; None: all of them. A method with one output need not take it.
         Called in eval mode, without gradients unless :attr:`requires_grad_at_inference`. Parts of the model that none
-        of these sets needs are not run.
+        of these outputs needs are not run.
         """
 
     @abstractmethod
@@ -108,11 +117,11 @@ class GroundingMethod(nn.Module, ABC):
     def renew(self, parts: Collection[str]) -> None:
         """Set parts that a loaded file lacks (see :meth:`training_part`) to what a training starts with."""
 
-    def side_inputs(self, table: AnnotationTable) -> Mapping[str, Mapping[str, Tensor]]:
-        """What comes with each expression from elsewhere: name in :attr:`extra_inputs` -> key of ``table`` -> tensor.
+    def auxiliary_inputs(self, table: AnnotationTable) -> Mapping[str, Mapping[str, Tensor]]:
+        """What comes with each expression from elsewhere: name in :attr:`auxiliary_shapes` -> key -> tensor.
 
         Asked once for a training table and once for every evaluation of a split; names that are left out are missing in
-        :attr:`Batch.extra`. Raises UserError if a file that the method was told to read does not fit the table.
+        :attr:`Batch.auxiliary`. Raises UserError if a file that the method was told to read does not fit the table.
         """
         return {}
 

@@ -56,7 +56,7 @@ class Sample(TypedDict, total=False):
     geometry: Geometry
     key: str  # the expression's key in the annotation table
     image_id: int  # of the annotation table
-    extra: dict[str, Tensor]  # per-expression inputs that the method declares in ``extra_inputs``
+    auxiliary: dict[str, Tensor]  # per-expression inputs that the method declares in ``auxiliary_shapes``
 
 
 Transform = Callable[[Sample], Sample]
@@ -74,7 +74,7 @@ class Batch:
         boxes: [B, M, 4] float32 xyxy in network pixels; rows without a target are 0.
         valid: [B, M] bool, True = the row is a target. A no-target expression has no True.
         masks: [B, M, H, W] uint8 or None.
-        extra: tensors [B, ...] by name, as declared in :attr:`GroundingMethod.extra_inputs`.
+        auxiliary: tensors [B, ...] by name, as declared in :attr:`GroundingMethod.auxiliary_shapes`.
         geometry: one per sample.
         keys: one per sample.
         texts: the texts as the transform left them.
@@ -89,7 +89,7 @@ class Batch:
     valid: Tensor
     masks: Tensor | None = None
     image_pad: Tensor | None = None
-    extra: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
     geometry: Sequence[Geometry] = ()
     keys: Sequence[str] = ()
     texts: Sequence[str] = ()
@@ -106,7 +106,7 @@ class Batch:
             value = getattr(self, item.name)
             if isinstance(value, Tensor):
                 changed[item.name] = function(value)
-        changed["extra"] = {name: function(value) for name, value in self.extra.items()}
+        changed["auxiliary"] = {name: function(value) for name, value in self.auxiliary.items()}
         return replace(self, **changed)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:

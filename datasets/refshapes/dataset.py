@@ -92,7 +92,7 @@ class RefShapes(ReferDataset):
         self.generator = Options.of(seed, side, images)
         if self.generator != Options.of():
             filtered = [split for split in IMAGES if self._filter is not None and self._filter.covers(split)]
-            self.splits = {  # type: ignore[misc]
+            self.splits = {
                 split: Counts() if split in filtered else Counts(count) for split, count in self.generator.images
             }
         self._layouts: dict[str, Layout] = {}

@@ -6,6 +6,7 @@ side, N = g * g, D encoder width, E head width, Q queries (1: one target per exp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -76,7 +77,7 @@ class ALVG(BEiT3Method):
     """
 
     name: ClassVar[str] = "ALVG"
-    tasks: ClassVar[frozenset[str]] = frozenset({"rec", "res", "grec", "gres"})
+    tasks = frozenset({"rec", "res", "grec", "gres"})
 
     def __init__(
         self,
@@ -189,7 +190,7 @@ class ALVG(BEiT3Method):
     def idle(self) -> tuple[str, ...]:
         return () if self.wants_masks else ("mask_head.",)
 
-    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+    def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
         outputs = self.network(batch, maps=self.enhance is None)
         size = batch.image.new_tensor([self.image_size, self.image_size], dtype=torch.float32)
         boxes, scores = detections(outputs.logits[-1], outputs.boxes[-1], size)

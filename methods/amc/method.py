@@ -143,12 +143,12 @@ class AMC(GroundingMethod):
             raise UserError("method.vocab_size is null and there is no vocabulary; set method.tokenizer")
         self._proposals = None if proposals is None else decisions.read_proposals(Path(proposals))
         # Without boxes to rank there is nothing to score as REC.
-        self.tasks = frozenset({"rec", "pointing"} if proposals or heat_box else {"pointing"})  # type: ignore[misc]
+        self.tasks = frozenset({"rec", "pointing"} if proposals or heat_box else {"pointing"})
         if heat_box:
-            self.prediction_sets = ("main", "heat_box")  # type: ignore[misc]
+            self.outputs = ("main", "heat_box")
             # Point of "main" and boxes of "heat_box"; also boxes of "main" where there are proposals to rank.
             points = {} if proposals else {"main": frozenset({"pointing"})}
-            self.set_tasks = {"heat_box": frozenset({"rec", "phrase"}), **points}  # type: ignore[misc]
+            self.output_tasks = {"heat_box": frozenset({"rec", "phrase"}), **points}
         self.heat = heat
         self.image_size, self.eval_size, self.eval_resize = image_size, eval_size, eval_resize
         self.max_words, self.train_max_words, self.max_tokens = max_words, train_max_words, max_tokens
@@ -434,7 +434,7 @@ class AMC(GroundingMethod):
         explain = self.explain_matching if self.heat == "itm" else self.explain_similarity
         return explain(images, image_index, text_ids, text_pad)["gradcam"]
 
-    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+    def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
         """Heat map, its peak, and ranked proposals where there are any.
 
         Expressions of the batch that have the same ``image_ids`` entry share one encoding of the image.
@@ -443,7 +443,7 @@ class AMC(GroundingMethod):
         heat = self.heatmaps(
             batch.image[first], index.to(batch.image.device), batch.text_ids, batch.text_pad
         ).cpu()  # decisions are made per sample at the original size, on the CPU
-        sets: dict[str, list[Prediction]] = {name: [] for name in self.prediction_sets}
+        sets: dict[str, list[Prediction]] = {name: [] for name in outputs or self.outputs}
         for number, geometry in enumerate(batch.geometry):
             full = decisions.enlarge(heat[number], geometry.size)
             candidates = torch.zeros(0, 4)

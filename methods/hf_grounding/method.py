@@ -97,7 +97,7 @@ class HFGrounding(GroundingMethod):
     """
 
     name: ClassVar[str] = "HF grounding"
-    tasks: ClassVar[frozenset[str]] = frozenset({"rec", "grec"})
+    tasks = frozenset({"rec", "grec"})
     wants_masks = False
     pad_id = 0
 
@@ -171,7 +171,7 @@ class HFGrounding(GroundingMethod):
         )
         return encoded["input_ids"], encoded["attention_mask"] == 0
 
-    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+    def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
         """Boxes and scores as the processor's post-processing defines them, without its thresholds.
 
         Florence-2 gives no scores: the boxes of the k-th phrase of its answer get 1/k.
@@ -185,7 +185,7 @@ class HFGrounding(GroundingMethod):
             # a batch is as large as its largest image, as the processor would have made it; the sizes are on the host
             height = max(round(frame.scale[1] * frame.size[0]) for frame in batch.geometry)
             width = max(round(frame.scale[0] * frame.size[1]) for frame in batch.geometry)
-            outputs = self.model(
+            output = self.model(
                 pixel_values=image[..., :height, :width],
                 pixel_mask=(~pad[:, :height, :width]).long(),
                 input_ids=batch.text_ids,
@@ -193,11 +193,11 @@ class HFGrounding(GroundingMethod):
                 token_type_ids=torch.zeros_like(batch.text_ids),
             )
         else:
-            outputs = self.model(pixel_values=batch.image, input_ids=batch.text_ids, attention_mask=attention)
-        scores = outputs.logits.float().sigmoid().amax(-1)  # [B, n]
+            output = self.model(pixel_values=batch.image, input_ids=batch.text_ids, attention_mask=attention)
+        scores = output.logits.float().sigmoid().amax(-1)  # [B, n]
         count = min(self.top, scores.shape[1])
         scores, order = scores.topk(count, dim=1)
-        boxes = cxcywh_to_xyxy(outputs.pred_boxes.float().gather(1, order[..., None].expand(-1, -1, 4)))
+        boxes = cxcywh_to_xyxy(output.pred_boxes.float().gather(1, order[..., None].expand(-1, -1, 4)))
         scores, boxes = scores.cpu(), boxes.cpu()
         found = []
         for frame, frame_boxes, frame_scores in zip(batch.geometry, boxes, scores, strict=True):

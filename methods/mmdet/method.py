@@ -60,7 +60,7 @@ class MMDet(GroundingMethod):
     """
 
     name: ClassVar[str] = "MMDetection"
-    tasks: ClassVar[frozenset[str]] = frozenset({"rec", "grec"})
+    tasks = frozenset({"rec", "grec"})
     wants_masks = False
     text_shape = (1, 1)  # the detector reads the text itself
 
@@ -133,7 +133,7 @@ class MMDet(GroundingMethod):
         ids = torch.zeros(len(texts), 1, dtype=torch.int64)
         return ids, ids.bool()
 
-    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+    def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
         preprocessor = self.detector.data_preprocessor
         if preprocessor.device != batch.image.device:  # it keeps a device of its own
             preprocessor.to(batch.image.device)

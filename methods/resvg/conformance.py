@@ -91,7 +91,7 @@ def batch(inputs: dict[str, Tensor], prefix: str = "") -> Batch:
         text_pad=inputs[f"{prefix}text_pad"].bool(),
         boxes=boxes,
         valid=torch.ones(boxes.shape[:2], dtype=torch.bool, device=boxes.device),
-        extra={"prior": inputs[f"{prefix}prior_feature"]},
+        auxiliary={"prior": inputs[f"{prefix}prior_feature"]},
     )
 
 
@@ -139,9 +139,9 @@ def rec(case: Case) -> dict[str, Tensor]:
         **{f"grad.{name}": value for name, value in gradients(method).items()},
     }
     with torch.no_grad():
-        data.extra["prior"] = torch.zeros_like(inputs["prior_feature"])
+        data.auxiliary["prior"] = torch.zeros_like(inputs["prior_feature"])
         result["noprior.pred_boxes"] = method.network(data).boxes[-1, :, None]
-        data.extra["prior"], data.image_pad = inputs["prior_feature"], None
+        data.auxiliary["prior"], data.image_pad = inputs["prior_feature"], None
         result["nopad.pred_boxes"] = method.network(data).boxes[-1, :, None]
     return result
 

@@ -99,7 +99,7 @@ class ResVG(GroundingMethod):
         self.freeze_epochs, self.pretrained_lr = freeze_epochs, pretrained_lr
         self.l1_weight, self.giou_weight, self.score_weight = l1_weight, giou_weight, score_weight
         self._tokenizer = tokenizer
-        self.extra_inputs = {} if prior_dim is None else {"prior": (prior_dim,)}  # type: ignore[misc]
+        self.auxiliary_shapes = {} if prior_dim is None else {"prior": (prior_dim,)}
         self.priors = priors
         self.model = ResVGNetwork(
             backbone=backbone,
@@ -138,7 +138,7 @@ class ResVG(GroundingMethod):
             )
         return self._tokenizer(texts, self.max_tokens)
 
-    def side_inputs(self, table: AnnotationTable) -> Mapping[str, Mapping[str, Tensor]]:
+    def auxiliary_inputs(self, table: AnnotationTable) -> Mapping[str, Mapping[str, Tensor]]:
         """The prior of every expression, if there are priors."""
         if self.priors is None or self.model.prior_dim is None or not len(table):
             return {}
@@ -170,7 +170,7 @@ class ResVG(GroundingMethod):
         Raises:
             ValueError: if the prior is not [B, prior_dim].
         """
-        prior = batch.extra.get("prior") if self.model.prior_dim is not None else None
+        prior = batch.auxiliary.get("prior") if self.model.prior_dim is not None else None
         if prior is not None and prior.shape != (len(batch), self.model.prior_dim):
             raise ValueError(f"prior is {list(prior.shape)}, expected {[len(batch), self.model.prior_dim]}")
         return self.model(batch.image, batch.text_ids, batch.text_pad, prior, batch.image_pad, attention)
@@ -188,7 +188,7 @@ class ResVG(GroundingMethod):
             losses["total"] = losses["total"] + self.score_weight * losses["score"]
         return losses
 
-    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+    def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
         """One box per sample with score 1 (the model has none); the heat map is the verification score."""
         output = self.network(batch)
         boxes = original_boxes(output.boxes[-1], batch.geometry).cpu()

@@ -70,8 +70,8 @@ class SimVG(BEiT3Method):
     """
 
     name: ClassVar[str] = "SimVG"
-    tasks: ClassVar[frozenset[str]] = frozenset({"rec", "grec"})
-    set_labels: ClassVar[Mapping[str, str]] = {"decoder": "SimVG-DB", "token": "SimVG-TB"}
+    tasks = frozenset({"rec", "grec"})
+    output_labels: Mapping[str, str] = {"decoder": "SimVG-DB", "token": "SimVG-TB"}
     wants_masks = False
 
     def __init__(
@@ -94,7 +94,7 @@ class SimVG(BEiT3Method):
         self.learns_token = token_weight > 0 or distill_weight > 0
         # A token branch that is not learnt has nothing to say.
         chosen = tuple(branch for branch in BRANCHES if branch in branches)
-        self.prediction_sets = chosen if self.learns_token or chosen == ("token",) else ("decoder",)  # type: ignore[misc]
+        self.outputs = chosen if self.learns_token or chosen == ("token",) else ("decoder",)
 
         into, width = self.encoder_width, self.width
         self.text_proj = nn.Linear(into, width)
@@ -185,13 +185,14 @@ class SimVG(BEiT3Method):
             prefixes += DECODER
         return prefixes
 
-    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
-        outputs = self.network(batch, self.prediction_sets)
+    def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
+        names = tuple(outputs or self.outputs)
+        found = self.network(batch, names)
         many = self.num_queries > 1
         sets = {}
-        for name in self.prediction_sets:
-            branch: Branch = getattr(outputs, name)
-            boxes, scores = detections(branch.logits[-1], branch.boxes[-1], outputs.size)
+        for name in names:
+            branch: Branch = getattr(found, name)
+            boxes, scores = detections(branch.logits[-1], branch.boxes[-1], found.size)
             limit = NO_TARGET_SCORE if many else None
             sets[name] = ranked_predictions(boxes, scores, batch.geometry, many, limit)
         return sets

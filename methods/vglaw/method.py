@@ -111,7 +111,7 @@ class VGLAW(GroundingMethod):
             raise UserError(f"method.mode={mode}: VG-LAW has the modes multitask and rec")
         self.wants_masks = mode == "multitask"
         if not self.wants_masks:
-            self.tasks = frozenset({"rec"})  # type: ignore[misc]  # less than the class can do
+            self.tasks = frozenset({"rec"})  # less than the class can do
         self.image_size = image_size
         self.max_tokens = max_tokens
         self._given_tokenizer = tokenizer
@@ -225,7 +225,7 @@ class VGLAW(GroundingMethod):
     # --- inference ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def predict(self, batch: Batch) -> dict[str, list[Prediction]]:
+    def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
         """One box (score 1: the method gives none) and, in mode "multitask", one mask per expression.
 
         The mask is thresholded twice: in the network's frame, where the official metric is defined

@@ -180,7 +180,7 @@ def test_shuffled_expressions_move_every_row(table: AnnotationTable, tmp_path: P
     dataset = GroundingDataset(table, lambda name: tmp_path / "0.png", TRANSFORM, said=said, side=side)
     sample = dataset.sample(2)
     assert sample["key"] == table.row(2).key and sample["text"] == table.row(int(said[2])).expression
-    assert sample["extra"]["prior"].tolist() == [said[2]] * 2, "what goes with the words moves with them"
+    assert sample["auxiliary"]["prior"].tolist() == [said[2]] * 2, "what goes with the words moves with them"
 
 
 @pytest.mark.parametrize(

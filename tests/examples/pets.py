@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 from vgbench import AnnotationTable, BadSample, Counts, GroundingData, TableBuilder
 from vgbench.data.checks import check_box, check_name
@@ -19,7 +18,7 @@ class Pets(GroundingData):
     tasks = ("rec",)
     licence = "CC0"
     homepage = "https://example.org/pets"
-    splits: ClassVar[Mapping[str, Counts]] = {"test": Counts(images=2, expressions=3)}
+    splits: Mapping[str, Counts] = {"test": Counts(images=2, expressions=3)}
     image_folders = ("photos",)
 
     def expected_files(self) -> list[str]:

@@ -135,7 +135,7 @@ def test_examples_of_a_split(tmp_path: Path) -> None:
         files[name] = tmp_path / f"{name}.parquet"
         with PredictionWriter(files[name]) as writer:
             writer.write(["one", "two", "lost"], answers)
-    method = SimpleNamespace(name="m", title="M", prediction_sets=("decoder", "token"))
+    method = SimpleNamespace(name="m", title="M", outputs=("decoder", "token"))
 
     def image_path(name: str) -> Path:
         return tmp_path / name

@@ -167,7 +167,8 @@ def test_environment_names_this_interpreter_and_this_commit() -> None:
 
 
 def test_reading_records_loads_neither_torch_nor_pandas() -> None:
-    code = "import sys, vgbench.records.store, vgbench.leaderboard.compare; print({'torch', 'pandas', 'numpy'} & {*sys.modules})"
+    modules = "sys, vgbench.records.store, vgbench.leaderboard.compare"
+    code = f"import {modules}; print({{'torch', 'pandas', 'numpy'}} & {{*sys.modules}})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert out.stdout.strip() == "set()"
 

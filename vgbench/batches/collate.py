@@ -45,7 +45,7 @@ def collate(
         valid=valid,
         masks=masks,
         image_pad=image_pad,
-        extra={name: torch.stack([s["extra"][name] for s in good]) for name in good[0].get("extra", {})},
+        auxiliary={name: torch.stack([s["auxiliary"][name] for s in good]) for name in good[0].get("auxiliary", {})},
         geometry=[sample["geometry"] for sample in good],
         keys=[sample["key"] for sample in good],
         texts=[sample["text"] for sample in good],

@@ -126,7 +126,7 @@ class GroundingDataset(Dataset[Sample | str]):
         if self.masks:
             sample["masks"] = tv_tensors.Mask(_decode_masks(row))
         if self.side:
-            sample["extra"] = {name: values[said.key] for name, values in self.side.items()}
+            sample["auxiliary"] = {name: values[said.key] for name, values in self.side.items()}
         return sample
 
 

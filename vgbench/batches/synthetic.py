@@ -28,8 +28,10 @@ def synthetic_sample(method: GroundingMethod, size: tuple[int, int] = (480, 640)
         mask = torch.zeros(1, height, width, dtype=torch.uint8)
         mask[:, height // 4 : height * 3 // 4, width // 4 : width * 7 // 10] = 1
         sample["masks"] = tv_tensors.Mask(mask)
-    if method.extra_inputs:
-        sample["extra"] = {name: torch.randn(shape, generator=generator) for name, shape in method.extra_inputs.items()}
+    if method.auxiliary_shapes:
+        sample["auxiliary"] = {
+            name: torch.randn(shape, generator=generator) for name, shape in method.auxiliary_shapes.items()
+        }
     return sample
 
 

@@ -28,7 +28,7 @@ from vgbench.batches.synthetic import synthetic_batch, synthetic_sample
 from vgbench.core.errors import UserError
 from vgbench.method import GroundingMethod
 from vgbench.records.environment import environment
-from vgbench.training.cost import only, peak_memory, saved_bytes
+from vgbench.training.cost import peak_memory, saved_bytes
 from vgbench.types import Batch
 
 
@@ -161,9 +161,9 @@ def step_times(
     memory = peak_memory()
     method.eval()
 
-    def predict() -> None:
+    def predict(*outputs: Sequence[str]) -> None:
         with autocast(), torch.set_grad_enabled(method.requires_grad_at_inference):
-            method.predict(batch)
+            method.predict(batch, *outputs)
 
     inference = [_timed(predict, device) for _ in range(options.warmup + options.steps)][options.warmup :]
     alone = set_times(method, predict, device, options.warmup, options.steps)
@@ -183,19 +183,18 @@ def step_times(
 
 
 def set_times(
-    method: GroundingMethod, predict: Callable[[], None], device: torch.device, warmup: int, steps: int
+    method: GroundingMethod, predict: Callable[[Sequence[str]], None], device: torch.device, warmup: int, steps: int
 ) -> dict[str, list[float]]:
     """Seconds of ``predict`` for each prediction set alone; the sets take turns, so that a busy machine hits all alike.
 
     Empty for a method with one set.
     """
-    times: dict[str, list[float]] = {name: [] for name in method.prediction_sets}
+    times: dict[str, list[float]] = {name: [] for name in method.outputs}
     if len(times) == 1:
         return {}
     for step in range(warmup + steps):
         for name, seconds in times.items():
-            with only(method, name):
-                taken = _timed(predict, device)
+            taken = _timed(lambda alone=(name,): predict(alone), device)  # type: ignore[misc]
             if step >= warmup:
                 seconds.append(taken)
     return times
@@ -203,7 +202,7 @@ def set_times(
 
 def set_speeds(method: GroundingMethod, times: dict[str, list[float]], batch: int) -> dict[str, float | str]:
     """Rows of the table: samples/s of each set alone, and how much faster than the first set, turn by turn."""
-    labels = {name: method.set_labels.get(name, f"{method.name} / {name}") for name in times}
+    labels = {name: method.output_labels.get(name, f"{method.name} / {name}") for name in times}
     speeds: dict[str, float | str] = {
         f"inference samples/s, {labels[name]}": batch / float(np.median(seconds)) for name, seconds in times.items()
     }

@@ -67,7 +67,7 @@ def register(data: GroundingData, splits: str | Sequence[str] | None = None) -> 
         catalogs = importlib.import_module("detectron2.data")
     except ImportError as error:
         raise UserError(f"Detectron2 cannot be imported ({error}); its INSTALL.md says how to build it") from error
-    author = None if data.embedded else getattr(data, "split_by", None)
+    author = None if data.embedded else data.split_by
     names = []
     for split in data.parse_splits(splits):
         name = "_".join(part for part in (data.name, author, split) if part)

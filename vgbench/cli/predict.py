@@ -36,17 +36,17 @@ def predict(image: Path, expression: str, config: DictConfig, output: Path | Non
     method.to(device).eval()
     sample = plain_sample(pixels, expression)
     try:
-        if side := method.side_inputs(_lone_table(image, pixels, expression)):
-            sample["extra"] = {name: values[""] for name, values in side.items()}
+        if side := method.auxiliary_inputs(_lone_table(image, pixels, expression)):
+            sample["auxiliary"] = {name: values[""] for name, values in side.items()}
     except UserError as error:
-        print(f"note: grounded without {', '.join(method.extra_inputs)} ({error})", file=sys.stderr)
+        print(f"note: grounded without {', '.join(method.auxiliary_shapes)} ({error})", file=sys.stderr)
     batch = collate([method.eval_transform()(sample)], method.tokenize)
     assert batch is not None
     with torch.set_grad_enabled(method.requires_grad_at_inference):
         sets = {name: found[0] for name, found in method.predict(batch.to(device)).items()}
     for name, prediction in sets.items():
         target = output or image.with_name(f"{image.stem}.grounded.png")
-        if name not in ("main", method.prediction_sets[0]):
+        if name not in ("main", method.outputs[0]):
             target = target.with_name(f"{target.stem}-{name}{target.suffix}")
         draw.save(draw.draw(pixels, expression, prediction=prediction), target)
         answer = {

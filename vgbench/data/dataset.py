@@ -52,16 +52,17 @@ class GroundingData(ABC):
         UserError: from every method, if a file is missing, damaged or of the wrong kind.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    tasks: ClassVar[tuple[str, ...]]  # "rec", "res", or "grec", "gres"
-    splits: ClassVar[Mapping[str, Counts]]
+    name: str
+    title: str
+    tasks: tuple[str, ...]  # "rec", "res", or "grec", "gres"
+    splits: Mapping[str, Counts]
     licence: ClassVar[str]
     homepage: ClassVar[str]
     embedded: ClassVar[bool] = False  # rendered test bench: never in one table with real data
     version: ClassVar[int] = 1  # of the reader; a change makes cached tables stale
     disagreements: ClassVar[tuple[str, ...]] = ()  # counts where publications differ from each other or from the files
     disjoint: bool = True  # no image is in two splits
+    split_by: str | None = None  # author of the split, where several are in use
     image_folders: ClassVar[tuple[str, ...]] = ()  # usual image roots, below data_root or up to two folders above
     image_names: ClassVar[tuple[str, ...]] = ("{:012d}.jpg", "COCO_train2014_{:012d}.jpg", "COCO_val2014_{:012d}.jpg")
 
@@ -85,9 +86,9 @@ class GroundingData(ABC):
         self._parsed: dict[Path, Any] | None = None
         self._filter = None if filter is None else open_filter(filter, self.name, self.splits, self._data_root)
         if self._filter is not None:
-            self.name = f"{type(self).name}@{self._filter.name}"  # type: ignore[misc]
-            self.title = f"{type(self).title} ({self._filter.name})"  # type: ignore[misc]
-            self.splits = {  # type: ignore[misc]
+            self.name = f"{type(self).name}@{self._filter.name}"
+            self.title = f"{type(self).title} ({self._filter.name})"
+            self.splits = {
                 split: Counts() if self._filter.covers(split) else known for split, known in self.splits.items()
             }
 
@@ -143,6 +144,11 @@ class GroundingData(ABC):
         if split not in self.splits:
             raise UserError(f"{self.name} has no split {split!r}; there are: {', '.join(self.splits)}")
         return split
+
+    @property
+    def evaluation_splits(self) -> tuple[str, ...]:
+        """The splits that nothing is trained on."""
+        return tuple(split for split in self.splits if split not in ("train", "pretrain"))
 
     def parse_splits(self, splits: str | Sequence[str] | None) -> tuple[str, ...]:
         """``"val,testA"``, a list of names, or None / ``"all"`` for every split -> names.

@@ -43,10 +43,7 @@ def examples(
     """
     chosen = choose(table.column("key"), count)
     part = table.take(chosen)
-    found = {
-        name: read_predictions(predictions(name), table, missing="empty").take(chosen)
-        for name in method.prediction_sets
-    }
+    found = {name: read_predictions(predictions(name), table, missing="empty").take(chosen) for name in method.outputs}
     right = {name: _right(answers, part) for name, answers in found.items()}
     pictures: list[Image.Image] = []
     entries: list[dict[str, Any]] = []
@@ -97,7 +94,7 @@ def _right(predictions: Predictions, part: AnnotationTable) -> list[bool]:
 
 
 def _set_name(method: GroundingMethod, name: str) -> str:
-    title = getattr(method, "title", method.name)
+    title = method.title or method.name
     return title if name == "main" else f"{title} {name}"
 
 

@@ -51,7 +51,7 @@ def register(
     results = []
     for split, report in reports.items():
         table = data.load(split)
-        source: Any = SimpleNamespace(prediction_sets=("main",))
+        source: Any = SimpleNamespace(outputs=("main",))
         evaluation = Evaluation(source, data, split, table, folder / "predictions", ())
         with PredictionWriter(evaluation.file("main")) as writer:
             writer.write_table(predictions[split])

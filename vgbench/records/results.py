@@ -31,7 +31,7 @@ def split_results(
             Result(
                 dataset=data.name,
                 split=evaluation.split,
-                split_by=getattr(data, "split_by", None),
+                split_by=data.split_by,
                 embedded=data.embedded,
                 task=task,
                 data_hash=report.data_hash,

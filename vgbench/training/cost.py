@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,17 +41,6 @@ def saved_bytes(module: nn.Module, work: Callable[[], Any]) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         work()
     return sum(tensor.untyped_storage().nbytes() for tensor in kept)
-
-
-@contextmanager
-def only(method: GroundingMethod, *sets: str) -> Iterator[None]:
-    """Meanwhile ``predict`` gives these prediction sets alone, and runs only what they need."""
-    whole = method.prediction_sets
-    method.prediction_sets = sets  # type: ignore[misc]
-    try:
-        yield
-    finally:
-        method.prediction_sets = whole  # type: ignore[misc]
 
 
 def forward_flops(method: GroundingMethod, batch: Batch) -> float:

@@ -42,10 +42,10 @@ class Evaluation:
     ) -> None:
         self.method, self.data, self.split, self.table = method, data, split, table
         self.folder, self.tasks, self.variants = folder, tuple(tasks), tuple(variants)
-        self.sets = method.prediction_sets
+        self.sets = method.outputs
         self.monitor = monitor
         self.seconds, self.timed, self.skipped = 0.0, 0, 0
-        self.set_rates: dict[str, list[float]] = {}  # samples/s of a set alone, batch by batch
+        self.output_rates: dict[str, list[float]] = {}  # samples/s of a set alone, batch by batch
         self._writers: dict[str, PredictionWriter] = {}
 
     @property
@@ -84,7 +84,7 @@ class Evaluation:
     def score(self, bootstrap: int) -> dict[str, ScoreReport]:
         reports = {}
         for name in self.sets:
-            tasks = [task for task in self.tasks if task in self.method.set_tasks.get(name, self.tasks)]
+            tasks = [task for task in self.tasks if task in self.method.output_tasks.get(name, self.tasks)]
             if not tasks:
                 continue
             reports[name] = evaluate_predictions(

@@ -57,19 +57,19 @@ def run(config: DictConfig) -> float:
         train_table, *clean = exclude_leaked(parts, scored_on, data.coco_of_vg())
         extras = [Extra(part.folder, table) for part, table in zip(extras, clean, strict=True)]
         say(f"{data.name}: {train_table.info['excluded_images']:,} evaluation images left out of training")
-    trained_on = [training_data(train_table, data.name, recipe.train_split, getattr(data, "split_by", None))]
+    trained_on = [training_data(train_table, data.name, recipe.train_split, data.split_by)]
     if extras:
         trained_on += [training_data(part.table, str(part.table.info["dataset"]), "train") for part in extras]
         train_table, train_image = joined(train_table, train_image, extras)
     val_table = data.load(recipe.val_split)
     method = build_method(config.method)
     tasks = shared_tasks(method, data, config.task)
-    train_side = method.side_inputs(train_table)
-    val_side = method.side_inputs(val_table)
+    train_side = method.auxiliary_inputs(train_table)
+    val_side = method.auxiliary_inputs(val_table)
     if train_side:  # what is missing for an evaluation is better known before the training than after
         for split in evaluation_splits(config, data):
             if split != recipe.val_split:
-                method.side_inputs(data.load(split))
+                method.auxiliary_inputs(data.load(split))
     folder = run_folder(config, f"{chosen['method']}-{chosen['dataset']}")
     resume_from = newest_checkpoint(folder) if config.resume else None
     if resume_from:

@@ -58,13 +58,13 @@ def evaluate_and_record(
     results: list[Result] = []
     primary = math.nan
     seconds, timed = 0.0, 0
-    set_rates: dict[str, list[float]] = {}
+    output_rates: dict[str, list[float]] = {}
     for split in splits:
         table = data.load(split)
         if config.eval.limit:
             table = table.take(range(min(config.eval.limit, len(table))))
             notes.append(f"{split}: only the first {len(table)} expressions (eval.limit)")
-        side = method.side_inputs(table)
+        side = method.auxiliary_inputs(table)
         passes: list[tuple[str, Sequence[int] | None]] = []
         if split in control_splits:
             passes.append(("shuffled text", shuffled(table, config.seed).tolist()))
@@ -84,8 +84,8 @@ def evaluate_and_record(
             if control:
                 controls[control] = reports
         seconds, timed = seconds + evaluation.seconds, timed + evaluation.timed
-        for name, rates in evaluation.set_rates.items():
-            set_rates.setdefault(name, []).extend(rates)
+        for name, rates in evaluation.output_rates.items():
+            output_rates.setdefault(name, []).extend(rates)
         if evaluation.skipped:
             notes.append(f"{split}: {evaluation.skipped} images could not be read; their expressions count as wrong")
         if config.eval.shuffle_text:
@@ -100,12 +100,12 @@ def evaluate_and_record(
             held = {control: scored[name] for control, scored in controls.items()}
             results += split_results(evaluation, name, report, held, folder, leaked)
             say(
-                f"\n{method.set_labels.get(name) or method.name + ('' if name == 'main' else f' / {name}')} on "
+                f"\n{method.output_labels.get(name) or method.name + ('' if name == 'main' else f' / {name}')} on "
                 f"{format_report(report)}"
             )
             for control, scored in held.items():
                 say(f"control, {control}: {scored.primary} {scored.values[scored.primary]:.2f} %")
-        primary = flat_metrics(reports, method.prediction_sets)[evaluation.primary]
+        primary = flat_metrics(reports, method.outputs)[evaluation.primary]
         if config.eval.examples:
             examples.examples(
                 folder / "examples" / split, table, data.image_path, evaluation.file, method, config.eval.examples
@@ -117,9 +117,9 @@ def evaluate_and_record(
     node = resolved(config)
     entry = Record(
         method=method_name(method),
-        label=getattr(method, "title", method.name),
-        set_labels=dict(method.set_labels),
-        variant=str(getattr(method, "variant", "")) or size_name(config, method),
+        label=method.title or method.name,
+        set_labels=dict(method.output_labels),
+        variant=method.variant or size_name(config, method),
         config=node,
         config_hash=config_hash(node),
         environment=environment(),
@@ -133,7 +133,7 @@ def evaluate_and_record(
             peak_memory_bytes=peak_memory(),
             train_samples_per_s=train_rate,
             inference_samples_per_s=timed / seconds if seconds else None,
-            set_samples_per_s={name: statistics.median(rates) for name, rates in set_rates.items()},
+            set_samples_per_s={name: statistics.median(rates) for name, rates in output_rates.items()},
             parameters=parameter_count(method),
             trainable_parameters=sum(parameter.numel() for parameter in method.trainable()),
             flops=forward_flops(method, synthetic_batch(method, 1).to(_device_of(method))),

@@ -491,7 +491,7 @@ def test_damaged_proposals(content: str, tmp_path: Path) -> None:
 
 def test_heat_box_is_a_set_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     method = tiny(heat_box=True).eval()
-    assert method.prediction_sets == ("main", "heat_box")
+    assert method.outputs == ("main", "heat_box")
     found = method.predict(blob(monkeypatch, method, (2, 1, 6, 4, 2.0)))
     assert found["heat_box"][0].boxes[0].tolist() == [2, 1, 6, 4]
     assert found["main"][0].boxes.shape == (0, 4) and found["main"][0].point == (2, 1)

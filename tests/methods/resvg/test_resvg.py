@@ -77,7 +77,7 @@ def tiny(**options) -> ResVG:
 def sample(height: int, width: int, text: str = "the red ball", box=(10.0, 5.0, 20.0, 25.0), prior: int = 8) -> Sample:
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
     boxes = tv_tensors.BoundingBoxes(torch.tensor([box]), format="XYXY", canvas_size=(height, width))
-    extra = {"extra": {"prior": torch.randn(prior)}} if prior else {}
+    extra = {"auxiliary": {"prior": torch.randn(prior)}} if prior else {}
     return {"image": tv_tensors.Image(image), "boxes": boxes, "text": text, "key": "0", **extra}
 
 
@@ -221,7 +221,7 @@ def test_vltvg_checkpoint():
         method = ResVG(prior_dim=None)
     shapes = {n: s for n, s in official_shapes().items() if not n.startswith("trans_decoder.decoder.ffn.")}
     assert len(method.load_official(meta_state(shapes)).used) == len(shapes) - 2
-    assert not method.extra_inputs
+    assert not method.auxiliary_shapes
 
 
 def test_file_with_namespace(tmp_path):
@@ -330,7 +330,7 @@ def test_prior_switch():
     assert not torch.allclose(first, off)
     assert "switched off" in method.notes()[0] and not tiny(priors="priors.parquet").notes()
     assert "VLTVG" in tiny(prior_dim=None).notes()[0]
-    data.extra["prior"] = data.extra["prior"][:, None]
+    data.auxiliary["prior"] = data.auxiliary["prior"][:, None]
     with pytest.raises(ValueError, match="prior"):
         method.network(data)
 

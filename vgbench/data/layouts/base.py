@@ -114,7 +114,7 @@ class LayoutDataset(GroundingData):
     """
 
     files: Files
-    layouts: ClassVar[tuple[type[Layout], ...]]
+    layouts: tuple[type[Layout], ...]
     source: ClassVar[str] = "coco"  # value of the table's source column
     canonical_name: ClassVar[str] = "COCO_train2014_{:012d}.jpg"  # image name where annotations give the id only
     multi_target: ClassVar[bool] = False
