@@ -191,21 +191,21 @@ class ALVG(BEiT3Method):
         return () if self.wants_masks else ("mask_head.",)
 
     def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
-        outputs = self.network(batch, maps=self.enhance is None)
+        output = self.network(batch, maps=self.enhance is None)
         size = batch.image.new_tensor([self.image_size, self.image_size], dtype=torch.float32)
-        boxes, scores = detections(outputs.logits[-1], outputs.boxes[-1], size)
+        boxes, scores = detections(output.logits[-1], output.boxes[-1], size)
         many = self.num_queries > 1
         limit = NO_TARGET_SCORE if many else None
         predictions = ranked_predictions(boxes, scores, batch.geometry, many, limit)
-        heat = outputs.score
+        heat = output.score
         if heat is None:
-            assert outputs.attention is not None
-            heat = outputs.attention[-1].gather(
+            assert output.attention is not None
+            heat = output.attention[-1].gather(
                 1, scores.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, self.grid, self.grid)
             )[:, 0]
         for prediction, heatmap in zip(predictions, heat.float().cpu(), strict=True):
             prediction.heatmap = heatmap
-        mask = outputs.mask
+        mask = output.mask
         if mask is not None:
             canvas = (self.foreground(mask, (self.image_size, self.image_size)) >= 0.5).cpu()
             for i, (prediction, frame) in enumerate(zip(predictions, batch.geometry, strict=True)):
