@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vgbench.layers.bert import Bert
 from vgbench.layers.detr import DetrEncoder
+from vgbench.layers.mlp import MLP
 from vgbench.layers.position import sine_position_2d
 from vgbench.layers.resnet import ResNet
 
@@ -248,20 +249,6 @@ class Decoder(nn.Module):
         return torch.stack(outputs), weights
 
 
-class BoxHead(nn.Module):
-    """Three-layer perceptron with ReLU; the sigmoid gives cxcywh relative to the canvas."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, 4)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., d] -> [..., 4] float32 in (0, 1)."""
-        for layer in self.layers[:-1]:
-            x = layer(x).relu()
-        return self.layers[-1](x).float().sigmoid()
-
-
 class ResVGNetwork(nn.Module):
     """Image, tokens and prior -> one box per decoder stage.
 
@@ -308,7 +295,7 @@ class ResVGNetwork(nn.Module):
         self.discriminative = DiscriminativeFeatures(width, heads, dropout, max_offset)
         self.decoder = Decoder(stages, width, heads, decoder_ffn, dropout)
         self.prior_mlp = None if prior_dim is None else _mlp(prior_dim, prior_dim, width, dropout)
-        self.box_head = BoxHead(width)
+        self.box_head = MLP([width, width, width, 4])
         for module in (self.discriminative, self.decoder, self.prior_mlp):
             for parameter in module.parameters() if module is not None else ():
                 if parameter.ndim > 1:
@@ -361,7 +348,7 @@ class ResVGNetwork(nn.Module):
         start = memory.new_zeros(len(image), memory.shape[-1]) if z is None else z
         queries, image_attention = self.decoder(start, words, text_pad, verified + position, memory, pad, attention)
         return Output(
-            boxes=self.box_head(queries)[:, :, 0],
+            boxes=self.box_head(queries)[:, :, 0].float().sigmoid(),
             score=score.unflatten(1, size),
             features=features,
             feature_pad=feature_pad,

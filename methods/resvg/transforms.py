@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -14,12 +13,12 @@ from PIL import ImageEnhance
 from torch import Tensor
 from torchvision import tv_tensors
 
-from vgbench.batches.transforms import Normalize, Resize, identity_geometry, swap_left_right
+from vgbench.batches.letterbox import flip, mentions_direction, place, xyxy_boxes
+from vgbench.batches.transforms import Resize, identity_geometry
 from vgbench.types import Sample
 
 __all__ = ["Draws", "EvalTransform", "TrainTransform"]
 
-DIRECTIONS = ("left", "right", "top", "bottom", "middle")
 ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 Value = TypeVar("Value")
@@ -42,47 +41,16 @@ class Draws:
         return torch.randperm(size).tolist()
 
 
-def _with_boxes(sample: Sample, boxes: Tensor, canvas: tuple[int, int]) -> None:
-    sample["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas)  # type: ignore[call-overload]
+def start(sample: Sample) -> Sample:
+    """A copy with the phrase in lower case and the geometry of the untouched image, without masks."""
+    out = sample.copy()
+    out["text"] = sample["text"].lower()
+    out["geometry"] = identity_geometry(sample["image"])
+    out.pop("masks", None)
+    return out
 
 
-class _Canvas:
-    """Common to both pipelines: lower-cased text, long side to a size, normalised image on a square zero canvas."""
-
-    def __init__(self, size: int, mark_padding: bool = False) -> None:
-        self.size, self.mark_padding = size, mark_padding
-        self._normalize = Normalize()
-
-    @staticmethod
-    def start(sample: Sample) -> Sample:
-        """A copy with the phrase in lower case and the geometry of the untouched image."""
-        out = sample.copy()
-        out["text"] = sample["text"].lower()
-        out["geometry"] = identity_geometry(sample["image"])
-        out.pop("masks", None)
-        return out
-
-    def place(self, sample: Sample, top: int, left: int) -> Sample:
-        """Normalise and put on the canvas; padding is 0 after normalisation, and False in the mask of the official
-        pipeline, which hands on no mask at all."""
-        image = self._normalize(sample["image"])
-        height, width = image.shape[-2:]
-        canvas = torch.zeros(3, self.size, self.size)
-        canvas[:, top : top + height, left : left + width] = image
-        sample["image"] = tv_tensors.Image(canvas)
-        shift = torch.tensor([left, top, left, top])
-        _with_boxes(sample, sample["boxes"].as_subclass(Tensor) + shift, (self.size, self.size))
-        old = sample["geometry"]
-        offset = (old.offset[0] + left, old.offset[1] + top)
-        sample["geometry"] = replace(old, offset=offset, canvas=(self.size, self.size))
-        if self.mark_padding:
-            pad = torch.ones(self.size, self.size, dtype=torch.bool)
-            pad[top : top + height, left : left + width] = False
-            sample["pad"] = pad
-        return sample
-
-
-class EvalTransform(_Canvas):
+class EvalTransform:
     """Long side to the canvas size, image in the centre of the canvas.
 
     Args:
@@ -90,13 +58,16 @@ class EvalTransform(_Canvas):
         mark_padding: hand on a mask of the padding (the official code does not).
     """
 
+    def __init__(self, size: int, mark_padding: bool = False) -> None:
+        self.size, self.mark_padding = size, mark_padding
+
     def __call__(self, sample: Sample) -> Sample:
-        sample = Resize(self.size, "pillow")(self.start(sample))
+        sample = Resize(self.size, "pillow")(start(sample))
         height, width = sample["image"].shape[-2:]
-        return self.place(sample, (self.size - height) // 2, (self.size - width) // 2)
+        return place(sample, self.size, (self.size - width) // 2, (self.size - height) // 2, self.mark_padding)
 
 
-class TrainTransform(_Canvas):
+class TrainTransform:
     """Random scale and crop, colour jitter, flip with left/right exchanged in the phrase, random place on the canvas.
 
     A phrase with a direction word is never cropped; else every second sample has its short side resized, is cropped
@@ -132,7 +103,7 @@ class TrainTransform(_Canvas):
         jitter: Sequence[float] = (0.4, 0.4, 0.4),
         draws: Draws | None = None,
     ) -> None:
-        super().__init__(size, mark_padding)
+        self.size, self.mark_padding = size, mark_padding
         scale = size / 640
         self.long_sizes = tuple(long_sizes or (round(side * scale) for side in range(448, 641, 32)))
         self.short_sizes = tuple(short_sizes or (round(side * scale) for side in (400, 500, 600)))
@@ -149,28 +120,26 @@ class TrainTransform(_Canvas):
 
     def __call__(self, sample: Sample) -> Sample:
         draws = self.draws
-        sample = self.start(sample)
-        if not self._has_direction(sample["text"]) and draws.uniform("branch") >= 1 - self.crop_p:
+        sample = start(sample)
+        if not mentions_direction(sample["text"], self.whole_words) and draws.uniform("branch") >= 1 - self.crop_p:
             sample = self._crop(sample)
         sample = Resize(draws.choice("long_size", self.long_sizes), "pillow")(sample)
         if draws.uniform("jitter") < self.jitter_p:
-            order = draws.permutation("jitter_order", len(ENHANCERS))
-            picture = PILImage.fromarray(sample["image"].as_subclass(Tensor).permute(1, 2, 0).numpy())
-            for kind in order:
-                factor = draws.uniform("jitter_factors", 1 - self.jitter[kind], 1 + self.jitter[kind])
-                picture = ENHANCERS[kind](picture).enhance(factor)
-            sample["image"] = tv_tensors.Image(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+            sample["image"] = self._jitter(sample["image"])
         if draws.uniform("flip") < self.flip_p:
-            sample = self._flip(sample)
+            sample = flip(sample, self.whole_words)
         height, width = sample["image"].shape[-2:]
         top = draws.integer("top", 0, self.size - height)
         left = draws.integer("left", 0, self.size - width)
-        return self.place(sample, top, left)
+        return place(sample, self.size, left, top, self.mark_padding)
 
-    def _has_direction(self, text: str) -> bool:
-        if self.whole_words:
-            return bool(set(DIRECTIONS) & set(re.findall(r"[^\W_]+", text)))
-        return any(word in text for word in DIRECTIONS)
+    def _jitter(self, image: Tensor) -> tv_tensors.Image:
+        """Brightness, contrast and saturation in random order by random factors."""
+        picture = PILImage.fromarray(image.as_subclass(Tensor).permute(1, 2, 0).numpy())
+        for kind in self.draws.permutation("jitter_order", len(ENHANCERS)):
+            factor = self.draws.uniform("jitter_factors", 1 - self.jitter[kind], 1 + self.jitter[kind])
+            picture = ENHANCERS[kind](picture).enhance(factor)
+        return tv_tensors.Image(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
 
     def _crop(self, sample: Sample) -> Sample:
         draws = self.draws
@@ -188,20 +157,11 @@ class TrainTransform(_Canvas):
             window = torch.tensor([crop_width, crop_height, crop_width, crop_height])
             clipped = torch.minimum((boxes - torch.tensor([left, top, left, top])).clamp(min=0), window)
             if bool(((clipped[:, 2:] - clipped[:, :2]).prod(-1) >= self.crop_iou * areas).all()):
-                sample["image"] = sample["image"][:, top : top + crop_height, left : left + crop_width]
-                sample["image"] = tv_tensors.Image(sample["image"])
-                _with_boxes(sample, clipped, (crop_height, crop_width))
+                window_pixels = sample["image"][:, top : top + crop_height, left : left + crop_width]
+                sample["image"] = tv_tensors.Image(window_pixels)
+                sample["boxes"] = xyxy_boxes(clipped, (crop_height, crop_width))
                 old = sample["geometry"]
                 offset = (old.offset[0] - left, old.offset[1] - top)
                 sample["geometry"] = replace(old, offset=offset, canvas=(crop_height, crop_width))
                 break
-        return sample
-
-    def _flip(self, sample: Sample) -> Sample:
-        image, boxes = sample["image"], sample["boxes"].as_subclass(Tensor)
-        width = image.shape[-1]
-        sample["image"] = tv_tensors.Image(image.flip(-1))
-        mirrored = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=-1)
-        _with_boxes(sample, mirrored, (image.shape[-2], width))
-        sample["text"] = swap_left_right(sample["text"], self.whole_words)
         return sample

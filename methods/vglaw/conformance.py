@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from vgbench import optim
+from vgbench.batches import letterbox
 from vgbench.checkpoints.names import export_mapped
 from vgbench.conform.case import Case
 from vgbench.core.errors import UserError
@@ -213,5 +214,5 @@ def _replay(sample: Sample, draws: dict[str, Any], size: int) -> Sample:
         _, _, left, top = draws["crop"]
         sample = transforms.crop(sample, left, top, choices.width, choices.height)
     if draws["flip"] < 0.5:
-        sample = transforms.flip(sample, whole_words=False)
-    return transforms.place(sample, size, draws["left"], draws["top"])
+        sample = letterbox.flip(sample, whole_words=False)
+    return letterbox.place(sample, size, draws["left"], draws["top"])

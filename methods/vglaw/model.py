@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 
 from vgbench.layers.bert import Bert
+from vgbench.layers.mlp import MLP
 from vgbench.layers.vitdet import ViTDet
 
 __all__ = ["Output", "VGLAWNetwork", "WeightGenerator", "adapted_projection"]
@@ -162,20 +163,6 @@ class LanguageAdaptivePooling(nn.Module):
         return torch.einsum("bn,bnc->bc", attention.to(tokens.dtype), tokens), attention
 
 
-class BoxHead(nn.Module):
-    """MLP of three layers with ReLU between; sigmoid boxes."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(dim, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, 4)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C] -> (cx, cy, w, h) [B, 4] float32 in [0, 1]."""
-        for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
-        return self.layers[-1](x).float().sigmoid()
-
-
 class MaskHead(nn.Sequential):
     """Pixel embeddings by two transposed convolutions, compared with the sentence vector by an inner product.
 
@@ -229,7 +216,7 @@ class VGLAWNetwork(nn.Module):
         self.weight_generator = WeightGenerator(len(visual.blocks), text_dim, dim, rank, gather_heads)
         self.ada_gap = LanguageAdaptivePooling(text_dim, dim, key_dim)
         self.up_sample = None if mask_dim is None else MaskHead(dim, mask_dim, text_dim)
-        self.bbox_pred = BoxHead(dim, box_dim)
+        self.bbox_pred = MLP([dim, box_dim, box_dim, 4])
 
     def forward(self, image: Tensor, text_ids: Tensor, text_pad: Tensor) -> Output:
         """Ground one expression per image.
@@ -255,7 +242,7 @@ class VGLAWNetwork(nn.Module):
             logits = self.up_sample(visual, sentence)
             full = F.interpolate(logits[:, None], image.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
         return Output(
-            boxes=self.bbox_pred(pooled),
+            boxes=self.bbox_pred(pooled).float().sigmoid(),
             mask_logits=full,
             mask_logits_lowres=logits,
             text=text,

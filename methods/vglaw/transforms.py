@@ -14,14 +14,9 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from vgbench.batches.transforms import Normalize, identity_geometry, resize_image, resize_masks, swap_left_right
-from vgbench.types import Geometry, Sample
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-DIRECTIONS = ("left", "right", "top", "bottom", "middle")
-
-_normalize = Normalize(MEAN, STD)
+from vgbench.batches.letterbox import flip, mentions_direction, place, xyxy_boxes
+from vgbench.batches.transforms import identity_geometry, resize_image, resize_masks
+from vgbench.types import Sample
 
 
 def scaled_size(size: tuple[int, int], ratio: float) -> tuple[int, int]:
@@ -32,15 +27,6 @@ def scaled_size(size: tuple[int, int], ratio: float) -> tuple[int, int]:
 def multi_scale_sizes(size: int) -> tuple[int, ...]:
     """Lengths of the longest side that ``--multi_scale`` draws from: S - 128 to S + 128 in steps of 32."""
     return tuple(size + 32 * step for step in range(-4, 5))
-
-
-def mentions_direction(text: str) -> bool:
-    """Whether the text contains a word that a crop could make wrong."""
-    return any(word in text for word in DIRECTIONS)
-
-
-def _boxes(boxes: Tensor, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
-    return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)  # type: ignore[call-overload]
 
 
 def resize(sample: Sample, side: int, limit: int) -> Sample:
@@ -62,9 +48,9 @@ def resize(sample: Sample, side: int, limit: int) -> Sample:
     if ((boxes[:, 2:] - boxes[:, :2]) * ratio > limit).any():
         ratio = limit / max(size)
     new = scaled_size(size, ratio)
-    out: Sample = {**sample}  # type: ignore[typeddict-item]
+    out = sample.copy()
     out["image"] = tv_tensors.Image(resize_image(image, new))
-    out["boxes"] = _boxes(boxes * ratio, new)
+    out["boxes"] = xyxy_boxes(boxes * ratio, new)
     if "masks" in sample:
         out["masks"] = tv_tensors.Mask(resize_masks(sample["masks"], new))
     out["geometry"] = replace(identity_geometry(image), scale=(ratio, ratio), canvas=new)
@@ -101,48 +87,11 @@ def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample
     """Cut out a window; boxes are clipped to it."""
     boxes = sample["boxes"].as_subclass(Tensor) - torch.tensor([left, top, left, top], dtype=torch.float32)
     boxes = torch.minimum(boxes.clamp(min=0), torch.tensor([width, height, width, height], dtype=torch.float32))
-    out: Sample = {**sample}  # type: ignore[typeddict-item]
+    out = sample.copy()
     out["image"] = tv_tensors.Image(sample["image"][:, top : top + height, left : left + width])
-    out["boxes"] = _boxes(boxes, (height, width))
+    out["boxes"] = xyxy_boxes(boxes, (height, width))
     if "masks" in sample:
         out["masks"] = tv_tensors.Mask(sample["masks"][:, top : top + height, left : left + width])
-    return out
-
-
-def flip(sample: Sample, whole_words: bool) -> Sample:
-    """Mirror image, boxes and masks; left and right change places in the text."""
-    image = sample["image"]
-    width = image.shape[-1]
-    x1, y1, x2, y2 = sample["boxes"].as_subclass(Tensor).unbind(-1)
-    out: Sample = {**sample}  # type: ignore[typeddict-item]
-    out["image"] = tv_tensors.Image(image.flip(-1))
-    out["boxes"] = _boxes(torch.stack([width - x2, y1, width - x1, y2], -1), (image.shape[-2], width))
-    if "masks" in sample:
-        out["masks"] = tv_tensors.Mask(sample["masks"].flip(-1))
-    out["text"] = swap_left_right(sample["text"], whole_words)
-    return out
-
-
-def place(sample: Sample, size: int, left: int, top: int) -> Sample:
-    """Normalise and put the image at (left, top) of a ``size`` x ``size`` canvas of zeros; sets pad and geometry."""
-    image = _normalize(sample["image"]).as_subclass(Tensor)
-    height, width = image.shape[-2:]
-    area = (..., slice(top, top + height), slice(left, left + width))
-    canvas = torch.zeros(3, size, size)
-    canvas[area] = image
-    pad = torch.ones(size, size, dtype=torch.bool)
-    pad[area] = False
-    boxes = sample["boxes"].as_subclass(Tensor) + torch.tensor([left, top, left, top], dtype=torch.float32)
-    out: Sample = {**sample}  # type: ignore[typeddict-item]
-    out["image"] = tv_tensors.Image(canvas)
-    out["boxes"] = _boxes(boxes, (size, size))
-    out["pad"] = pad
-    if "masks" in sample:
-        masks = torch.zeros(len(sample["masks"]), size, size, dtype=torch.uint8)
-        masks[area] = sample["masks"].as_subclass(Tensor)
-        out["masks"] = tv_tensors.Mask(masks)
-    geometry: Geometry = sample["geometry"]
-    out["geometry"] = replace(geometry, offset=(float(left), float(top)), canvas=(size, size))
     return out
 
 

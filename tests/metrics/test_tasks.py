@@ -8,11 +8,12 @@ import torch
 from pycocotools import mask as coco
 from torchvision.ops import box_iou, generalized_box_iou
 
+from vgbench.batches.letterbox import letterbox
 from vgbench.core.errors import UserError
 from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
 from vgbench.metrics import METRICS, Pairs, boxes, make_metric, primary_metric
-from vgbench.metrics.frames import letterbox, to_canvas
+from vgbench.metrics.frames import to_canvas
 from vgbench.metrics.pointing import enlarge, peak
 from vgbench.predictions.table import Predictions
 from vgbench.types import Geometry, Prediction

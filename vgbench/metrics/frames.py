@@ -1,4 +1,4 @@
-"""Frames in which masks are compared: the image, the letter-boxed canvas, a stretched canvas."""
+"""Masks in the frames in which they are compared: the image, the letter-boxed canvas, a stretched canvas."""
 
 from __future__ import annotations
 
@@ -14,20 +14,6 @@ if TYPE_CHECKING:
 
 
 Array = np.ndarray
-
-
-def letterbox(height: int, width: int, size: int) -> Geometry:
-    """An image scaled to fit a square and centred in it, as TransVG, ResVG and VG-LAW do it."""
-    from vgbench.types import Geometry
-
-    ratio = size / max(height, width)
-    new_height, new_width = round(height * ratio), round(width * ratio)
-    return Geometry(
-        scale=(new_width / width, new_height / height),
-        offset=(float(round((size - new_width) / 2 - 0.1)), float(round((size - new_height) / 2 - 0.1))),
-        size=(height, width),
-        canvas=(size, size),
-    )
 
 
 def decode(mask: rle.RLE | None, size: tuple[int, int]) -> Array:

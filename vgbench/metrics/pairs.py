@@ -14,7 +14,7 @@ from vgbench.data.table import AnnotationTable
 if TYPE_CHECKING:
     from vgbench.predictions.table import Predictions
     from vgbench.types import Geometry
-from vgbench.metrics.frames import Array, decode, letterbox, stretch, to_canvas
+from vgbench.metrics.frames import Array, decode, stretch, to_canvas
 
 
 class Pairs:
@@ -82,6 +82,8 @@ class Pairs:
             UserError: if ``size`` is None and the predictions do not say.
         """
         if size is not None:
+            from vgbench.batches.letterbox import letterbox  # brings torch and the image libraries along
+
             return [letterbox(int(h), int(w), size) for h, w in zip(self.heights, self.widths, strict=True)]
         stored = self.predictions.geometry()
         known = [frame for frame in stored if frame is not None]
