@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from vgbench.checkpoints.names import export_mapped
 from vgbench.conform.case import Case
+from vgbench.conform.metrics.scoring import FIVE, outcomes, percent, table
+from vgbench.data import rle
 from vgbench.methods.alvg import loss
 from vgbench.methods.alvg.method import ALVG
 from vgbench.methods.beit3.conformance import (
@@ -21,6 +23,8 @@ from vgbench.methods.beit3.conformance import (
 )
 from vgbench.methods.beit3.heads import detections
 from vgbench.methods.beit3.queries import truncated_sine_position_1d
+from vgbench.metrics.base import Outcomes
+from vgbench.types import Prediction
 
 
 def build(spec: Mapping[str, Any]) -> ALVG:
@@ -41,9 +45,7 @@ def build(spec: Mapping[str, Any]) -> ALVG:
 def run(case: Case) -> dict[str, Tensor]:
     mode = case.spec["mode"]
     if mode == "metrics":
-        from vgbench.conform.metrics import alvg_metrics
-
-        return alvg_metrics(case)
+        return _metrics(case)
     if mode == "preprocess":
         with torch.device("meta"):  # only the transforms are needed
             method = ALVG(image_size=case.spec["sizes"]["image_size"])
@@ -110,3 +112,49 @@ def _run_model(case: Case, method: ALVG) -> dict[str, Tensor]:
     result["loss.loss_total"] = losses["total"] - losses["loss_mask"]  # the official name leaves the mask loss out
     gradients = export_mapped({name: p.grad for name, p in method.named_parameters()}, method.official_keys())
     return result | {f"grad.{name}": value for name, value in gradients.items()}
+
+
+def _metrics(case: Case) -> dict[str, Tensor]:
+    """One batch of ALVG's validation."""
+    inputs = {name: value.cpu() for name, value in case.inputs.items()}
+    size = inputs["pred_masks"].shape[-2:]
+    owner = inputs["target_index"]
+    masks = [rle.encode((mask >= 0.5).numpy()) for mask in inputs["pred_masks"]]
+    targets = [rle.encode(mask.numpy()) for mask in inputs["target_masks"]]
+
+    def score(spec: str, samples: Sequence[int], single: bool) -> Outcomes:
+        rows, predictions = [], []
+        for sample in samples:
+            index = torch.nonzero(owner == sample).flatten().tolist()[: 1 if single else None]
+            boxes = inputs["target_boxes"][index]
+            counts = [targets[i]["counts"] for i in index]
+            row = {"key": str(sample), "size": size, "boxes": boxes, "masks": counts, "polygons": [1] * len(index)}
+            rows.append(row)
+            ranked = inputs["pred_scores"][sample].argsort(descending=True)
+            boxes, scores = inputs["pred_boxes"][sample][ranked], inputs["pred_scores"][sample][ranked]
+            predictions.append(Prediction(boxes, scores, mask=masks[sample]))
+        return outcomes(spec, table(rows), predictions)
+
+    everything = list(range(len(masks)))
+    samples = [sample for sample in everything if bool((owner == sample).any())]
+    grec = score("grec", everything, single=False)
+    gres = score("gres/nt_from_mask", everything, single=False)
+    boxes, segments = score("rec", samples, single=True), score("res", samples, single=True)
+    n_acc, t_acc = gres.ratios["n_acc"], gres.ratios["t_acc"]
+    rejected = n_acc.num.sum()  # no-target expressions with an empty mask
+    missed = t_acc.den.sum() - t_acc.num.sum()  # targets with an empty mask
+    values = {
+        "grec.F1_score": grec.ratios["pr@f1"].value,
+        "grec.N_acc": grec.ratios["n_acc"].value,
+        "grec.gIoU": gres.ratios["giou"].value,
+        "grec.cIoU": gres.ratios["ciou"].value,
+        # The official formulas: one too many in both denominators, and T-acc is a precision of the rejection.
+        "grec.seg_T_acc": rejected / (rejected + missed + 1),
+        "grec.seg_N_acc": rejected / (n_acc.den.sum() + 1),
+        "grec.per_sample_correct": grec.ratios["pr@f1"].num,
+        "rec.det_acc": boxes.ratios["prec@0.5"].value,
+        "rec.mask_iou": segments.ratios["miou"].value,
+        "rec.mask_acc_at_thrs": percent(segments, FIVE),
+    }
+    tensors = {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
+    return {**tensors, "rec.samples": torch.tensor(samples)}

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from vgbench import optim
 from vgbench.checkpoints.names import KeyEntry, export_mapped
 from vgbench.conform.case import Case
+from vgbench.conform.helpers import epoch_rates, raw_sample, text_rows
 from vgbench.method import GroundingMethod
 from vgbench.methods.beit3.heads import detections
 from vgbench.methods.beit3.transforms import LargeScaleJitter
-from vgbench.types import Batch, Geometry, Sample
+from vgbench.types import Batch, Geometry
 
 
 def method_options(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,34 +132,12 @@ def run_steps(
     for name, shipped in spec["schedules"].items():
         factor = _schedule(shipped)
         for group in method.param_groups(shipped["lr"]["rest"]):
-            rates = [group["lr"] * factor(epoch, 0, 1) for epoch in range(shipped["epochs"])]
-            result[f"schedule.lr.{name}.{group['name']}"] = torch.tensor(rates)
+            result[f"schedule.lr.{name}.{group['name']}"] = epoch_rates(factor, group["lr"], shipped["epochs"])
     return result
 
 
 def _schedule(spec: Mapping[str, Any]) -> optim.Schedule:
     return optim.WarmupMultiStep(spec["milestones"], spec["warmup_epochs"], spec["decay_ratio"])
-
-
-def raw_sample(case: Case, image_index: int, boxes: Tensor, text: str, masks: Tensor | None = None) -> Sample:
-    """An untransformed sample of a preprocess case; boxes [n, 4] xyxy and masks [n, h, w] in original pixels."""
-    image = case.inputs[f"raw_image.{image_index}"].permute(2, 0, 1).contiguous()
-    size = (image.shape[-2], image.shape[-1])
-    sample: Sample = {
-        "image": tv_tensors.Image(image),
-        "boxes": tv_tensors.BoundingBoxes(boxes.float(), format="XYXY", canvas_size=size),  # type: ignore[call-overload]
-        "text": text,
-        "key": "",
-    }
-    if masks is not None:
-        sample["masks"] = tv_tensors.Mask(masks)
-    return sample
-
-
-def text_rows(texts: Sequence[str]) -> Tensor:
-    """Strings as zero-padded UTF-8, uint8 [n, longest]."""
-    rows = [torch.tensor(list(text.encode()), dtype=torch.uint8) for text in texts]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def run_preprocess(case: Case, method: GroundingMethod) -> dict[str, Tensor]:
@@ -172,7 +150,9 @@ def run_preprocess(case: Case, method: GroundingMethod) -> dict[str, Tensor]:
     for i, text in enumerate(texts):
         mask = inputs.get(f"raw_mask.{i}")
         boxes = inputs["boxes"][inputs["box_image"] == i]
-        samples.append(transform(raw_sample(case, i, boxes, text, None if mask is None else mask[None])))
+        samples.append(
+            transform(raw_sample(inputs[f"raw_image.{i}"], boxes, text, None if mask is None else mask[None]))
+        )
     owner = inputs["box_image"].tolist()
     row = {i: iter(sample["boxes"]) for i, sample in enumerate(samples)}
     result = {
@@ -212,7 +192,7 @@ def _training_sample(case: Case, method: GroundingMethod, entry: str) -> dict[st
     # The annotation of an expression without target is one zero box; it is a row like any other in the official
     # pipeline, and its category tells the loss to drop it.
     sample = method.eval_transform()(
-        raw_sample(case, image_index, boxes[mine], text, None if masks is None else masks[mine])
+        raw_sample(inputs[f"raw_image.{image_index}"], boxes[mine], text, None if masks is None else masks[mine])
     )
     result = {
         f"{entry}.boxes": sample["boxes"].as_subclass(Tensor),
@@ -228,7 +208,7 @@ def _training_sample(case: Case, method: GroundingMethod, entry: str) -> dict[st
 def _jittered_sample(case: Case, method: GroundingMethod, entry: str, image_index: int) -> dict[str, Tensor]:
     inputs = case.inputs
     draws = iter([float(inputs[f"{entry}.draw_scale"]), *inputs[f"{entry}.draw_offsets"].flatten().tolist()])
-    sample = raw_sample(case, image_index, inputs[f"{entry}.box"][None], "")
+    sample = raw_sample(inputs[f"raw_image.{image_index}"], inputs[f"{entry}.box"][None], "")
     transform = method.train_transform()
     assert isinstance(transform, v2.Compose)
     result: dict[str, Tensor] = {}

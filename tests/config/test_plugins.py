@@ -132,9 +132,9 @@ def test_the_skeleton_of_a_method_works_and_is_clean(tmp_path: Path) -> None:
     assert run_own_tests(project, tmp_path) == 2
     config = compose(["method=mybird", "dataset=refshapes"])
     assert config.method.width == 32 and config.recipe.epochs == 2  # its own YAML and recipe, not the defaults
-    from vgbench.conform.run import _runner
+    from vgbench.conform.run import runner_of
 
-    assert _runner("mybird").__module__ == "mybird.conformance"
+    assert runner_of("mybird").__module__ == "mybird.conformance"
     ruff = Path(sys.executable).with_name("ruff")
     if ruff.exists():
         settings = Path(__file__).parents[2] / "pyproject.toml"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vgbench.conform.case import Case
-from vgbench.conform.metrics import NOT_OFFERED, compute, judge
+from vgbench.conform.metrics.judge import NOT_OFFERED, compute, judge
 from vgbench.conform.run import run_case
 
 CASES = Path(__file__).parents[1] / "conformance"

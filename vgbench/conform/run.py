@@ -6,32 +6,36 @@ A case is a folder with ``case.yaml``, inputs, weights with official key names a
     def run(case: Case) -> dict[str, Tensor]
 
 which builds the method from ``case.spec``, loads ``case.weights`` through ``load_official`` and returns tensors under
-the names of ``expected.safetensors``. The comparison is made here, the same for everyone.
+the names of ``expected.safetensors``. The comparison is made here, the same for everyone. Cases that belong to no
+single method (an encoder, metrics) find their module through the entry-point group ``vgbench.conformance``.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from vgbench.conform.case import Case, ModeNotOffered
 from vgbench.conform.compare import CaseResult, compare
 from vgbench.core.errors import UserError
-
-# Runners of the cases that belong to no single method.
-SHARED_RUNNERS = {"beit3": "vgbench.methods.beit3.encoder_conformance", "metrics": "vgbench.conform.metrics"}
+from vgbench.core.registry import conformance, methods
 
 
-def _runner(method: str) -> Any:
-    module = SHARED_RUNNERS.get(method)
-    if module is None:
-        from vgbench.core.registry import methods
+def runner_of(method: str) -> Callable[[Case], dict[str, Tensor] | CaseResult]:
+    """The ``run`` for cases whose case.yaml says ``method``.
 
-        module = f"{methods.load(method).__module__.rsplit('.', 1)[0]}.conformance"
+    Raises:
+        UserError: if neither a module of the group ``vgbench.conformance`` nor a method has that name, or the method
+            has no ``conformance.py``.
+    """
+    if method in conformance:
+        return conformance.load(method).run
+    module = f"{methods.load(method).__module__.rsplit('.', 1)[0]}.conformance"
     if importlib.util.find_spec(module) is None:
         raise UserError(f"method {method!r} has no conformance runner ({module})")
     return importlib.import_module(module).run
@@ -40,7 +44,7 @@ def _runner(method: str) -> Any:
 def run_case(path: Path, device: str = "cpu", precision: str = "fp32") -> CaseResult:
     """Run one case. Off the CPU or below float32 differences are reported, not judged."""
     case = Case(path, device, precision)
-    runner = _runner(str(case.spec.get("method")))
+    runner = runner_of(str(case.spec.get("method")))
     try:
         torch.manual_seed(0)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):

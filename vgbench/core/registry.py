@@ -68,3 +68,4 @@ class Registry:
 methods = Registry("vgbench.methods", "method")
 datasets = Registry("vgbench.datasets", "dataset")
 metrics = Registry("vgbench.metrics", "metric")
+conformance = Registry("vgbench.conformance", "conformance runner")  # modules with ``run(case)``, by case.yaml's method
