@@ -114,6 +114,18 @@ class RefShapes(ReferDataset):
             self._layouts[split] = ReferLayout(self, files)
         return self._layouts[split]
 
+    @classmethod
+    def sentencepiece_model(cls) -> Path:
+        from vgbench.datasets.refshapes import tokenizers
+
+        return tokenizers.SENTENCEPIECE_MODEL
+
+    @classmethod
+    def wordpiece_vocabulary(cls) -> list[str]:
+        from vgbench.datasets.refshapes import tokenizers
+
+        return tokenizers.wordpiece_vocabulary()
+
     def parse_splits(self, splits: str | Sequence[str] | None) -> tuple[str, ...]:
         """As for all datasets, but "all" leaves out ``pretrain``."""
         return POOLS["base"] if splits is None or splits == "all" else super().parse_splits(splits)

@@ -5,7 +5,7 @@ import torch
 from transformers import BertTokenizer
 
 from vgbench.core.errors import UserError
-from vgbench.text.wordpiece import EMBEDDED_SIZE, SPECIAL_TOKENS, WordPiece, build_vocabulary
+from vgbench.text.wordpiece import SPECIAL_TOKENS, WordPiece, build_vocabulary
 
 CORPUS = ["the red ball, left of the box", "The RED balls on the right!", "café au lait 中文 (left)"]
 
@@ -50,15 +50,6 @@ def test_vocabulary_is_deterministic_and_complete(vocabulary):
     assert len(tokenizer.pieces("the red")) == 2, "frequent words are whole pieces"
     with pytest.raises(ValueError, match="cannot hold"):
         build_vocabulary(CORPUS, 10)
-
-
-def test_embedded_vocabulary():
-    from vgbench.datasets.refshapes import vocabulary
-
-    tokenizer = WordPiece.from_file("refshapes")
-    assert len(tokenizer) <= EMBEDDED_SIZE
-    assert all(len(tokenizer.pieces(word)) == 1 for word in vocabulary())
-    assert tokenizer.unk_id not in tokenizer.pieces("zebra-crossing #42, isn't it?")
 
 
 def test_errors_name_the_key(tmp_path):

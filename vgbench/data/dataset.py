@@ -117,6 +117,17 @@ class GroundingData(ABC):
         of this dataset tell: without it nobody sees that two datasets share them."""
         return {}
 
+    @classmethod
+    def sentencepiece_model(cls) -> Path | None:
+        """A SentencePiece model for expressions of this dataset: what ``method.tokenizer=<name of the dataset>`` means
+        to methods that use one."""
+        return None
+
+    @classmethod
+    def wordpiece_vocabulary(cls) -> list[str] | None:
+        """The same for methods with BERT's WordPiece: the pieces, in order of their ids."""
+        return None
+
     @property
     def data_root(self) -> Path:
         """The folder with the annotation files.

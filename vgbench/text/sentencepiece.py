@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import string
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +13,11 @@ from torch import Tensor
 
 from vgbench.core.errors import UserError
 from vgbench.core.files import atomic
+from vgbench.core.registry import datasets
 
 __all__ = ["BEiT3Tokenizer", "clean_expression", "train_sentencepiece"]
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
-EMBEDDED = "refshapes"  # as method.tokenizer: the model shipped for the embedded data
 _CLEAN = str.maketrans({**dict.fromkeys(".,'!?\"()*#:;", ""), "-": " ", "/": " "})
 
 
@@ -35,8 +33,8 @@ class BEiT3Tokenizer:
     """A SentencePiece model under the id scheme of fairseq: bos 0, pad 1, eos 2, unknown 3, any other piece id + 1.
 
     Args:
-        model: path of the model file (officially ``beit3.spm``), or its bytes, or "refshapes" for the shipped one of
-            the embedded data.
+        model: path of the model file (officially ``beit3.spm``), or its bytes, or the name of a dataset that brings
+            one along.
         max_tokens: length L of every output row, bos and eos included.
 
     Raises:
@@ -45,8 +43,8 @@ class BEiT3Tokenizer:
 
     def __init__(self, model: str | Path | bytes, max_tokens: int) -> None:
         self.max_tokens = max_tokens
-        if model == EMBEDDED:
-            model = embedded_model()
+        if isinstance(model, str) and model in datasets:
+            model = datasets.load(model).sentencepiece_model() or model
         if isinstance(model, bytes):
             name, content = "tokenizer bytes", model
         else:
@@ -102,10 +100,10 @@ class BEiT3Tokenizer:
         for row, (text, pieces) in enumerate(zip(texts, self.processor.encode(list(texts)), strict=True)):
             if not pieces:
                 raise UserError(f"the expression {text!r} has no token left after cleaning; remove it from the data")
-            kept = np.asarray(pieces[: self.max_tokens - 2])
+            numbers = np.asarray(pieces[: self.max_tokens - 2])
             ids[row, 0] = BOS
-            ids[row, 1 : len(kept) + 1] = np.where(kept > 0, kept + 1, UNK)
-            ids[row, len(kept) + 1] = EOS
+            ids[row, 1 : len(numbers) + 1] = np.where(numbers > 0, numbers + 1, UNK)
+            ids[row, len(numbers) + 1] = EOS
         out = torch.from_numpy(ids)
         return out, out == PAD
 
@@ -134,17 +132,3 @@ def train_sentencepiece(lines: Iterable[str], path: Path, vocab_size: int) -> No
     )
     with atomic(path) as temporary:
         temporary.write_bytes(model.getvalue())
-
-
-def embedded_model() -> Path:
-    """The SentencePiece model of the embedded data."""
-    return Path(str(files("vgbench.datasets.refshapes"))) / "refshapes.spm"
-
-
-def train_embedded_model(path: Path) -> None:
-    """How :func:`embedded_model` was made: every word of RefShapes, and letters and digits for all other words."""
-    from vgbench.datasets.refshapes import vocabulary
-
-    words = vocabulary()
-    characters = [*string.ascii_lowercase, *string.digits]
-    train_sentencepiece([" ".join(words)] * 50 + [word for word in words for _ in range(200)] + characters, path, 300)

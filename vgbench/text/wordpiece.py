@@ -1,4 +1,4 @@
-"""BERT's WordPiece tokenizer from a ``vocab.txt``, and a vocabulary of our own for the embedded data.
+"""BERT's WordPiece tokenizer from a ``vocab.txt``, and small vocabularies for a corpus of one's own.
 
 The pieces, the normalisation (control characters, Chinese characters, accents, case) and the pre-tokenisation are
 those of the ``tokenizers`` library; the methods differ only in how a sequence is framed and padded:
@@ -17,9 +17,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 from vgbench.core.errors import UserError
+from vgbench.core.registry import datasets
 
-EMBEDDED = "refshapes"
-EMBEDDED_SIZE = 320  # pieces at most: what a model of the embedded data should have as vocab_size
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -51,7 +50,7 @@ class WordPiece:
     def from_file(cls, path: str | Path | None, lower_case: bool = True, sep: bool = True) -> WordPiece:
         """Read ``vocab.txt``, one piece per line; ``path`` is the file or the folder that holds it.
 
-        The name "refshapes" stands for :func:`embedded_vocabulary`, which needs no file.
+        The name of a dataset that brings a vocabulary along stands for that, and needs no file.
 
         Raises:
             UserError: if ``path`` is None, or there is no such file, or it is no vocabulary.
@@ -60,8 +59,8 @@ class WordPiece:
             raise UserError(
                 "method.tokenizer is not set; give the vocabulary: method.tokenizer=/path/bert-base-uncased/vocab.txt"
             )
-        if str(path) == EMBEDDED:
-            return cls(embedded_vocabulary(), lower_case, sep)
+        if str(path) in datasets and (pieces := datasets.load(str(path)).wordpiece_vocabulary()) is not None:
+            return cls(pieces, lower_case, sep)
         file = Path(path)
         if file.is_dir():
             file = file / "vocab.txt"
@@ -151,16 +150,6 @@ def build_vocabulary(corpus: Iterable[str], size: int, lower_case: bool = True) 
         raise ValueError(
             f"a vocabulary of {size} pieces cannot hold the {len(vocabulary)} characters and special tokens"
         )
-    known = set(vocabulary)
-    ranked = sorted((word for word in words if word not in known), key=lambda word: (-words[word], word))
+    single = set(vocabulary)
+    ranked = sorted((word for word in words if word not in single), key=lambda word: (-words[word], word))
     return vocabulary + ranked[: size - len(vocabulary)]
-
-
-def embedded_vocabulary() -> list[str]:
-    """The vocabulary for the embedded data: its words, and all printable ASCII characters for words of the user's."""
-    from vgbench.datasets.refshapes import vocabulary
-
-    characters = [chr(code) for code in range(33, 127)]
-    letters = [character for character in characters if character.isalnum()]
-    words = [*vocabulary(), *characters, *(f"a{letter}" for letter in letters)]
-    return build_vocabulary(words, EMBEDDED_SIZE)
