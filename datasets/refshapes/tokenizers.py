@@ -1,4 +1,4 @@
-"""The tokenizers of RefShapes: a SentencePiece model and a WordPiece vocabulary of its words, and how they were made."""
+"""The tokenizers of RefShapes, a SentencePiece model and a WordPiece vocabulary of its words: how they were made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from vgbench.text.wordpiece import build_vocabulary
 
 SENTENCEPIECE_MODEL = Path(__file__).with_name("refshapes.spm")
 SENTENCEPIECE_SIZE = 300  # pieces at most
-EARLIER_WORDS = tuple("crescent crescents dots dotted moon moons orange pink spots spotted star stars".split())
+EARLIER_WORDS = (
+    *("crescent", "crescents", "dots", "dotted", "moon", "moons"),
+    *("orange", "pink", "spots", "spotted", "star", "stars"),
+)
 """Words of RefShapes' first version, which had more shapes and colours: the model is older, and weights rest on it."""
 WORDPIECE_SIZE = 320  # pieces at most: what a model of RefShapes should have as vocab_size
 
