@@ -16,7 +16,8 @@ import pytest
 from vgbench.cli import compare as command
 from vgbench.core.errors import UserError
 from vgbench.leaderboard.compare import compare
-from vgbench.leaderboard.published import PublishedRow, published_metric, published_pairs, read_published
+from vgbench.leaderboard.pairs import published_pairs
+from vgbench.leaderboard.published import PublishedRow, published_metric, read_published
 from vgbench.leaderboard.tables import tables
 from vgbench.records import store
 from vgbench.records.record import (
@@ -90,7 +91,7 @@ def test_other_data_or_another_metric_variant_is_another_column() -> None:
         run("c", result(70.0, metrics={"prec@0.5": Metric(70.0, 10834, variant="giou")})),
     ]
     (table,) = tables(records)
-    headings = [" ".join(table.heading(column)) for column in table.columns]
+    headings = [f"{table.where(column)} {column.title}" for column in table.columns]
     assert headings == [
         "refcoco unc val #1 Prec@0.5",
         "refcoco unc val #1 Prec@0.5 (giou)",
@@ -150,7 +151,7 @@ def test_prediction_sets_are_rows_and_tasks_are_tables() -> None:
     )
     rec, res = tables([simvg])
     assert [row.label for row in rec.rows] == ["SimVG / token", "SimVG / decoder"]
-    assert [" ".join(res.heading(column)) for column in res.columns] == ["refcoco unc val mIoU"]
+    assert [f"{res.where(column)} {column.title}" for column in res.columns] == ["refcoco unc val mIoU"]
     assert len(tables([simvg], all_metrics=True)[1].columns) == 2
 
 
@@ -270,7 +271,7 @@ def test_referit_has_one_usual_split_and_two_names() -> None:
     assert [pair.breaking for pair in pairs] == [(), ()]
     other = result(85.0, dataset="referit", split_by="unc", split="test")
     (pair, _) = published_pairs([run("vglaw", other, training=TRAINED)], rows)
-    assert pair.breaking == ("split author: measured unc, published referit",)
+    assert pair.notes == ("split author: measured unc, published referit",)
 
 
 def test_committed_results_join_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

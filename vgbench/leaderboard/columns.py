@@ -30,6 +30,16 @@ _ORDER = {
 }
 
 
+class Split(NamedTuple):
+    """A split by its names, whichever version of its data was scored."""
+
+    embedded: bool
+    task: str
+    dataset: str
+    split_by: str | None
+    split: str
+
+
 class Column(NamedTuple):
     """What has to agree for two numbers to stand below each other; ``control`` is empty for the real thing."""
 
@@ -48,6 +58,15 @@ class Column(NamedTuple):
         """Data set, split author, split; embedded data has only one author."""
         author = None if self.embedded else self.split_by
         return " ".join(part for part in (self.dataset, author, self.split) if part)
+
+    @property
+    def named_split(self) -> Split:
+        return Split(self.embedded, self.task, self.dataset, self.split_by, self.split)
+
+    @property
+    def title(self) -> str:
+        """The metric, e.g. "Prec@0.5 (giou)"."""
+        return metric_title(self.metric, self.variant, self.control)
 
     def sort_key(self) -> tuple[Any, ...]:
         def place(kind: str, value: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vgbench.leaderboard.columns import inference_rate, numbers, row_label
-from vgbench.leaderboard.published import Pair
+from vgbench.leaderboard.pairs import Pair
 from vgbench.records.record import Record
 
 

@@ -1,68 +1,61 @@
-"""Tables as LaTeX."""
+"""Grids as LaTeX."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
-from vgbench.leaderboard.markdown import AFTER, PAIR_HEADER, STYLES, cell_texts, legend, pair_lines, run_notes
-from vgbench.leaderboard.published import Pair
-from vgbench.leaderboard.tables import Table
+from vgbench.leaderboard.grid import Grid, GridCell, Heading
+
+_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+_ALIGN = {"left": "l", "right": "r", "centre": "c"}
 
 
-def latex(made: Sequence[Table], pairs: Sequence[Pair]) -> str:
-    style = STYLES["latex"]
-    parts = ["% needs \\usepackage{booktabs}"]
-    for table in made:
-        header = [
-            ("", "Method"),
-            *(table.heading(column) for column in table.columns),
-            *(("", name) for name in AFTER),
+def latex(grids: Sequence[Grid]) -> str:
+    """Every grid as a ``tabular``; its legend and notes are comments, its footnotes paragraphs below it."""
+    return "\n\n".join([r"% needs \usepackage{booktabs}", *map(_tabular, grids)]) + "\n"
+
+
+def escaped(text: str) -> str:
+    """A text without LaTeX's special characters."""
+    return "".join(_SPECIAL.get(letter) or (f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
+
+
+def _tabular(grid: Grid) -> str:
+    # the last column is text that nothing stands behind
+    columns = "".join(_ALIGN[heading.align] for heading in grid.headings[:-1]) + "l"
+    return "\n".join(
+        [
+            f"% {grid.title}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            *_header(grid.headings),
+            r"\midrule",
+            *(_line(_cell(cell) for cell in row) for row in grid.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(f"% {note}" for note in (*grid.legend, *grid.notes)),
+            *(rf"\par\noindent {{\footnotesize {mark} {escaped(note)}}}" for mark, note in grid.footnotes.items()),
         ]
-        lines = cell_texts(table, style)
-        keep = [place for place in range(len(header)) if any(line[place] for line in lines)]
-        header, lines = [header[place] for place in keep], [[line[place] for place in keep] for line in lines]
-        groups: list[list[Any]] = []
-        for upper, _ in header:
-            if groups and groups[-1][0] == upper:
-                groups[-1][1] += 1
-            else:
-                groups.append([upper, 1])
-        top = " & ".join(
-            rf"\multicolumn{{{count}}}{{c}}{{{style.text(upper)}}}" if upper else " & ".join([""] * count)
-            for upper, count in groups
-        )
-        parts.append(
-            "\n".join(
-                [
-                    f"% {table.title}",
-                    rf"\begin{{tabular}}{{l{'r' * (len(header) - 2)}l}}",
-                    r"\toprule",
-                    rf"{top} \\",
-                    " & ".join(style.text(lower) for _, lower in header) + r" \\",
-                    r"\midrule",
-                    *(" & ".join(line) + r" \\" for line in lines),
-                    r"\bottomrule",
-                    r"\end{tabular}",
-                    *(f"% {note}" for note in (*legend(table), *table.notes, *run_notes(table))),
-                ]
-            )
-        )
-    if pairs:
-        lines, notes = pair_lines(pairs, style)
-        parts.append(
-            "\n".join(
-                [
-                    "% Published and measured",
-                    r"\begin{tabular}{llrrlrl}",
-                    r"\toprule",
-                    " & ".join(PAIR_HEADER) + r" \\",
-                    r"\midrule",
-                    *(" & ".join(line) + r" \\" for line in lines),
-                    r"\bottomrule",
-                    r"\end{tabular}",
-                    *(rf"\par\noindent {{\footnotesize {mark} {style.text(note)}}}" for note, mark in notes.items()),
-                ]
-            )
-        )
-    return "\n\n".join(parts) + "\n"
+    )
+
+
+def _header(headings: Sequence[Heading]) -> Iterator[str]:
+    if any(heading.group for heading in headings):
+        spans: list[str] = []
+        for group, members in groupby(headings, key=lambda heading: heading.group):
+            count = len(list(members))
+            spans += [rf"\multicolumn{{{count}}}{{c}}{{{escaped(group)}}}"] if group else [""] * count
+        yield _line(spans)
+    yield _line(escaped(heading.text) for heading in headings)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _cell(cell: GridCell) -> str:
+    text = rf"\textbf{{{escaped(cell.text)}}}" if cell.strong else escaped(cell.text)
+    if cell.spread is None:
+        return text
+    return text + rf"{{\scriptsize$\pm${cell.spread:.2f}{'' if cell.seeds == 1 else f' ({cell.seeds})'}}}"

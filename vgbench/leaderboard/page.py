@@ -29,7 +29,8 @@ from vgbench.leaderboard.columns import (
     row_label,
     task_title,
 )
-from vgbench.leaderboard.published import PublishedRow, published_pairs, read_published
+from vgbench.leaderboard.pairs import published_pairs
+from vgbench.leaderboard.published import PublishedRow, read_published
 from vgbench.leaderboard.tables import folder_names, second_definitions
 from vgbench.records.curves import read_curves
 from vgbench.records.record import Record
@@ -99,7 +100,9 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
             "row": rows[positions[id(pair.record)], pair.result.prediction_set],
             "column": columns[pair.column],
             "value": pair.published.value,
-            "as": ", ".join(part for part in pair.published[:3] if part),
+            "as": ", ".join(
+                part for part in (pair.published.method, pair.published.variant, pair.published.backbone) if part
+            ),
             "measured": pair.measured.value,
             "difference": pair.difference,
             "comparable": pair.comparable,

@@ -1,18 +1,15 @@
-"""Published numbers, and what makes a measured one comparable with them."""
+"""Published numbers, as they stand in published.csv."""
 
 from __future__ import annotations
 
 import csv
 import io
-import re
-from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vgbench.core.errors import UserError
-from vgbench.leaderboard.columns import Column, result_column, row_label
-from vgbench.records.record import Metric, Record, Result
 
 
 class PublishedRow(NamedTuple):
@@ -34,24 +31,6 @@ class PublishedRow(NamedTuple):
     quoted_by: str
 
 
-class Pair(NamedTuple):
-    """A measured number beside a published one. ``notes`` say why they are not the same experiment, if they are not."""
-
-    record: Record
-    result: Result
-    column: Column
-    measured: Metric
-    published: PublishedRow
-    difference: float | None
-    comparable: bool
-    notes: tuple[str, ...]
-    breaking: tuple[str, ...] = ()  # those of the notes that make the numbers incomparable
-
-    @property
-    def row(self) -> str:
-        return row_label(self.record, self.result)
-
-
 #: Metric names of published.csv that say how they were computed -> metric and variant of the records.
 _PUBLISHED_METRICS = {
     "prec@0.5_giou": ("prec@0.5", "giou"),
@@ -59,12 +38,11 @@ _PUBLISHED_METRICS = {
     "miou_as_listed": ("miou", "as listed"),
     "pr@f1_mmdet": ("pr@f1", "first_box"),
     "n_acc_mmdet": ("n_acc", "first_box"),
-    **{f"recall@{k}_any": (f"recall@{k}", "default") for k in (1, 5, 10)},
-    **{f"recall@{k}_merged": (f"recall@{k}", "merged") for k in (1, 5, 10)},
+} | {
+    f"recall@{k}_{published}": (f"recall@{k}", variant)
+    for k in (1, 5, 10)
+    for published, variant in (("any", "default"), ("merged", "merged"))
 }
-
-
-_SIZES = {"tiny": "T", "small": "S", "base": "B", "large": "L", "huge": "H"}
 
 
 def read_published(path: Path | None = None) -> list[PublishedRow]:
@@ -89,98 +67,36 @@ def read_published(path: Path | None = None) -> list[PublishedRow]:
             value = float(line["value"])
         except ValueError:
             raise UserError(f"{place}:{number}: value {line['value']!r} is no number") from None
-        cells: dict[str, Any] = {name: line[name] for name in PublishedRow._fields}
-        rows.append(PublishedRow(**{**cells, "value": value}))
+        row = PublishedRow(**{name: line[name] for name in PublishedRow._fields})  # type: ignore[arg-type]
+        rows.append(row._replace(value=value))
     return rows
 
 
-def plain_name(name: str) -> str:
-    """A method's name for looking up: VG-LAW, vglaw and VGLAW are one."""
-    return re.sub(r"[^a-z0-9+]", "", name.lower())
+def published_names(dataset: str, split_by: str | None) -> tuple[str, ...]:
+    """The names in published.csv of a data set with this author of its splits.
+
+    The usual author is not named there; one data set may have several names.
+    """
+    facts = _dataset_facts(dataset)
+    names = (dataset, *facts.aliases)
+    return names if split_by in (None, facts.usual_split_by) else tuple(f"{name}_{split_by}" for name in names)
 
 
-def published_dataset(dataset: str, split_by: str | None) -> str:
-    """The name in published.csv; RefCOCO and RefCOCO+ are split by unc there, ReferIt by berkeley; RefCOCOg says by
-    whom."""
-    usual = "berkeley" if dataset == "referit" else "unc"
-    return dataset if split_by in (None, usual) else f"{dataset}_{split_by}"
+class _Facts(NamedTuple):
+    usual_split_by: str | None
+    aliases: tuple[str, ...]
 
 
-def dataset_of(row: PublishedRow) -> str:
-    """The data set of a published row under one name: VG-LAW calls ReferIt refclef."""
-    return "referit" if row.dataset == "refclef" else row.dataset
+@cache
+def _dataset_facts(dataset: str) -> _Facts:
+    return _Facts("berkeley", ("refclef",)) if dataset == "referit" else _Facts("unc", ())
 
 
 def published_metric(row: PublishedRow) -> tuple[str, str]:
+    """Metric and variant, as the records name them."""
     return _PUBLISHED_METRICS.get(row.metric, (row.metric, "default"))
 
 
 def published_task(row: PublishedRow) -> str:
+    """The task, as the records name it."""
     return "phrase" if row.task == "phrase grounding" else row.task.lower()
-
-
-def published_pairs(records: Iterable[Record], published: Sequence[PublishedRow]) -> list[Pair]:
-    """Every measured number on real data beside the published numbers of the same method, task, split and metric.
-
-    Where no number of the same split author exists, those of another author are listed (and marked). A run that states
-    its ``published_variant`` meets only that one; a prediction set does not meet rows that name another one.
-    """
-    by_cell: dict[tuple[str, ...], list[PublishedRow]] = {}
-    for row in published:
-        key = (plain_name(row.method), published_task(row), row.split, published_metric(row)[0])
-        by_cell.setdefault(key, []).append(row)
-    pairs = []
-    for record in records:
-        sets = {result.prediction_set for result in record.results}
-        names = dict.fromkeys(map(plain_name, (record.method, record.label or record.method)))
-        for result in record.results:
-            if result.embedded:
-                continue
-            rivals = sets - {result.prediction_set}
-            for name, metric in result.metrics.items():
-                column = result_column(result, name, metric.variant)
-                candidates = [
-                    row
-                    for ours in names
-                    for row in by_cell.get((ours, result.task, result.split, column.metric), ())
-                    if (record.published_variant is None or row.variant == record.published_variant)
-                    and not any(rival in row.variant.lower() for rival in rivals)
-                ]
-                name_there = published_dataset(result.dataset, result.split_by)
-                exact = [row for row in candidates if dataset_of(row) == name_there]
-                near = [row for row in candidates if dataset_of(row).split("_")[0] == result.dataset]
-                pairs += [pair_of(record, result, column, metric, row) for row in exact or near]
-    return pairs
-
-
-def pair_of(record: Record, result: Result, column: Column, metric: Metric, row: PublishedRow) -> Pair:
-    """A measured number beside a published one.
-
-    The notes: first what makes the two numbers incomparable, then what one should know."""
-    breaking, other = [], []
-    published_variant = published_metric(row)[1]
-    if metric.variant != published_variant:
-        breaking.append(f"metric variant: measured {metric.variant}, published {published_variant}")
-    if dataset_of(row) != published_dataset(result.dataset, result.split_by):
-        breaking.append(f"split author: measured {result.split_by}, published {row.dataset}")
-    size = _SIZES.get(record.variant.lower())
-    sizes = set(re.findall(r"(?:ViT|BEiT-?3)-(?:Det-)?([TSBLH])\b", f"{row.variant} {row.backbone}"))
-    if size and sizes and size not in sizes:
-        breaking.append(f"model size: measured {record.variant}, published {'/'.join(sorted(sizes))}")
-    if result.leaked_images:
-        breaking.append(f"leaked data: {result.leaked_images} images of the split were trained on")
-    if result.resolution != "original":
-        breaking.append(f"resolution: scored at {result.resolution}")
-    if result.expected_expressions not in (None, result.expressions):
-        breaking.append(f"incomplete: {result.expressions} of {result.expected_expressions} expressions scored")
-    if result.leaked_images is None:
-        other.append("not known whether images of the split were trained on")
-    if record.training is not None:
-        trained = sorted({data.dataset for data in (*record.training.earlier, *record.training.data)})
-        if len(trained) != 1 or not row.training_data.startswith("single dataset"):
-            other.append(f"training data: measured {' + '.join(trained) or 'unknown'}, published {row.training_data!r}")
-    if row.quoted_by:
-        other.append(f"published number quoted by {row.quoted_by}")
-    difference = None if metric.value is None else metric.value - row.value
-    notes = (*breaking, *other)
-    return Pair(record, result, column, metric, row, difference, not breaking, notes, tuple(breaking))

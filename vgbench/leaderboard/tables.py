@@ -9,25 +9,74 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
-from vgbench.leaderboard.columns import HEADLINE, Column, metric_title, numbers, provenance, row_label, task_title
-from vgbench.records.record import Metric, Record
+from vgbench.leaderboard.columns import (
+    HEADLINE,
+    Column,
+    Split,
+    metric_title,
+    numbers,
+    provenance,
+    row_label,
+    task_title,
+)
+from vgbench.records.record import Metric, Record, Result
 
 
-@dataclass
+class Run(NamedTuple):
+    """What tells two runs of one cell apart."""
+
+    config_hash: str
+    seed: int | None
+
+
+class RowKey(NamedTuple):
+    """What two results have to share to stand in one row. ``seed`` is None where seeds share a cell."""
+
+    method: str
+    label: str
+    prediction_set: str
+    embedded: bool
+    provenance: str
+    parameters: int | None
+    device: str
+    seed: int | None
+
+
+@dataclass(eq=False)
 class Row:
-    """One line of a leaderboard. A cell holds one metric, or one per seed; ``runs``: config hash and seed of each."""
+    """One line of a leaderboard. A cell holds one metric, or one per seed; ``runs``: where each comes from."""
 
     label: str
     embedded: bool
     provenance: str
     cells: dict[Column, list[Metric]] = field(default_factory=dict)
-    runs: dict[Column, list[tuple[str, int | None]]] = field(default_factory=dict)
+    runs: dict[Column, list[Run]] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     prediction_set: str = "main"
+
+    def add(self, metrics: Mapping[Column, Metric], record: Record) -> None:
+        """Put a result of a run into its cells."""
+        for column, metric in metrics.items():
+            self.cells.setdefault(column, []).append(metric)
+            self.runs.setdefault(column, []).append(Run(record.config_hash, record.seed))
+        if not any(earlier is record for earlier in self.records):
+            self.records.append(record)
+
+    def has_room(self, metrics: Mapping[Column, Metric], run: Run, seeds: bool) -> bool:
+        """Whether a result's cells are free, or (``seeds``) hold other seeds of the same configuration."""
+        if self.runs.keys().isdisjoint(metrics):  # stops at the first one taken: 1,000 runs ask this a million times
+            return True
+        if not seeds:
+            return False
+        return all(
+            run not in self.runs[column] and {run.config_hash} == {other.config_hash for other in self.runs[column]}
+            for column in metrics
+            if column in self.runs
+        )
 
 
 @dataclass
@@ -38,11 +87,11 @@ class Table:
     columns: list[Column]
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
-    marks: dict[Column, str] = field(default_factory=dict)  # printed behind a column's title
+    marks: dict[Column, str] = field(default_factory=dict)  # printed behind a column's split
 
-    def heading(self, column: Column) -> tuple[str, str]:
-        """Data set and split, then the metric."""
-        return column.where + self.marks.get(column, ""), metric_title(column.metric, column.variant, column.control)
+    def where(self, column: Column) -> str:
+        """Data set and split, with the mark of their version where there are several."""
+        return column.where + self.marks.get(column, "")
 
 
 def tables(records: Iterable[Record], *, all_metrics: bool = False, seeds: bool = False) -> list[Table]:
@@ -52,62 +101,70 @@ def tables(records: Iterable[Record], *, all_metrics: bool = False, seeds: bool 
     until a cell is taken twice: then there is a second row, named by its seed or run folder. With ``seeds``, runs that
     differ in nothing but the seed share the cell, as mean and standard deviation.
     """
-    by_key: dict[tuple[Any, ...], list[Row]] = {}
-    for record in records:
-        for result in record.results:
-            cells = dict(numbers(result))
-            hardware = record.environment.hardware
-            key = (
-                *(record.method, row_label(record, result), result.prediction_set, result.embedded, provenance(record)),
-                *(record.cost.parameters, hardware.gpu or hardware.cpu, None if seeds else record.seed),
-            )
-            identity = (record.config_hash, record.seed)
-            alike = by_key.setdefault(key, [])
-            row = next((row for row in alike if _fits(row, cells, identity, seeds)), None)
-            if row is None:
-                row = Row(row_label(record, result), result.embedded, provenance(record))
-                row.prediction_set = result.prediction_set
-                alike.append(row)
-            for column, metric in cells.items():
-                row.cells.setdefault(column, []).append(metric)
-                row.runs.setdefault(column, []).append(identity)
-            if not any(known is record for known in row.records):
-                row.records.append(record)
-    rows = [row for alike in by_key.values() for row in alike]
+    rows = _rows(records, seeds)
     _tell_apart(rows)
-
     columns = sorted({column for row in rows for column in row.cells}, key=Column.sort_key)
-    left_out: set[Column] = set()
+    hidden: set[Column] = set()
     if not all_metrics:
         columns = [column for column in columns if is_headline(column, columns)]
-        left_out = second_definitions(columns, [row.cells for row in rows])
-        columns = [column for column in columns if column not in left_out]
-    made = []
-    for embedded, task in dict.fromkeys((column.embedded, column.task) for column in columns):
-        own = [column for column in columns if (column.embedded, column.task) == (embedded, task)]
-        table = Table(task_title(task, embedded), own, [row for row in rows if not row.cells.keys().isdisjoint(own)])
-        table.rows.sort(key=_by_first(own))
-        _mark_data(table)
-        hidden = [column for column in left_out if (column.embedded, column.task) == (embedded, task)]
-        titles = sorted({metric_title(column.metric, column.variant) for column in hidden})
-        table.notes += [f"{', '.join(titles)}: left out, --all-metrics shows them"] if titles else []
-        made.append(table)
-    return made
+        hidden = second_definitions(columns, [row.cells for row in rows])
+        columns = [column for column in columns if column not in hidden]
+    kinds = dict.fromkeys((column.embedded, column.task) for column in columns)
+    return [_table(task, embedded, columns, rows, hidden) for embedded, task in kinds]
 
 
-def _fits(row: Row, cells: dict[Column, Metric], identity: tuple[str, int | None], seeds: bool) -> bool:
-    """Whether a run's cells are free in the row, or (``seeds``) hold other seeds of the same configuration."""
-    if row.runs.keys().isdisjoint(cells):  # stops at the first one taken: with 1,000 runs this is asked a million times
-        return True
-    taken = [row.runs[column] for column in cells if column in row.runs] if seeds else []
-    return (
-        seeds
-        and all({identity[0]} == {hash for hash, _ in runs} for runs in taken)
-        and not any(identity in runs for runs in taken)
+def _rows(records: Iterable[Record], seeds: bool) -> list[Row]:
+    """Every result in the first row of its key that has room for it."""
+    rows_by_key: dict[RowKey, list[Row]] = {}
+    for record in records:
+        for result in record.results:
+            metrics = dict(numbers(result))
+            run = Run(record.config_hash, record.seed)
+            key = _row_key(record, result, seeds)
+            rows = rows_by_key.setdefault(key, [])
+            row = next((row for row in rows if row.has_room(metrics, run, seeds)), None)
+            if row is None:
+                row = Row(key.label, key.embedded, key.provenance, prediction_set=key.prediction_set)
+                rows.append(row)
+            row.add(metrics, record)
+    return [row for rows in rows_by_key.values() for row in rows]
+
+
+def _row_key(record: Record, result: Result, seeds: bool) -> RowKey:
+    hardware = record.environment.hardware
+    return RowKey(
+        record.method,
+        row_label(record, result),
+        result.prediction_set,
+        result.embedded,
+        provenance(record),
+        record.cost.parameters,
+        hardware.gpu or hardware.cpu,
+        None if seeds else record.seed,
     )
 
 
-def _by_first(columns: Sequence[Column]) -> Callable[[Row], float]:
+def _table(
+    task: str, embedded: bool, columns: Iterable[Column], rows: Iterable[Row], hidden: Iterable[Column]
+) -> Table:
+    """The table of one task on one kind of data; a note names the ``hidden`` columns."""
+    own = [column for column in columns if (column.embedded, column.task) == (embedded, task)]
+    table = Table(task_title(task, embedded), own, [row for row in rows if not row.cells.keys().isdisjoint(own)])
+    table.rows.sort(key=by_first(own))
+    _mark_data(table)
+    hidden_titles = sorted(
+        {
+            metric_title(column.metric, column.variant)
+            for column in hidden
+            if (column.embedded, column.task) == (embedded, task)
+        }
+    )
+    if hidden_titles:
+        table.notes.append(f"{', '.join(hidden_titles)}: left out, --all-metrics shows them")
+    return table
+
+
+def by_first(columns: Sequence[Column]) -> Callable[[Row], float]:
     """Sort key: the value in the first column, best first, empty cells last."""
 
     def key(row: Row) -> float:
@@ -118,9 +175,10 @@ def _by_first(columns: Sequence[Column]) -> Callable[[Row], float]:
 
 
 def is_headline(column: Column, columns: Sequence[Column]) -> bool:
-    shown = HEADLINE.get(column.task, ())
-    return column.metric in shown or not any(
-        other.metric in shown for other in columns if (other.task, other.embedded) == (column.task, column.embedded)
+    """Whether a column is shown unless all are asked for: a headline metric, or any where a table has none."""
+    headline = HEADLINE.get(column.task, ())
+    return column.metric in headline or not any(
+        other.metric in headline for other in columns if (other.task, other.embedded) == (column.task, column.embedded)
     )
 
 
@@ -134,22 +192,36 @@ def second_definitions(columns: Iterable[Column], cells: Sequence[Container[Colu
     }
 
 
-def _tell_apart(rows: list[Row]) -> None:
+class _Look(NamedTuple):
+    """What a reader sees of a row in the table of a task."""
+
+    label: str
+    provenance: str
+    embedded: bool
+    task: str
+
+
+def _tell_apart(rows: Sequence[Row]) -> None:
     """Rows that would look the same in a table get the seed, or else the folder of their run, behind the label."""
-    alike: dict[tuple[Any, ...], list[Row]] = {}
+    rows_by_look: dict[_Look, list[Row]] = {}
     for row in rows:
-        for where in dict.fromkeys((column.embedded, column.task) for column in row.cells):
-            alike.setdefault((row.label, row.provenance, *where), []).append(row)
-    suffixes: dict[int, str] = {}
-    for twins in alike.values():
-        seeds = {record.seed for row in twins for record in row.records}
-        single = len(seeds) == len(twins) and all(len({record.seed for record in row.records}) == 1 for row in twins)
-        places = folder_names([row.records[0] for row in twins])
-        for row, place in zip(twins, places, strict=True) if len(twins) > 1 else ():
-            named = suffixes.get(id(row), "seed").startswith("seed") and single
-            suffixes[id(row)] = f"seed {row.records[0].seed}" if named else place
-    for row in rows:
-        row.label += f" ({suffixes[id(row)]})" if id(row) in suffixes else ""
+        for embedded, task in dict.fromkeys((column.embedded, column.task) for column in row.cells):
+            rows_by_look.setdefault(_Look(row.label, row.provenance, embedded, task), []).append(row)
+    folders: dict[Row, str] = {}
+    same_seed: set[Row] = set()
+    for twins in rows_by_look.values():
+        if len(twins) > 1:
+            folders.update(zip(twins, folder_names([row.records[0] for row in twins]), strict=True))
+            if not _differ_in_seed(twins):
+                same_seed.update(twins)
+    for row, folder in folders.items():
+        row.label += f" ({folder})" if row in same_seed else f" (seed {row.records[0].seed})"
+
+
+def _differ_in_seed(rows: Sequence[Row]) -> bool:
+    """Whether every row has one seed that no other has."""
+    seeds = [{record.seed for record in row.records} for row in rows]
+    return all(len(own) == 1 for own in seeds) and len(set().union(*seeds)) == len(rows)
 
 
 def folder_names(records: Sequence[Record]) -> list[str]:
@@ -165,26 +237,28 @@ def folder_names(records: Sequence[Record]) -> list[str]:
 
 def _mark_data(table: Table) -> None:
     """A split of which there are several versions has its columns marked, and a note about each version."""
-    versions: dict[tuple[Any, ...], list[str]] = {}
+    versions: dict[Split, list[str]] = {}
     for column in table.columns:
-        hashes = versions.setdefault(column[:5], [])
+        hashes = versions.setdefault(column.named_split, [])
         if column.data_hash not in hashes:
             hashes.append(column.data_hash)
+    notes: dict[tuple[str, str], str] = {}
     for column in table.columns:
-        hashes = versions[column[:5]]
+        hashes = versions[column.named_split]
         if len(hashes) > 1:
-            mark = f" #{hashes.index(column.data_hash) + 1}"
-            table.marks[column] = mark
-            sizes = {metric.n for row in table.rows for metric in row.cells.get(column, ())}
+            table.marks[column] = f" #{hashes.index(column.data_hash) + 1}"
+            where = table.where(column)
+            expressions = max(metric.n for row in table.rows for metric in row.cells.get(column, ()))
             note = (
-                f"{table.heading(column)[0]}: data {column.data_hash[:8]}, {max(sizes)} expressions; "
+                f"{where}: data {column.data_hash[:8]}, {expressions} expressions; "
                 "not the same data as the other columns of this split"
             )
-            if not any(known.split(",")[0] == note.split(",")[0] for known in table.notes):
-                table.notes.append(note)
+            notes.setdefault((where, column.data_hash), note)
+    table.notes += notes.values()
 
 
 def mean_value(metrics: Sequence[Metric] | None) -> float | None:
+    """The mean over those that are defined, in percent."""
     values = [metric.value for metric in metrics or () if metric.value is not None]
     return statistics.fmean(values) if values else None
 
@@ -205,4 +279,4 @@ def best_values(table: Table) -> dict[Column, float]:
         for column in table.columns
         if not column.control
     }
-    return {column: round(max(found), 2) for column, found in values.items() if len(found) > 1}
+    return {column: round(max(column_values), 2) for column, column_values in values.items() if len(column_values) > 1}

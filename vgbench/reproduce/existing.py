@@ -11,9 +11,7 @@ from typing import Any
 from vgbench.config.identity import METHOD_FILES
 from vgbench.core.errors import UserError
 from vgbench.core.files import sha256_prefix
-from vgbench.leaderboard.published import (
-    published_dataset,
-)
+from vgbench.leaderboard.published import published_names
 from vgbench.records.record import Metric, Record, Result
 from vgbench.reproduce.plan import Cell, Job
 
@@ -94,8 +92,7 @@ def find_result(record: Record, cell: Cell) -> tuple[Result, Metric] | None:
     """The result of a record that a cell asks for."""
     for result in record.results:
         author = None if result.embedded else result.split_by
-        name = "referit" if cell.dataset == "refclef" else cell.dataset
-        if name != published_dataset(result.dataset, author):
+        if cell.dataset not in published_names(result.dataset, author):
             continue
         if (result.split, result.task, result.prediction_set) != (cell.split, cell.task, cell.prediction_set):
             continue

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vgbench.leaderboard.columns import result_column
-from vgbench.leaderboard.published import (
-    pair_of,
-)
+from vgbench.leaderboard.pairs import Obstacle, pair_of
 from vgbench.records import store
 from vgbench.records.record import FILE_NAME, Metric, Record, Result
 from vgbench.reproduce.existing import find_result
@@ -60,7 +58,9 @@ def judge(plan: Plan, cell: Cell, step: Step | None, committed: Path | None = No
     if metric.value is None:
         return Line(cell, published, metric, None, "not defined on this split", run)
     pair = pair_of(step.record, result, result_column(result, cell.metric, cell.variant), metric, cell.published)
-    against = [note for note in pair.breaking if not (note.startswith("metric variant") or "split author" in note)]
+    # a table states the metric's variant and the split's author itself
+    by_table = (Obstacle.METRIC_VARIANT, Obstacle.SPLIT_AUTHOR)
+    against = [str(reason) for reason in pair.breaking if reason.obstacle not in by_table]
     if against:
         return Line(cell, published, metric, pair.difference, f"not comparable: {'; '.join(against)}", run)
     if metric.low is None or metric.high is None:
