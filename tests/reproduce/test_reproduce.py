@@ -25,6 +25,7 @@ from vgbench.reproduce.plan import Cell, Job, Plan, Step, available, parse_plan,
 from vgbench.reproduce.report import format_plan
 from vgbench.reproduce.steps import execute, plan_steps
 from vgbench.training import run
+from vgbench.training.result import RunResult
 
 PUBLISHED = [
     PublishedRow(
@@ -234,12 +235,11 @@ def test_runs_what_is_missing_judges_writes_json_and_commits(
 
     asked = []
 
-    def evaluate(config) -> float:
+    def evaluate(config) -> RunResult:
         asked.append(config)
         (job,) = the_plan().jobs
         write_both_splits(job, Path(config.run_dir), value=80.4)
-        monkeypatch.setenv("VGBENCH_RUN_FOLDER", config.run_dir)
-        return 80.4
+        return RunResult(Path(config.run_dir), None, 80.4)
 
     monkeypatch.setattr(run, "evaluate", evaluate)
     monkeypatch.setattr(RefCOCO, "sources", lambda self, split: [])
@@ -300,7 +300,7 @@ def test_shipped_weights_are_evaluated_by_name_and_their_record_is_found_again(
 
     asked: list[str] = []
 
-    def evaluate(config) -> float:
+    def evaluate(config) -> RunResult:
         asked.append(config.checkpoint)
         path = weights.resolve(config.checkpoint, "alvg", "grefshapes")
         made = measured(plan.jobs[0], value=75.0)
@@ -308,8 +308,7 @@ def test_shipped_weights_are_evaluated_by_name_and_their_record_is_found_again(
         made.results[0].dataset, made.results[0].embedded = "grefshapes", True
         made.checkpoint = Checkpoint(path.name, sha256_prefix(path), "shipped")
         store.write(made, Path(config.run_dir))
-        monkeypatch.setenv("VGBENCH_RUN_FOLDER", config.run_dir)
-        return 75.0
+        return RunResult(Path(config.run_dir), None, 75.0)
 
     monkeypatch.setattr(run, "evaluate", evaluate)
     (job,) = parse_plan("mine", "main", SHIPPED, "mine-main.yaml", []).jobs

@@ -24,7 +24,7 @@ from vgbench.leaderboard.columns import inference_rate
 from vgbench.methods.simvg import SimVG
 from vgbench.records import store
 from vgbench.training import flow, run
-from vgbench.training.score import evaluate_and_record
+from vgbench.training.score import score_splits
 
 SMALL = [
     "dataset=refshapes",
@@ -161,7 +161,7 @@ def test_it_goes_on_where_it_was_stopped(data_root: Path, tmp_path: Path, monkey
             return 137
         return 0
 
-    forward, evaluate = SimVG.forward, evaluate_and_record
+    forward, evaluate = SimVG.forward, score_splits
     left = 0
 
     def failing(self: SimVG, batch: Any) -> Any:
@@ -182,11 +182,11 @@ def test_it_goes_on_where_it_was_stopped(data_root: Path, tmp_path: Path, monkey
     assert flow.run(command) == 137  # before the first checkpoint
     assert ran == [("stage1", False)] and not list(folder.rglob("*.ckpt"))
     left = 1000
-    monkeypatch.setattr(run, "evaluate_and_record", not_evaluating)
+    monkeypatch.setattr(run, "score_splits", not_evaluating)
     assert flow.run(command) == 137  # trained, not evaluated
     assert ran[1:] == [("stage1", False)]
     steps = 1000 - left
-    monkeypatch.setattr(run, "evaluate_and_record", evaluate)
+    monkeypatch.setattr(run, "score_splits", evaluate)
     left = 2
     assert flow.run(command) == 137  # stage 1 is evaluated without another step, stage 2 does two steps
     assert ran[2:] == [("stage1", True), ("stage2", False)] and left < 0

@@ -197,7 +197,9 @@ def _hydra(name: str, arguments: argparse.Namespace) -> int:
 
         sys.argv = own_argv  # Lightning starts the other processes of a node with it
         try:
-            return {"run": run.run, "eval": evaluate, "bench": bench}[name](config)
+            if name == "bench":
+                return bench(config)
+            return {"run": run.run, "eval": evaluate}[name](config).primary
         except Exception as error:
             if arguments.multirun:
                 raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from vgbench.core.errors import UserError
@@ -45,17 +44,14 @@ def register(
     from vgbench.records import store
     from vgbench.records.environment import environment
     from vgbench.records.record import Record
-    from vgbench.records.results import split_results
-    from vgbench.training.evaluation import Evaluation
+    from vgbench.records.results import ScoredOutput, results_of
 
     results = []
     for split, report in reports.items():
-        table = data.load(split)
-        source: Any = SimpleNamespace(outputs=("main",))
-        evaluation = Evaluation(source, data, split, table, folder / "predictions", ())
-        with PredictionWriter(evaluation.file("main")) as writer:
+        file = Path("predictions") / f"{split}.parquet"
+        with PredictionWriter(folder / file) as writer:
             writer.write_table(predictions[split])
-        results += split_results(evaluation, "main", report, {}, folder, leaked=None)
+        results += results_of(ScoredOutput(data, split, data.load(split), report, {}, output="main", predictions=file))
     node = {"dataset": OmegaConf.to_container(config.dataset, resolve=True), "label": label}
     entry = Record(
         method=label,

@@ -4,58 +4,77 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from vgbench.data.dataset import GroundingData
+from vgbench.data.table import AnnotationTable
 from vgbench.metrics import slices
 from vgbench.metrics.evaluator import ScoreReport
 from vgbench.records.record import Metric, Result
-from vgbench.training.evaluation import Evaluation
 
 
-def split_results(
-    evaluation: Evaluation,
-    name: str,
-    report: ScoreReport,
-    controls: Mapping[str, ScoreReport],
-    folder: Path,
-    leaked: int | None,
-) -> list[Result]:
-    """The results of one prediction set for the record: one per metric and variant."""
-    data = evaluation.data
-    published = data.splits[evaluation.split].expressions if evaluation.split in data.splits else None
+@dataclass(frozen=True)
+class ScoredOutput:
+    """One output of a model on one split, scored.
+
+    Attributes:
+        dataset, split: what it was scored on.
+        table: the expressions that were scored.
+        report: their scores.
+        controls: scores of control experiments, by name.
+        output: name of the output.
+        predictions: its predictions file, below the run folder.
+        leaked_images: images of the split that the model was trained on; None: not known.
+    """
+
+    dataset: GroundingData
+    split: str
+    table: AnnotationTable
+    report: ScoreReport
+    controls: Mapping[str, ScoreReport]
+    output: str
+    predictions: Path
+    leaked_images: int | None = None
+
+
+def results_of(scored: ScoredOutput) -> list[Result]:
+    """The results for the record: one per metric and variant."""
+    dataset, split, report = scored.dataset, scored.split, scored.report
+    published = dataset.splits[split].expressions if split in dataset.splits else None
     results = []
-    for spec in report.outcomes:
+    for spec, outcomes in report.outcomes.items():
         task, _, variant = spec.partition("/")
-        wanted = (task, variant or "default")
+        key = (task, variant or "default")
         results.append(
             Result(
-                dataset=data.name,
-                split=evaluation.split,
-                split_by=data.split_by,
-                embedded=data.embedded,
+                dataset=dataset.name,
+                split=split,
+                split_by=dataset.split_by,
+                embedded=dataset.embedded,
                 task=task,
                 data_hash=report.data_hash,
                 expressions=report.expressions,
                 images=report.images,
                 expected_expressions=published,
-                leaked_images=leaked,
-                metrics=_metrics(report, wanted),
-                controls={control: _metrics(held, wanted) for control, held in controls.items()},
-                slices={} if variant else slices.headline(report.outcomes[spec], task, evaluation.table),
-                prediction_set=name,
-                resolution=next(s.resolution for s in report.scores.values() if (s.task, s.variant) == wanted),
-                predictions=str(evaluation.file(name).relative_to(folder)),
+                leaked_images=scored.leaked_images,
+                metrics=_metrics(report, key),
+                controls={name: _metrics(control, key) for name, control in scored.controls.items()},
+                slices={} if variant else slices.headline(outcomes, task, scored.table),
+                prediction_set=scored.output,
+                resolution=next(s.resolution for s in report.scores.values() if (s.task, s.variant) == key),
+                predictions=str(scored.predictions),
             )
         )
     return results
 
 
-def _metrics(report: ScoreReport, wanted: tuple[str, str]) -> dict[str, Metric]:
+def _metrics(report: ScoreReport, key: tuple[str, str]) -> dict[str, Metric]:
     def defined(value: float) -> float | None:
         return None if math.isnan(value) else value
 
     return {
         score.metric: Metric(defined(score.value), score.n, defined(score.low), defined(score.high), score.variant)
         for score in report.scores.values()
-        if (score.task, score.variant) == wanted
+        if (score.task, score.variant) == key
     }

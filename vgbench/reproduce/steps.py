@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,16 +119,15 @@ def execute(plan: Plan, step: Step, runs: Path) -> None:
     from omegaconf import open_dict
 
     from vgbench.training import run
-    from vgbench.training.run import evaluate
 
     config = step.config
     with open_dict(config):
         config.run_dir = str(runs / "reproduce" / f"{plan.paper}-{plan.table}" / step.job.name)
         config.eval.splits = plan.splits(step.job)
     try:
-        (evaluate if step.action == "evaluate" else run.run)(config)
+        result = (run.evaluate if step.action == "evaluate" else run.run)(config)
     except UserError as error:
         step.action, step.why = "missing", " ".join(str(error).split())
         return
-    step.record = store.read(Path(os.environ["VGBENCH_RUN_FOLDER"]))
+    step.record = store.read(result.folder)
     step.action, step.why = "have", str(step.record.folder)

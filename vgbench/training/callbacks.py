@@ -1,4 +1,4 @@
-"""Callbacks of a training run: moving average, best model, throughput."""
+"""Callbacks of a training run: moving average, best model, epochs that are validated, throughput."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
 from torch import Tensor
 
 from vgbench import optim
@@ -26,7 +27,6 @@ class ExponentialMovingAverage(Callback):
         self.max_decay = max_decay
         self.updates = 0
         self._average: list[Tensor] = []
-        self._raw: list[Tensor] = []
 
     @staticmethod
     def _tensors(module: L.LightningModule) -> list[Tensor]:
@@ -50,9 +50,9 @@ class ExponentialMovingAverage(Callback):
     def _swap(self, pl_module: L.LightningModule) -> None:
         with torch.no_grad():
             for tensor, other in zip(self._tensors(pl_module), self._average, strict=True):
-                kept = tensor.detach().clone()
+                raw = tensor.detach().clone()
                 tensor.copy_(other)
-                other.copy_(kept)
+                other.copy_(raw)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._average:
@@ -84,8 +84,8 @@ class KeepBestModel(Callback):
         self.epoch = -1
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, GroundingModule) and pl_module.val_set is not None
-        value = float(trainer.callback_metrics[f"val/{pl_module.val_set.primary}"])
+        assert isinstance(pl_module, GroundingModule)
+        value = float(trainer.callback_metrics[f"val/{pl_module.evaluation.primary}"])
         if value > self.best:
             self.best, self.epoch = value, trainer.current_epoch
             self.save(trainer, pl_module)
@@ -106,6 +106,26 @@ class KeepBestModel(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.epoch = state_dict["best"], state_dict["epoch"]
+
+
+class ValidationEpochs(Callback):
+    """Validates after the epochs that the recipe says, counted from 0: ``eval_from``, then every ``eval_every``-th.
+
+    ``eval_from: 0`` is the end of the first interval: epoch ``eval_every - 1``.
+    """
+
+    def __init__(self, recipe: DictConfig) -> None:
+        self.every: int = recipe.eval_every
+        self.first: int = recipe.eval_from or recipe.eval_every - 1
+
+    def includes(self, epoch: int) -> bool:
+        return epoch >= self.first and (epoch - self.first) % self.every == 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # a resumed epoch has no start
+        trainer.limit_val_batches = 1.0 if self.includes(trainer.current_epoch) else 0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.limit_val_batches = 1.0 if self.includes(trainer.current_epoch) else 0
 
 
 class Throughput(Callback):

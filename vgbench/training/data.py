@@ -2,51 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
-import numpy as np
-import torch
 from omegaconf import DictConfig
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from vgbench.batches.samplers import eval_loader
+from vgbench.batches.samplers import TrainBatches, TrainLoader, eval_loader, train_loader
 from vgbench.batches.samples import GroundingDataset
 from vgbench.data.dataset import GroundingData
-from vgbench.data.extra import Extra
-from vgbench.data.leakage import SeenImages
+from vgbench.data.extra import Extra, joined
+from vgbench.data.leakage import SeenImages, exclude_leaked
 from vgbench.data.table import AnnotationTable
 from vgbench.method import GroundingMethod
-from vgbench.records import store
-from vgbench.records.record import FILE_NAME, TrainingData
-from vgbench.training import weights
-from vgbench.training.trainer import workers
+from vgbench.records.record import TrainingData
+from vgbench.training.logs import say
+from vgbench.training.setup import build_data
+from vgbench.training.trainer import pins_memory, workers
 
 
-def earlier_training(config: DictConfig, method: GroundingMethod) -> tuple[list[TrainingData], SeenImages | None]:
-    """Training data of the weights that a training starts from, and their images; None: a run of its own did not make
-    them. Shipped weights have seen rendered images only, none of an evaluation split."""
-    if not config.weights or weights.is_shipped(config.weights):
-        return [], SeenImages(np.array([], dtype=str))
-    folder = weights.run_folder(weights.resolve(str(config.weights), raw=True))
-    if folder is None or (seen := SeenImages.read(folder)) is None:
-        return [], None
-    made = store.read(folder).training if (folder / FILE_NAME).exists() else None
-    return ([*made.earlier, *made.data] if made else []), seen
+@dataclass(frozen=True)
+class TrainingSet:
+    """The annotations that a run trains on and is selected by.
+
+    Attributes:
+        dataset: what ``config.dataset`` names.
+        table: all training expressions, further training data included.
+        image_path: image name of ``table`` -> file.
+        validation: the split that selects the best model.
+        sources: what ``table`` is made of, for the record.
+        seen: the images of ``table``.
+    """
+
+    dataset: GroundingData
+    table: AnnotationTable
+    image_path: Callable[[str], Path]
+    validation: AnnotationTable
+    sources: tuple[TrainingData, ...]
+    seen: SeenImages
 
 
-def evaluation_splits(config: DictConfig, data: GroundingData) -> list[str]:
-    """The splits that a run is scored on."""
-    return list(config.eval.splits or [name for name in data.splits if name not in ("train", "pretrain")])
+@dataclass(frozen=True)
+class TrainingSamples:
+    """What training and validation are fed with: decoded, transformed, with the method's auxiliary inputs."""
+
+    train: GroundingDataset
+    validation: GroundingDataset
 
 
-def extra_train(config: DictConfig) -> list[Extra]:
+def load_training_data(config: DictConfig) -> TrainingSet:
+    """The training split, ``recipe.extra_train`` behind it, without the images of evaluation splits if so wished.
+
+    Raises:
+        UserError: if a split or folder is missing, or nothing is left to train on.
+    """
+    recipe, dataset = config.recipe, build_data(config)
+    table = dataset.load(recipe.train_split)
+    extras = _extra_train(config)
+    if recipe.exclude_leaked:
+        table, extras = _without_leaked(config, dataset, table, extras)
+    sources = [_source(table, dataset.name, recipe.train_split, dataset.split_by)]
+    sources += [_source(extra.table, str(extra.table.info["dataset"]), "train") for extra in extras]
+    image_path: Callable[[str], Path] = dataset.image_path
+    if extras:
+        table, image_path = joined(table, image_path, extras)
+    seen = SeenImages.of(table, dataset.coco_of_vg())
+    return TrainingSet(dataset, table, image_path, dataset.load(recipe.val_split), tuple(sources), seen)
+
+
+def _extra_train(config: DictConfig) -> list[Extra]:
     """The folders of ``recipe.extra_train``."""
-    given = config.recipe.get("extra_train") or []
-    return [Extra.open(Path(str(folder)).expanduser()) for folder in ([given] if isinstance(given, str) else given)]
+    folders = config.recipe.extra_train or []
+    return [Extra.open(Path(str(path)).expanduser()) for path in ([folders] if isinstance(folders, str) else folders)]
 
 
-def training_data(table: AnnotationTable, dataset: str, split: str, split_by: str | None = None) -> TrainingData:
+def _without_leaked(
+    config: DictConfig, dataset: GroundingData, table: AnnotationTable, extras: Sequence[Extra]
+) -> tuple[AnnotationTable, list[Extra]]:
+    """Training data without the images of every split that the run is selected or scored on."""
+    names = dict.fromkeys([config.recipe.val_split, *scored_splits(config, dataset)])
+    evaluations = [dataset.load(name) for name in names]
+    table, *tables = exclude_leaked([table, *(extra.table for extra in extras)], evaluations, dataset.coco_of_vg())
+    say(f"{dataset.name}: {table.info['excluded_images']:,} evaluation images left out of training")
+    return table, [Extra(extra.folder, clean) for extra, clean in zip(extras, tables, strict=True)]
+
+
+def _source(table: AnnotationTable, dataset: str, split: str, split_by: str | None = None) -> TrainingData:
     return TrainingData(
         dataset=dataset,
         split=split,
@@ -57,25 +101,83 @@ def training_data(table: AnnotationTable, dataset: str, split: str, split_by: st
     )
 
 
-def evaluation_loader(
-    config: DictConfig,
-    trainer: L.Trainer,
-    method: GroundingMethod,
-    data: GroundingData,
-    table: AnnotationTable,
-    side: Mapping[str, Mapping[str, torch.Tensor]],
-    pin: bool,
-    said: Sequence[int] | None = None,
-) -> torch.utils.data.DataLoader:
-    dataset = GroundingDataset(
-        table,
+def scored_splits(config: DictConfig, dataset: GroundingData) -> list[str]:
+    """The splits that a run is scored on."""
+    return list(config.eval.splits or dataset.evaluation_splits)
+
+
+def training_samples(config: DictConfig, method: GroundingMethod, data: TrainingSet) -> TrainingSamples:
+    """What the method trains and validates on.
+
+    Raises:
+        UserError: if auxiliary inputs are missing, those of the splits to score in the end included: that is better
+            known before the training than after.
+    """
+    recipe = config.recipe
+    auxiliary = method.auxiliary_inputs(data.table)
+    validation = evaluation_samples(method, data.dataset, data.validation, method.auxiliary_inputs(data.validation))
+    if auxiliary:
+        for split in scored_splits(config, data.dataset):
+            if split != recipe.val_split:
+                method.auxiliary_inputs(data.dataset.load(split))
+    train = GroundingDataset(
+        data.table,
         data.image_path,
+        method.train_transform(),
+        sampling=recipe.sampling,
+        masks=method.wants_masks,
+        side=auxiliary,
+        on_bad_sample=data.dataset.on_bad_sample,
+    )
+    return TrainingSamples(train, validation)
+
+
+def evaluation_samples(
+    method: GroundingMethod,
+    dataset: GroundingData,
+    table: AnnotationTable,
+    auxiliary: Mapping[str, Mapping[str, Tensor]],
+    expression_of: Sequence[int] | None = None,
+) -> GroundingDataset:
+    """Every expression of ``table`` once, in order. ``expression_of``: the rows whose expressions they get instead."""
+    return GroundingDataset(
+        table,
+        dataset.image_path,
         method.eval_transform(),
         masks=False,
-        said=said,
-        side=side,
-        on_bad_sample=data.on_bad_sample,
+        said=expression_of,
+        side=auxiliary,
+        on_bad_sample=dataset.on_bad_sample,
     )
+
+
+def training_loader(
+    config: DictConfig, trainer: L.Trainer, method: GroundingMethod, samples: GroundingDataset
+) -> TrainLoader:
+    """The batches of this process."""
+    recipe = config.recipe
+    batches = TrainBatches(
+        len(samples),
+        recipe.batch_size,
+        config.seed,
+        landscape=samples.landscape() if recipe.group_by_orientation else None,
+        drop_last=recipe.drop_last,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
+    return train_loader(samples, batches, method, workers(config), pins_memory(trainer))
+
+
+def evaluation_loader(
+    config: DictConfig, trainer: L.Trainer, method: GroundingMethod, samples: GroundingDataset
+) -> DataLoader:
+    """The batches of this process, all processes together every sample once."""
     return eval_loader(
-        dataset, method, config.eval.batch_size, workers(config), trainer.global_rank, trainer.world_size, pin
+        samples,
+        method,
+        config.eval.batch_size,
+        workers(config),
+        trainer.global_rank,
+        trainer.world_size,
+        pins_memory(trainer),
     )

@@ -4,94 +4,100 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 
-from vgbench.data.dataset import GroundingData
 from vgbench.data.table import AnnotationTable
 from vgbench.method import GroundingMethod
 from vgbench.metrics import primary_metric
-from vgbench.metrics.evaluator import ScoreReport, evaluate_predictions
+from vgbench.metrics.evaluator import ScoreReport, evaluate_predictions, flat_metrics
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.writer import PredictionWriter, merge_parts
 from vgbench.types import Batch, Prediction
+
+
+def tasks_by_output(method: GroundingMethod, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Every output of a method -> those of ``tasks`` that are scored of it."""
+    return {
+        name: tuple(task for task in tasks if task in method.output_tasks.get(name, tasks)) for name in method.outputs
+    }
 
 
 class Evaluation:
     """Predictions of one split on their way to disk and to the metrics.
 
     Args:
-        method: gives the names of the prediction sets.
-        data: the dataset.
-        split: its split.
         table: the expressions to score.
+        split: its name.
         folder: where prediction files go; every process writes its own part, process 0 joins them.
-        tasks: metrics to compute.
+        outputs: the outputs that are written -> the tasks that are scored of each.
+        variants: ``task/variant``, beside the defaults; those of tasks that are not scored are left out.
+        primary: full name of the metric that selects checkpoints; None: the primary metric of the tasks.
+
+    Attributes:
+        skipped: images that this process could not read.
     """
 
     def __init__(
         self,
-        method: GroundingMethod,
-        data: GroundingData,
-        split: str,
         table: AnnotationTable,
+        split: str,
         folder: Path,
-        tasks: Sequence[str],
+        outputs: Mapping[str, Sequence[str]],
         variants: Sequence[str] = (),
-        monitor: str | None = None,
+        primary: str | None = None,
     ) -> None:
-        self.method, self.data, self.split, self.table = method, data, split, table
-        self.folder, self.tasks, self.variants = folder, tuple(tasks), tuple(variants)
-        self.sets = method.outputs
-        self.monitor = monitor
-        self.seconds, self.timed, self.skipped = 0.0, 0, 0
-        self.output_rates: dict[str, list[float]] = {}  # samples/s of a set alone, batch by batch
+        self.table, self.split, self.folder = table, split, folder
+        self.outputs, self.variants = dict(outputs), tuple(variants)
+        self.primary = primary or primary_metric([task for tasks in outputs.values() for task in tasks])
+        self.skipped = 0
         self._writers: dict[str, PredictionWriter] = {}
 
-    @property
-    def primary(self) -> str:
-        """Name of the metric that selects checkpoints."""
-        return self.monitor or primary_metric(self.tasks)
+    def file(self, output: str) -> Path:
+        """The joined predictions file of an output."""
+        return self.folder / (f"{self.split}.parquet" if output == "main" else f"{self.split}-{output}.parquet")
 
-    def file(self, name: str) -> Path:
-        """The joined predictions file of a prediction set."""
-        return self.folder / (f"{self.split}.parquet" if name == "main" else f"{self.split}-{name}.parquet")
-
-    def _part(self, name: str, rank: int) -> Path:
-        return self.folder / f".{self.file(name).stem}.part{rank}.parquet"
+    def _part(self, output: str, rank: int) -> Path:
+        return self.folder / f".{self.file(output).stem}.part{rank}.parquet"
 
     def start(self, rank: int = 0) -> None:
+        """Begin to write the part of process ``rank``."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._rank = rank
-        self._writers = {name: PredictionWriter(self._part(name, rank)) for name in self.sets}
+        self._writers = {name: PredictionWriter(self._part(name, rank)) for name in self.outputs}
 
-    def add(self, batch: Batch, sets: Mapping[str, list[Prediction]]) -> None:
+    def add(self, batch: Batch, predictions: Mapping[str, list[Prediction]]) -> None:
+        """Write what was predicted for a batch, by output."""
         self.skipped += len(batch.skipped)
         for name, writer in self._writers.items():
-            writer.write(batch.keys, sets[name])
+            writer.write(batch.keys, predictions[name])
 
     def finish(self, trainer: L.Trainer, bootstrap: int) -> dict[str, ScoreReport]:
-        """Join the parts, score them; one report per prediction set that is scored, the same on every process."""
+        """Join the parts, score them; one report per output that is scored, the same on every process."""
         for writer in self._writers.values():
             writer.close()
         trainer.strategy.barrier("predictions written")
         if trainer.is_global_zero:
-            for name in self.sets:
+            for name in self.outputs:
                 merge_parts([self._part(name, rank) for rank in range(trainer.world_size)], self.file(name))
         trainer.strategy.barrier("predictions joined")
         return self.score(bootstrap)
 
     def score(self, bootstrap: int) -> dict[str, ScoreReport]:
-        reports = {}
-        for name in self.sets:
-            tasks = [task for task in self.tasks if task in self.method.output_tasks.get(name, self.tasks)]
-            if not tasks:
-                continue
-            reports[name] = evaluate_predictions(
+        """Score the joined files, by output."""
+        missing: Literal["empty", "error"] = "empty" if self.skipped else "error"
+        return {
+            name: evaluate_predictions(
                 self.table,
-                read_predictions(self.file(name), self.table, missing="empty" if self.skipped else "error"),
+                read_predictions(self.file(name), self.table, missing=missing),
                 tasks=tasks,
                 variants=[variant for variant in self.variants if variant.partition("/")[0] in tasks],
                 bootstrap=bootstrap,
             )
-        return reports
+            for name, tasks in self.outputs.items()
+            if tasks
+        }
+
+    def flat(self, reports: Mapping[str, ScoreReport]) -> dict[str, float]:
+        """The numbers of all outputs under one name each."""
+        return flat_metrics(reports, tuple(self.outputs))

@@ -16,25 +16,59 @@ from vgbench import optim
 from vgbench.batches.samplers import TrainLoader
 from vgbench.batches.samples import mix_seed
 from vgbench.method import GroundingMethod
-from vgbench.metrics.evaluator import flat_metrics
 from vgbench.training.evaluation import Evaluation
 from vgbench.types import Batch, Prediction
 
-TIMED_BATCHES = 10  # per split, for the speed of single prediction sets
+TIMED_BATCHES = 10  # per split, for the speed of single outputs
+
+
+class Stopwatch:
+    """Seconds that predicting took on one process, and the samples per second of every output alone.
+
+    The first batch pays for warm-up and is left out; outputs are timed one by one on the next few.
+    """
+
+    def __init__(self) -> None:
+        self.seconds, self.samples = 0.0, 0
+        self.output_rates: dict[str, list[float]] = {}
+
+    def add(self, samples: int, seconds: float) -> None:
+        self.samples += samples
+        self.seconds += seconds
+
+    def add_output(self, name: str, samples: int, seconds: float) -> None:
+        self.output_rates.setdefault(name, []).append(samples / seconds)
 
 
 class GroundingModule(L.LightningModule):
-    """Lightning's view of a method: steps, learning rate, per-epoch validation, prediction files."""
+    """Lightning's view of a method: steps, learning rate, per-epoch validation, prediction files.
 
-    def __init__(self, method: GroundingMethod, config: DictConfig) -> None:
+    Args:
+        method: the method.
+        config: of the run.
+        evaluation: what validation and test steps fill.
+        train_loader: its sampler is told epoch and progress.
+
+    Attributes:
+        skipped: training samples that this process could not read.
+        stopwatch: of the last test.
+    """
+
+    def __init__(
+        self,
+        method: GroundingMethod,
+        config: DictConfig,
+        evaluation: Evaluation,
+        train_loader: TrainLoader | None = None,
+    ) -> None:
         super().__init__()
         self.method = method
         self.config = config
+        self.evaluation = evaluation
+        self.train_loader = train_loader
         self.schedule: optim.Schedule = instantiate(config.recipe.schedule)
-        self.train_loader: TrainLoader | None = None
-        self.val_set: Evaluation | None = None
-        self.evaluation: Evaluation | None = None
         self.skipped = 0
+        self.stopwatch = Stopwatch()
         trained = {id(parameter) for parameter in method.trainable()}
         for parameter in method.parameters():  # parameters without effect must not wait for a gradient under DDP
             if id(parameter) not in trained:
@@ -63,51 +97,42 @@ class GroundingModule(L.LightningModule):
             self.train_loader.batches_done = batch_idx + 1
         self.skipped += len(batch.skipped)
         losses = self.method(batch)
-        shown = {f"train/{name}": value.detach() for name, value in losses.items()}
+        logged = {f"train/{name}": value.detach() for name, value in losses.items()}
         self.log("loss", losses["total"].detach(), prog_bar=True, logger=False, batch_size=len(batch))
-        self.log_dict(shown, batch_size=len(batch))
+        self.log_dict(logged, batch_size=len(batch))
         return losses["total"]
 
-    def _predict(self, batch: Batch, *outputs: Sequence[str]) -> dict[str, list[Prediction]]:
-        with torch.set_grad_enabled(self.method.requires_grad_at_inference):
-            return self.method.predict(batch, *outputs)
-
-    def on_validation_epoch_start(self) -> None:
-        if self.val_set is not None:
-            self.val_set.start(self.global_rank)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        assert self.val_set is not None
-        self.val_set.add(batch, self._predict(batch))
-
-    def on_validation_epoch_end(self) -> None:
-        assert self.val_set is not None
-        reports = self.val_set.finish(self.trainer, bootstrap=0)
-        flat = flat_metrics(reports, self.val_set.sets)
-        self.log_dict({f"val/{name}": value for name, value in flat.items()}, rank_zero_only=False, sync_dist=False)
-        primary = self.val_set.primary
-        self.log(primary, flat[primary], prog_bar=True, logger=False)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        assert self.evaluation is not None
+    def predict_outputs(self, batch: Batch, *outputs: Sequence[str]) -> tuple[dict[str, list[Prediction]], float]:
+        """Predictions of a batch, and the seconds they took. ``outputs``: those of the method, at most one list."""
         started = time.perf_counter()
-        sets = self._predict(batch)
+        with torch.set_grad_enabled(self.method.requires_grad_at_inference):
+            predictions = self.method.predict(batch, *outputs)
         if batch.image.is_cuda:
             torch.cuda.synchronize()
-        if batch_idx > 0:  # the first batch pays for warm-up
-            self.evaluation.seconds += time.perf_counter() - started
-            self.evaluation.timed += len(batch)
-        if 0 < batch_idx <= TIMED_BATCHES and len(sets) > 1:
-            self._time_sets(batch)
-        self.evaluation.add(batch, sets)
+        return predictions, time.perf_counter() - started
 
-    def _time_sets(self, batch: Batch) -> None:
-        """Time every prediction set alone: what the method costs for somebody who wants no other."""
-        assert self.evaluation is not None
-        for name in self.method.outputs:
-            started = time.perf_counter()
-            self._predict(batch, [name])
-            if batch.image.is_cuda:
-                torch.cuda.synchronize()
-            seconds = time.perf_counter() - started
-            self.evaluation.output_rates.setdefault(name, []).append(len(batch) / seconds)
+    def on_validation_epoch_start(self) -> None:
+        self.evaluation.start(self.global_rank)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        predictions, _ = self.predict_outputs(batch)
+        self.evaluation.add(batch, predictions)
+
+    def on_validation_epoch_end(self) -> None:
+        flat = self.evaluation.flat(self.evaluation.finish(self.trainer, bootstrap=0))
+        self.log_dict({f"val/{name}": value for name, value in flat.items()}, rank_zero_only=False, sync_dist=False)
+        primary = self.evaluation.primary
+        self.log(primary, flat[primary], prog_bar=True, logger=False)
+
+    def on_test_epoch_start(self) -> None:
+        self.stopwatch = Stopwatch()
+        self.evaluation.start(self.global_rank)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        predictions, seconds = self.predict_outputs(batch)
+        if batch_idx > 0:  # the first batch pays for warm-up
+            self.stopwatch.add(len(batch), seconds)
+        if 0 < batch_idx <= TIMED_BATCHES and len(predictions) > 1:
+            for name in self.method.outputs:  # what the method costs for somebody who wants no other output
+                self.stopwatch.add_output(name, len(batch), self.predict_outputs(batch, [name])[1])
+        self.evaluation.add(batch, predictions)

@@ -1,148 +1,163 @@
-"""Score every split; predictions, pictures and the record."""
+"""A trained model on every split: predictions, numbers, pictures."""
 
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import lightning as L
-import torch
 from omegaconf import DictConfig
 
-from vgbench.batches.samples import shuffled
-from vgbench.config.identity import config_hash, resolved
+from vgbench.batches.samples import GroundingDataset, shuffled
 from vgbench.data.dataset import GroundingData
-from vgbench.data.leakage import SeenImages
-from vgbench.method import GroundingMethod
-from vgbench.metrics.evaluator import ScoreReport, flat_metrics, format_report
-from vgbench.records import store
-from vgbench.records.environment import environment
-from vgbench.records.record import Checkpoint, Cost, Record, Result, Training
-from vgbench.records.results import split_results
-from vgbench.training.data import evaluation_loader, evaluation_splits
-from vgbench.training.evaluation import Evaluation
+from vgbench.data.table import AnnotationTable
+from vgbench.metrics.evaluator import ScoreReport, format_report
+from vgbench.records.record import Result
+from vgbench.records.results import ScoredOutput, results_of
+from vgbench.training.data import evaluation_loader, evaluation_samples, scored_splits
+from vgbench.training.evaluation import Evaluation, tasks_by_output
 from vgbench.training.logs import say
-from vgbench.training.module import GroundingModule
-from vgbench.training.setup import method_name, parameter_count, size_name
-from vgbench.training.trainer import build_trainer
+from vgbench.training.model import TrainedModel
+from vgbench.training.module import GroundingModule, Stopwatch
+from vgbench.training.trainer import build_trainer, quiet
+
+SHUFFLED = "shuffled text"  # the control: every expression dealt to another row
 
 
-def evaluate_and_record(
-    config: DictConfig,
-    folder: Path,
-    method: GroundingMethod,
-    data: GroundingData,
-    tasks: Sequence[str],
-    started: float,
-    checkpoint: Checkpoint,
-    training: Training | None = None,
-    train_rate: float | None = None,
-    notes: Sequence[str] = (),
-    seen: SeenImages | None = None,
-) -> float:
-    """Score every split, write predictions, pictures and the record."""
-    from vgbench.batches.synthetic import synthetic_batch
-    from vgbench.pictures import curves, examples
-    from vgbench.training.cost import forward_flops, peak_memory
+@dataclass(frozen=True)
+class SplitScores:
+    """What a model scored on one split.
 
-    splits = evaluation_splits(config, data)
-    control_splits = set(config.eval.control or [])
-    variants = list(config.eval.variants)  # those of tasks that a prediction set is not scored on are left out there
-    module = GroundingModule(method, config)
-    trainer = build_trainer(config, folder, [], inference_mode=not method.requires_grad_at_inference)
-    pin = isinstance(trainer.accelerator, L.pytorch.accelerators.CUDAAccelerator)
-    notes = list(notes)
-    results: list[Result] = []
-    primary = math.nan
-    seconds, timed = 0.0, 0
-    output_rates: dict[str, list[float]] = {}
-    for split in splits:
-        table = data.load(split)
-        if config.eval.limit:
-            table = table.take(range(min(config.eval.limit, len(table))))
+    Attributes:
+        results: for the record; empty on every process but the first, as are the notes on images seen in training.
+        primary: the number to look at first, in percent.
+        notes: for a reader of the record.
+        stopwatch: how long the predictions took.
+    """
+
+    results: tuple[Result, ...]
+    primary: float
+    notes: tuple[str, ...]
+    stopwatch: Stopwatch
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model scored, split by split. ``whole``: this process is the one that has all results."""
+
+    splits: tuple[SplitScores, ...]
+    whole: bool
+
+
+@quiet()
+def score_splits(
+    config: DictConfig, model: TrainedModel, dataset: GroundingData, tasks: Sequence[str], folder: Path
+) -> Scores:
+    """Score a model on every split of ``eval.splits``; predictions and pictures go into the run folder."""
+    scorer = Scorer(config, model, dataset, tasks, folder)
+    splits = tuple(scorer.score(split) for split in scored_splits(config, dataset))
+    return Scores(splits, whole=scorer.trainer.is_global_zero)
+
+
+class Scorer:
+    """One model on the splits of one dataset."""
+
+    def __init__(
+        self, config: DictConfig, model: TrainedModel, dataset: GroundingData, tasks: Sequence[str], folder: Path
+    ) -> None:
+        self.config, self.model, self.dataset, self.folder = config, model, dataset, folder
+        self.outputs = tasks_by_output(model.method, tasks)
+        self.trainer = build_trainer(config, folder, [], inference_mode=not model.method.requires_grad_at_inference)
+
+    def score(self, split: str) -> SplitScores:
+        """Predict and score a split, after its control if there is one."""
+        dataset, options = self.dataset, self.config.eval
+        table = dataset.load(split)
+        notes = []
+        if options.limit:
+            table = table.take(range(min(options.limit, len(table))))
             notes.append(f"{split}: only the first {len(table)} expressions (eval.limit)")
-        side = method.auxiliary_inputs(table)
-        passes: list[tuple[str, Sequence[int] | None]] = []
-        if split in control_splits:
-            passes.append(("shuffled text", shuffled(table, config.seed).tolist()))
-        passes.append(("", shuffled(table, config.seed).tolist() if config.eval.shuffle_text else None))
-        controls: dict[str, dict[str, ScoreReport]] = {}
-        for control, said in passes:
-            place = folder / "predictions" / control.replace(" ", "-") if control else folder / "predictions"
-            evaluation = Evaluation(method, data, split, table, place, tasks, variants)
-            module.evaluation = evaluation
-            evaluation.start(trainer.global_rank)
-            trainer.test(
-                module,
-                evaluation_loader(config, trainer, method, data, table, side, pin, said),
-                verbose=False,
-            )
-            reports = evaluation.finish(trainer, config.eval.bootstrap)
-            if control:
-                controls[control] = reports
-        seconds, timed = seconds + evaluation.seconds, timed + evaluation.timed
-        for name, rates in evaluation.output_rates.items():
-            output_rates.setdefault(name, []).extend(rates)
+        auxiliary = self.model.method.auxiliary_inputs(table)
+        samples = evaluation_samples(self.model.method, dataset, table, auxiliary)
+        others = shuffled(table, self.config.seed).tolist()
+        dealt = evaluation_samples(self.model.method, dataset, table, auxiliary, expression_of=others)
+        controls = {}
+        if split in (options.control or []):
+            place = self.folder / "predictions" / SHUFFLED.replace(" ", "-")
+            controls[SHUFFLED], _ = self._predict(self._evaluation(split, table, place), dealt)
+        evaluation = self._evaluation(split, table, self.folder / "predictions")
+        reports, stopwatch = self._predict(evaluation, dealt if options.shuffle_text else samples)
         if evaluation.skipped:
             notes.append(f"{split}: {evaluation.skipped} images could not be read; their expressions count as wrong")
-        if config.eval.shuffle_text:
+        if options.shuffle_text:
             notes.append(f"{split}: scored on shuffled expressions (eval.shuffle_text=true)")
-        if not trainer.is_global_zero:
-            continue
-        leaked = seen.among(table, data.coco_of_vg()) if seen else None
+        if not self.trainer.is_global_zero:
+            return SplitScores((), math.nan, tuple(notes), stopwatch)
+        leaked = self._leaked_images(table)
         if leaked:
             notes.append(f"{split}: {leaked} of its images are training images")
-            say(f"WARNING {data.name} {split}: {leaked} of its images are in the training data of this model")
-        for name, report in reports.items():
-            held = {control: scored[name] for control, scored in controls.items()}
-            results += split_results(evaluation, name, report, held, folder, leaked)
-            say(
-                f"\n{method.output_labels.get(name) or method.name + ('' if name == 'main' else f' / {name}')} on "
-                f"{format_report(report)}"
-            )
-            for control, scored in held.items():
-                say(f"control, {control}: {scored.primary} {scored.values[scored.primary]:.2f} %")
-        primary = flat_metrics(reports, method.outputs)[evaluation.primary]
-        if config.eval.examples:
-            examples.examples(
-                folder / "examples" / split, table, data.image_path, evaluation.file, method, config.eval.examples
-            )
-    if not trainer.is_global_zero:
-        return primary
-    if (folder / "logs" / "metrics.csv").exists():
-        curves.curves(folder / "logs" / "metrics.csv", folder / "curves.png")
-    node = resolved(config)
-    entry = Record(
-        method=method_name(method),
-        label=method.title or method.name,
-        set_labels=dict(method.output_labels),
-        variant=method.variant or size_name(config, method),
-        config=node,
-        config_hash=config_hash(node),
-        environment=environment(),
-        results=results,
-        seed=config.seed,
-        checkpoint=checkpoint,
-        training=training,
-        notes=[*notes, *method.notes()],
-        cost=Cost(
-            wall_s=time.time() - started,
-            peak_memory_bytes=peak_memory(),
-            train_samples_per_s=train_rate,
-            inference_samples_per_s=timed / seconds if seconds else None,
-            set_samples_per_s={name: statistics.median(rates) for name, rates in output_rates.items()},
-            parameters=parameter_count(method),
-            trainable_parameters=sum(parameter.numel() for parameter in method.trainable()),
-            flops=forward_flops(method, synthetic_batch(method, 1).to(_device_of(method))),
-        ),
-    )
-    store.write(entry, folder)
-    say(f"run folder: {folder} (record.json, predictions/, examples/{'' if training is None else ', curves.png'})")
-    return primary
+            say(f"WARNING {dataset.name} {split}: {leaked} of its images are in the training data of this model")
+        results = self._results(evaluation, reports, controls, leaked)
+        self._draw(evaluation)
+        return SplitScores(tuple(results), evaluation.flat(reports)[evaluation.primary], tuple(notes), stopwatch)
 
+    def _leaked_images(self, table: AnnotationTable) -> int | None:
+        """How many of its images the model was trained on; None: not known."""
+        seen = self.model.seen
+        return seen.among(table, self.dataset.coco_of_vg()) if seen else None
 
-def _device_of(method: GroundingMethod) -> torch.device:
-    return next(method.parameters()).device
+    def _evaluation(self, split: str, table: AnnotationTable, folder: Path) -> Evaluation:
+        return Evaluation(table, split, folder, self.outputs, list(self.config.eval.variants))
+
+    def _predict(self, evaluation: Evaluation, samples: GroundingDataset) -> tuple[dict[str, ScoreReport], Stopwatch]:
+        """Predict all samples and score them; the reports by output."""
+        method = self.model.method
+        module = GroundingModule(method, self.config, evaluation)
+        self.trainer.test(module, evaluation_loader(self.config, self.trainer, method, samples), verbose=False)
+        return evaluation.finish(self.trainer, self.config.eval.bootstrap), module.stopwatch
+
+    def _results(
+        self,
+        evaluation: Evaluation,
+        reports: dict[str, ScoreReport],
+        controls: dict[str, dict[str, ScoreReport]],
+        leaked: int | None,
+    ) -> list[Result]:
+        """Print every report, and make results of it."""
+        method = self.model.method
+        results: list[Result] = []
+        for output, report in reports.items():
+            scored = ScoredOutput(
+                self.dataset,
+                evaluation.split,
+                evaluation.table,
+                report,
+                {control: by_output[output] for control, by_output in controls.items()},
+                output=output,
+                predictions=evaluation.file(output).relative_to(self.folder),
+                leaked_images=leaked,
+            )
+            results += results_of(scored)
+            title = method.output_labels.get(output) or (
+                method.name if output == "main" else f"{method.name} / {output}"
+            )
+            say(f"\n{title} on {format_report(report)}")
+            for control, control_report in scored.controls.items():
+                value = control_report.values[control_report.primary]
+                say(f"control, {control}: {control_report.primary} {value:.2f} %")
+        return results
+
+    def _draw(self, evaluation: Evaluation) -> None:
+        if not self.config.eval.examples:
+            return
+        from vgbench.pictures import examples
+
+        examples.examples(
+            self.folder / "examples" / evaluation.split,
+            evaluation.table,
+            self.dataset.image_path,
+            evaluation.file,
+            self.model.method,
+            self.config.eval.examples,
+        )

@@ -32,6 +32,7 @@ LEAST: dict[str, float | int] = {
     "recipe.epochs": 1,
     "recipe.accumulate": 1,
     "recipe.eval_every": 1,
+    "recipe.eval_from": 0,
     "eval.batch_size": 1,
     "eval.bootstrap": 0,
     "eval.examples": 0,
@@ -98,23 +99,6 @@ def shared_tasks(method: GroundingMethod, data: GroundingData, task: str | None)
             f"{', '.join(data.tasks)}{f', task={task} was asked for' if task else ''}: nothing in common"
         )
     return tasks
-
-
-def start_weights(config: DictConfig, method: GroundingMethod) -> LoadReport | None:
-    """Load ``weights`` (a whole model) or ``pretrained`` (parts), if given.
-
-    Of a run folder or an official file with a moving average the raw weights are taken, as the authors' trainings do;
-    the average of a run is the file ``model.safetensors`` in its folder.
-    """
-    if config.weights:
-        spec, dataset = str(config.weights), choices(config)["dataset"]
-        return weights.load(method, weights.resolve(spec, method_name(method), dataset, raw=True), raw=True)
-    if config.pretrained:
-        path = Path(str(config.pretrained)).expanduser()
-        if not path.exists():
-            raise UserError(f"{path}: no such file; pretrained= must be the checkpoint that the recipe names")
-        return method.load_pretrained(path)
-    return None
 
 
 def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path, LoadReport]:

@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ def workers(config: DictConfig) -> int:
 
 def build_trainer(config: DictConfig, folder: Path, callbacks: Sequence[Callback], **options: Any) -> L.Trainer:
     """Lightning's trainer as the ``trainer`` and ``recipe`` nodes say."""
-    _quiet()
     loggers: list[Any] = []
     if options.pop("logging", False):
         if config.logger.csv:
@@ -59,12 +59,27 @@ def _progress() -> list[Callback]:
     return [RichProgressBar(refresh_rate=5, leave=False)] if sys.stderr.isatty() or sys.stdout.isatty() else []
 
 
-def _quiet() -> None:
+def pins_memory(trainer: L.Trainer) -> bool:
+    """Whether batches go to a GPU, and are to be kept in memory that it reads directly."""
+    return isinstance(trainer.accelerator, L.pytorch.accelerators.CUDAAccelerator)
+
+
+EXPECTED_WARNINGS = (
+    ".*does not have many workers.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+    ".*exists and is not empty.*",
+    ".*sync_dist=True.*",  # every process has scored all predictions
+    ".*smaller than the logging interval.*",
+    ".*compiled.*is not supported.*",
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what Lightning says of every run, for the time of a training or an evaluation."""
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # every process has scored all predictions
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*compiled.*is not supported.*", category=UserWarning)
+    with warnings.catch_warnings():
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        yield

@@ -1,0 +1,116 @@
+"""Training: a method and samples in, the best model out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from omegaconf import DictConfig
+
+from vgbench.core.files import sha256_prefix
+from vgbench.method import GroundingMethod
+from vgbench.records.record import Checkpoint, Training
+from vgbench.training import weights
+from vgbench.training.callbacks import ExponentialMovingAverage, KeepBestModel, Throughput, ValidationEpochs
+from vgbench.training.data import TrainingSamples, evaluation_loader, training_loader
+from vgbench.training.evaluation import Evaluation, tasks_by_output
+from vgbench.training.folder import process_rank
+from vgbench.training.logs import join_logs
+from vgbench.training.model import TrainedModel
+from vgbench.training.module import GroundingModule
+from vgbench.training.setup import build_method, method_node
+from vgbench.training.start import Start
+from vgbench.training.trainer import build_trainer, quiet
+
+
+@quiet()
+def fit(
+    config: DictConfig,
+    method: GroundingMethod,
+    samples: TrainingSamples,
+    tasks: Sequence[str],
+    folder: Path,
+    start: Start,
+) -> TrainedModel:
+    """Train ``method`` and keep the model that is best on the validation split (the last, if none was evaluated)."""
+    recipe = config.recipe
+    if process_rank() == 0:
+        start.seen.save(folder)
+    average = ExponentialMovingAverage(recipe.ema) if recipe.ema else None
+    best = KeepBestModel(folder / weights.MODEL_FILE, method_node(config), average)
+    throughput = Throughput()
+    trainer = build_trainer(
+        config,
+        folder,
+        [*([average] if average else []), throughput, best, ValidationEpochs(recipe), *_checkpoints(config, folder)],
+        logging=True,
+        gradient_clip_val=recipe.clip_norm,
+        accumulate_grad_batches=recipe.accumulate,
+        num_sanity_val_steps=0,
+        inference_mode=not method.requires_grad_at_inference,
+        limit_val_batches=1.0,
+    )
+    validation = Evaluation(
+        samples.validation.table,
+        recipe.val_split,
+        folder / "validation",
+        tasks_by_output(method, tasks),
+        primary=recipe.monitor,
+    )
+    loader = training_loader(config, trainer, method, samples.train)
+    module = GroundingModule(method, config, validation, loader)
+    if config.compile:
+        method.compile()
+    val_loader = evaluation_loader(config, trainer, method, samples.validation)
+    started = time.perf_counter()
+    trainer.fit(module, loader, val_loader, ckpt_path=start.resume_from, weights_only=False)
+    seconds = time.perf_counter() - started
+    if trainer.is_global_zero:
+        join_logs(folder / "logs")
+    if best.epoch < 0:
+        best.save(trainer, module)
+    trainer.strategy.barrier("model written")
+    return _best_model(config, folder, start, module, seconds, throughput.rate)
+
+
+def _checkpoints(config: DictConfig, folder: Path) -> list[Callback]:
+    """What a stopped run goes on from: the last epoch, and every so many steps if wished."""
+    place = folder / "checkpoints"
+    last = ModelCheckpoint(place, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    if not config.checkpoint_every:
+        return [last]
+    every = config.checkpoint_every
+    return [last, ModelCheckpoint(place, filename="step", every_n_train_steps=every, enable_version_counter=False)]
+
+
+def _best_model(
+    config: DictConfig, folder: Path, start: Start, module: GroundingModule, seconds: float, rate: float | None
+) -> TrainedModel:
+    """What the training wrote, read back into a method without the wrappers of compilation and sharding."""
+    recipe, trainer, file = config.recipe, module.trainer, folder / weights.MODEL_FILE
+    losses = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+    training = Training(
+        data=list(start.sources),
+        earlier=list(start.earlier),
+        epochs=float(trainer.current_epoch),
+        steps=trainer.global_step,
+        batch=recipe.batch_size * recipe.accumulate * trainer.world_size,
+        precision=str(config.trainer.precision),
+        wall_s=seconds,
+        final_losses=losses,
+    )
+    notes = [f"{module.skipped} training samples could not be read and were left out"] if module.skipped else []
+    if config.weights:
+        notes.append(f"started from weights={config.weights}")
+    method = build_method(config.method)
+    weights.load(method, file)
+    return TrainedModel(
+        method,
+        Checkpoint(weights.MODEL_FILE, sha256_prefix(file), "trained here"),
+        start.seen,
+        training,
+        samples_per_s=rate,
+        notes=tuple(notes),
+    )

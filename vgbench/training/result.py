@@ -1,0 +1,95 @@
+"""What a run leaves behind: the record in its folder."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from vgbench.config.identity import config_hash, resolved
+from vgbench.records import store
+from vgbench.records.environment import environment
+from vgbench.records.record import Cost, Record
+from vgbench.training.cost import forward_flops, peak_memory
+from vgbench.training.logs import say
+from vgbench.training.model import TrainedModel
+from vgbench.training.score import Scores
+from vgbench.training.setup import method_name, parameter_count, size_name
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run made.
+
+    Attributes:
+        folder: the run folder.
+        record: what stands in its record.json; None on every process but the first.
+        primary: the number to look at first of the last split, in percent.
+    """
+
+    folder: Path
+    record: Record | None
+    primary: float
+
+
+def write_record(config: DictConfig, model: TrainedModel, scores: Scores, folder: Path, started: float) -> RunResult:
+    """Write the record, and the training curves if there was a training.
+
+    Args:
+        started: when the run began, in seconds as :func:`time.time` counts them.
+    """
+    primary = scores.splits[-1].primary if scores.splits else math.nan
+    if not scores.whole:
+        return RunResult(folder, None, primary)
+    from vgbench.pictures import curves
+
+    if (folder / "logs" / "metrics.csv").exists():
+        curves.curves(folder / "logs" / "metrics.csv", folder / "curves.png")
+    node, method = resolved(config), model.method
+    split_notes = [note for split in scores.splits for note in split.notes]
+    record = Record(
+        method=method_name(method),
+        label=method.title or method.name,
+        set_labels=dict(method.output_labels),
+        variant=method.variant or size_name(config, method),
+        config=node,
+        config_hash=config_hash(node),
+        environment=environment(),
+        results=[result for split in scores.splits for result in split.results],
+        seed=config.seed,
+        checkpoint=model.checkpoint,
+        training=model.training,
+        notes=[*model.notes, *split_notes, *method.notes()],
+        cost=_cost(model, scores, started),
+    )
+    store.write(record, folder)
+    drawn = "" if model.training is None else ", curves.png"
+    say(f"run folder: {folder} (record.json, predictions/, examples/{drawn})")
+    return RunResult(folder, record, primary)
+
+
+def _cost(model: TrainedModel, scores: Scores, started: float) -> Cost:
+    from vgbench.batches.synthetic import synthetic_batch
+
+    method = model.method
+    seconds = sum(split.stopwatch.seconds for split in scores.splits)
+    samples = sum(split.stopwatch.samples for split in scores.splits)
+    rates: dict[str, list[float]] = {}
+    for split in scores.splits:
+        for output, values in split.stopwatch.output_rates.items():
+            rates.setdefault(output, []).extend(values)
+    device = next(method.parameters()).device
+    return Cost(
+        wall_s=time.time() - started,
+        peak_memory_bytes=peak_memory(),
+        train_samples_per_s=model.samples_per_s,
+        inference_samples_per_s=samples / seconds if seconds else None,
+        set_samples_per_s={output: statistics.median(values) for output, values in rates.items()},
+        parameters=parameter_count(method),
+        trainable_parameters=sum(parameter.numel() for parameter in method.trainable()),
+        flops=forward_flops(method, synthetic_batch(method, 1).to(device)),
+    )
