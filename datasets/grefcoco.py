@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from vgbench.data.dataset import Counts
-from vgbench.data.layouts.base import Files
 from vgbench.data.layouts.hub import HubLayout
-from vgbench.data.layouts.mdetr import MDETRLayout
-from vgbench.data.layouts.refer import ReferLayout
+from vgbench.data.layouts.mdetr import MDETRLayout, MDETRNames
+from vgbench.data.layouts.refer import ReferLayout, ReferNames
 from vgbench.data.layouts.seqtr import SeqTRLayout
 from vgbench.datasets.refer import ReferDataset, Variants
 
@@ -33,15 +32,16 @@ class GRefCOCO(ReferDataset):
     homepage = "https://github.com/henghuiding/gRefCOCO"
     layouts = (ReferLayout, SeqTRLayout, MDETRLayout, HubLayout)
     multi_target = True
+    table_order = 3
+    published_split_by = "unc"
     variants: ClassVar[Variants] = {
         "unc": (
             {"train": Counts(), "val": Counts(), "testA": Counts(), "testB": Counts()},
-            Files(
-                refer=("grefcoco",),
-                refs=("grefs(unc).json", "grefs(unc).p"),
-                seqtr=("grefcoco", "grefs", "grefs_grec"),
-                mdetr=("finetune_grefcoco",),
-                hub=("grefcoco",),
-            ),
+            {
+                "refer": ReferNames(("grefcoco",), ("grefs(unc).json", "grefs(unc).p")),
+                "seqtr": ("grefcoco", "grefs", "grefs_grec"),
+                "mdetr": MDETRNames(("finetune_grefcoco",)),
+                "hub": ("grefcoco",),
+            },
         )
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar
 
@@ -12,14 +11,15 @@ from vgbench.core.errors import UserError
 from vgbench.data.builder import TableBuilder
 from vgbench.data.checks import BadSample, check_name, take
 from vgbench.data.dataset import Counts
-from vgbench.data.layouts.base import Files, Layout, LayoutDataset
+from vgbench.data.layouts.base import Layout, LayoutDataset
 from vgbench.data.layouts.entities import EntitiesLayout, InfoGroundLayout
-from vgbench.data.layouts.flat import TransVGLayout, files_by_split
+from vgbench.data.layouts.flat import files_by_split
 from vgbench.data.layouts.hub import BenchmarkLayout
-from vgbench.data.layouts.mdetr import MDETR_FOLDERS, MDETRLayout
-from vgbench.data.layouts.refer import ReferLayout
+from vgbench.data.layouts.mdetr import MDETR_FOLDERS, MDETRLayout, MDETRNames
+from vgbench.data.layouts.refer import ReferLayout, ReferNames
 from vgbench.data.layouts.seqtr import SeqTRLayout, read_splits
 from vgbench.data.layouts.targets import number_in
+from vgbench.data.layouts.transvg import TransVGLayout
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
 from vgbench.datasets.refer import ReferDataset, Variants
 from vgbench.datasets.vg import coco_ids, evaluation_images, read_image_data
@@ -46,6 +46,8 @@ class ReferIt(ReferDataset):
         *("ln_data/referit/images", "images/referit"),
     )
     image_names = ("{:d}.jpg",)
+    published_split_by = "berkeley"
+    published_names = ("refclef",)
     variants: ClassVar[Variants] = {
         "berkeley": (
             {
@@ -53,13 +55,12 @@ class ReferIt(ReferDataset):
                 "val": Counts(None, None, 5_842),
                 "test": Counts(None, None, 60_103),
             },
-            Files(
-                refer=("refclef",),
-                refs=("refs(berkeley).p", "refs(berkeley).json"),
-                seqtr=("referitgame-berkeley",),
-                benchmark="refclef_berkeley",
-                transvg=("referit",),
-            ),
+            {
+                "refer": ReferNames(("refclef",), ("refs(berkeley).p", "refs(berkeley).json")),
+                "seqtr": ("referitgame-berkeley",),
+                "transvg": ("referit",),
+                "benchmark": "refclef_berkeley",
+            },
         ),
         "unc": (
             {
@@ -69,7 +70,10 @@ class ReferIt(ReferDataset):
                 "testB": Counts(490),
                 "testC": Counts(465),
             },
-            Files(refer=("refclef",), refs=("refs(unc).p", "refs(unc).json"), benchmark="refclef_unc"),
+            {
+                "refer": ReferNames(("refclef",), ("refs(unc).p", "refs(unc).json")),
+                "benchmark": "refclef_unc",
+            },
         ),
     }
 
@@ -102,12 +106,11 @@ class Flickr30k(LayoutDataset):
         *("ln_data/Flickr30k/flickr30k_images", "images/flickr30k_images", "images/flickr30k-images"),
     )
     image_names = ("{:d}.jpg",)
-    files = Files(
-        seqtr=("flickr30k",),
-        transvg=("flickr",),
-        mdetr=("final_flickr_separateGT", "final_flickr_mergedGT"),
-        entities=True,
-    )
+    layout_names: Mapping[str, Any] = {
+        "seqtr": ("flickr30k",),
+        "transvg": ("flickr",),
+        "mdetr": MDETRNames(("final_flickr_separateGT", "final_flickr_mergedGT")),
+    }
     splits: Mapping[str, Counts] = {
         "train": Counts(29_779, None, 427_193),
         "val": Counts(None, None, 14_433),
@@ -120,7 +123,7 @@ class Flickr30k(LayoutDataset):
         self.separate_boxes = boxes == "separate"
         if self.separate_boxes:  # the other layouts hold one box per phrase
             self.layouts = (EntitiesLayout, InfoGroundLayout, MDETRLayout)
-            self.files = replace(self.files, mdetr=("final_flickr_separateGT",))
+            self.layout_names = {**self.layout_names, "mdetr": MDETRNames(("final_flickr_separateGT",))}
             self.tasks = ("phrase", "pointing")
             self.splits = dict.fromkeys(self.splits, Counts())  # published ones are of the lists
         super().__init__(data_root, **options)
@@ -268,7 +271,9 @@ class Mixed(LayoutDataset):
     homepage = "https://github.com/seanzhuh/SeqTR"
     layouts: tuple[type[Layout], ...] = (MergedLayout, MergedPhrasesLayout)
     image_folders = ("images", "data/images")
-    files = Files(seqtr=("mixed",))
+    layout_names: Mapping[str, Any] = {
+        "seqtr": ("mixed",),
+    }
     kept_sources: ClassVar[frozenset[str]] = frozenset({"coco", "vg", "saiaprtc12", "flickr"})
     splits: Mapping[str, Counts] = {
         "train": Counts(),
@@ -376,7 +381,9 @@ class MixedSeg(Mixed):
     tasks = ("rec", "res")
     homepage = "https://github.com/Dmmm1997/PropVG"
     layouts: tuple[type[Layout], ...] = (MergedMasksLayout,)
-    files = Files(seqtr=("mixed-seg",))
+    layout_names: Mapping[str, Any] = {
+        "seqtr": ("mixed-seg",),
+    }
     kept_sources = frozenset({"coco"})
     splits: Mapping[str, Counts] = {
         "train": Counts(),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from vgbench.data.dataset import Counts
-from vgbench.data.layouts.base import Files
+from vgbench.data.layouts.lmms import LmmsNames
+from vgbench.data.layouts.mdetr import MDETRNames
+from vgbench.data.layouts.refer import ReferNames
 from vgbench.datasets.refer import ReferDataset, Variants
 
 __all__ = ["RefCOCO", "RefCOCOPlus", "RefCOCOg"]
@@ -24,6 +26,8 @@ class RefCOCO(ReferDataset):
     disagreements = ("papers give 142,209 expressions for the unc splits together; the files hold 142,210",)
     licence = _LICENCE
     homepage = _HOMEPAGE
+    table_order = 0
+    published_split_by = "unc"
     variants: ClassVar[Variants] = {
         "unc": (
             {
@@ -32,21 +36,19 @@ class RefCOCO(ReferDataset):
                 "testA": Counts(750, 1_975, 5_657),
                 "testB": Counts(750, 1_810, 5_095),
             },
-            Files(
-                refer=("refcoco",),
-                refs=("refs(unc).p", "refs(unc).json"),
-                seqtr=("refcoco-unc",),
-                transvg=("unc",),
-                mdetr=("finetune_refcoco",),
-                refexp="refcoco",
-                hub=("refcoco", "jxu124/refcoco"),
-                lmms=("RefCOCO", "lmms-lab/RefCOCO"),
-                lmms_mixed=_LMMS_REFCOCO,
-                benchmark="refcoco_unc",
-                tfds="refcoco_unc",
-                vglaw=("refcoco(unc)",),
-                minigpt=("refcoco",),
-            ),
+            {
+                "refer": ReferNames(("refcoco",), ("refs(unc).p", "refs(unc).json")),
+                "seqtr": ("refcoco-unc",),
+                "transvg": ("unc",),
+                "mdetr": MDETRNames(("finetune_refcoco",), "refcoco"),
+                "hub": ("refcoco", "jxu124/refcoco"),
+                "lmms": LmmsNames(("RefCOCO", "lmms-lab/RefCOCO"), _LMMS_REFCOCO),
+                "benchmark": "refcoco_unc",
+                "tfds": "refcoco_unc",
+                "vglaw": ("refcoco(unc)",),
+                "minigpt": ("refcoco",),
+                "qwen": ("refcoco",),
+            },
         ),
         "google": (
             {
@@ -54,16 +56,14 @@ class RefCOCO(ReferDataset):
                 "val": Counts(4_559, 5_000, None),
                 "test": Counts(4_527, 5_000, None),
             },
-            Files(
-                refer=("refcoco",),
-                refs=("refs(google).p", "refs(google).json"),
-                seqtr=("refcoco-google",),
-                lmms=("RefCOCO", "lmms-lab/RefCOCO"),
-                lmms_mixed=_LMMS_REFCOCO,
-                benchmark="refcoco_google",
-                tfds="refcoco_google",
-                vglaw=("refcoco(google)",),
-            ),
+            {
+                "refer": ReferNames(("refcoco",), ("refs(google).p", "refs(google).json")),
+                "seqtr": ("refcoco-google",),
+                "lmms": LmmsNames(("RefCOCO", "lmms-lab/RefCOCO"), _LMMS_REFCOCO),
+                "benchmark": "refcoco_google",
+                "tfds": "refcoco_google",
+                "vglaw": ("refcoco(google)",),
+            },
         ),
     }
     shared_images = ("google",)
@@ -76,6 +76,8 @@ class RefCOCOPlus(ReferDataset):
     title = "RefCOCO+"
     licence = _LICENCE
     homepage = _HOMEPAGE
+    table_order = 1
+    published_split_by = "unc"
     variants: ClassVar[Variants] = {
         "unc": (
             {
@@ -84,20 +86,19 @@ class RefCOCOPlus(ReferDataset):
                 "testA": Counts(750, 1_975, 5_726),
                 "testB": Counts(750, 1_798, 4_889),
             },
-            Files(
-                refer=("refcoco+",),
-                refs=("refs(unc).p", "refs(unc).json"),
-                seqtr=("refcocoplus-unc",),
-                transvg=("unc+",),
-                mdetr=("finetune_refcoco+",),
-                refexp="refcoco+",
-                hub=("refcocoplus", "jxu124/refcocoplus"),
-                lmms=("RefCOCOplus", "lmms-lab/RefCOCOplus"),
-                benchmark="refcoco_plus_unc",
-                tfds="refcocoplus_unc",
-                vglaw=("refcoco+(unc)",),
-                minigpt=("refcoco+",),
-            ),
+            {
+                "refer": ReferNames(("refcoco+",), ("refs(unc).p", "refs(unc).json")),
+                "seqtr": ("refcocoplus-unc",),
+                "transvg": ("unc+",),
+                "mdetr": MDETRNames(("finetune_refcoco+",), "refcoco+"),
+                "hub": ("refcocoplus", "jxu124/refcocoplus"),
+                "lmms": LmmsNames(("RefCOCOplus", "lmms-lab/RefCOCOplus")),
+                "benchmark": "refcoco_plus_unc",
+                "tfds": "refcocoplus_unc",
+                "vglaw": ("refcoco+(unc)",),
+                "minigpt": ("refcoco+",),
+                "qwen": ("refcoco+",),
+            },
         )
     }
 
@@ -114,6 +115,7 @@ class RefCOCOg(ReferDataset):
     licence = _LICENCE
     homepage = _HOMEPAGE
     file_suffix_is_ann_id = True
+    table_order = 2
     variants: ClassVar[Variants] = {
         "umd": (
             {
@@ -121,35 +123,31 @@ class RefCOCOg(ReferDataset):
                 "val": Counts(1_300, 2_573, 4_896),
                 "test": Counts(2_600, 5_023, 9_602),
             },
-            Files(
-                refer=("refcocog",),
-                refs=("refs(umd).p", "refs(umd).json"),
-                seqtr=("refcocog-umd",),
-                transvg=("gref_umd",),
-                mdetr=("finetune_refcocog",),
-                refexp="refcocog",
-                hub=("refcocog", "jxu124/refcocog"),
-                lmms=("RefCOCOg", "lmms-lab/RefCOCOg"),
-                lmms_mixed=_LMMS_REFCOCOG,
-                benchmark="refcocog_umd",
-                tfds="refcocog_umd",
-                vglaw=("refcocog(umd)",),
-                minigpt=("refcocog",),
-            ),
+            {
+                "refer": ReferNames(("refcocog",), ("refs(umd).p", "refs(umd).json")),
+                "seqtr": ("refcocog-umd",),
+                "transvg": ("gref_umd",),
+                "mdetr": MDETRNames(("finetune_refcocog",), "refcocog"),
+                "hub": ("refcocog", "jxu124/refcocog"),
+                "lmms": LmmsNames(("RefCOCOg", "lmms-lab/RefCOCOg"), _LMMS_REFCOCOG),
+                "benchmark": "refcocog_umd",
+                "tfds": "refcocog_umd",
+                "vglaw": ("refcocog(umd)",),
+                "minigpt": ("refcocog",),
+                "qwen": ("refcocog",),
+            },
         ),
         "google": (
             {"train": Counts(24_698, 44_822, 85_474), "val": Counts(4_650, 5_000, 9_536)},
-            Files(
-                refer=("refcocog",),
-                refs=("refs(google).p", "refs(google).json"),
-                seqtr=("refcocog-google",),
-                transvg=("gref",),
-                lmms=("RefCOCOg", "lmms-lab/RefCOCOg"),
-                lmms_mixed=_LMMS_REFCOCOG,
-                benchmark="refcocog_google",
-                tfds="refcocog_google",
-                vglaw=("refcocog(google)",),
-            ),
+            {
+                "refer": ReferNames(("refcocog",), ("refs(google).p", "refs(google).json")),
+                "seqtr": ("refcocog-google",),
+                "transvg": ("gref",),
+                "lmms": LmmsNames(("RefCOCOg", "lmms-lab/RefCOCOg"), _LMMS_REFCOCOG),
+                "benchmark": "refcocog_google",
+                "tfds": "refcocog_google",
+                "vglaw": ("refcocog(google)",),
+            },
         ),
     }
     shared_images = ("google",)

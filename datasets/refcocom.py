@@ -9,7 +9,7 @@ from typing import Any
 from vgbench.data.builder import TableBuilder
 from vgbench.data.checks import BadSample, shown, take
 from vgbench.data.dataset import Counts, GroundingData
-from vgbench.data.layouts.hub import parquet_columns, read_rows
+from vgbench.data.layouts.parquet import parquet_columns, read_rows
 from vgbench.data.layouts.targets import TargetReader, expression_of
 from vgbench.data.table import AnnotationTable
 from vgbench.datasets.refer import COCO_FOLDERS

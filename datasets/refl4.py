@@ -9,7 +9,7 @@ from typing import Any
 from vgbench.data.builder import TableBuilder
 from vgbench.data.checks import BadSample, check_box, check_name, check_size, take
 from vgbench.data.dataset import Counts, GroundingData
-from vgbench.data.layouts.hub import read_rows
+from vgbench.data.layouts.parquet import read_rows
 from vgbench.data.layouts.targets import expression_of, number_in
 from vgbench.data.table import AnnotationTable
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vgbench.data.dataset import Counts
-from vgbench.data.layouts.base import Files, Layout
-from vgbench.data.layouts.refer import ReferLayout
-from vgbench.datasets.refer import ReferDataset
+from vgbench.data.layouts.base import Layout
+from vgbench.data.layouts.refer import ReferLayout, ReferNames
+from vgbench.datasets.refer import ReferDataset, Variants
 from vgbench.datasets.refshapes.build import IMAGE_FOLDER, IMAGES, POOLS, REFS_FILES, Options, ensure
 
 __all__ = ["GRefShapes", "RefShapes", "RefShapesG", "RefShapesPlus"]
@@ -49,8 +49,15 @@ PUBLISHED = {
 }
 
 
-def _variants(flavour: str, split_by: str) -> dict[str, tuple[dict[str, Counts], Files]]:
-    return {split_by: (PUBLISHED[flavour], Files(refer=(flavour,), refs=(REFS_FILES[flavour],)))}
+def _variants(flavour: str, split_by: str) -> Variants:
+    return {
+        split_by: (
+            PUBLISHED[flavour],
+            {
+                "refer": ReferNames((flavour,), (REFS_FILES[flavour],)),
+            },
+        )
+    }
 
 
 class RefShapes(ReferDataset):
@@ -72,6 +79,7 @@ class RefShapes(ReferDataset):
 
     name = "refshapes"
     title = "RefShapes"
+    table_order = 4
     licence = "CC0 1.0 (generated)"
     homepage = "datasets/refshapes/README.md"
     embedded = True
@@ -109,8 +117,9 @@ class RefShapes(ReferDataset):
 
     def layout_of(self, split: str) -> Layout:
         if split not in self._layouts:
-            folder = self.pool(self.check_split(split)) / self.files.refer[0]
-            files = {"refs": folder / self.files.refs[0], "instances": folder / "instances.json"}
+            names = self.layout_names[ReferLayout.key]
+            folder = self.pool(self.check_split(split)) / names.folders[0]
+            files = {"refs": folder / names.refs[0], "instances": folder / "instances.json"}
             self._layouts[split] = ReferLayout(self, files)
         return self._layouts[split]
 
@@ -145,6 +154,7 @@ class RefShapesPlus(RefShapes):
 
     name = "refshapes+"
     title = "RefShapes+"
+    table_order = 5
     variants = _variants("refshapes+", "unc")
 
 
@@ -153,6 +163,7 @@ class RefShapesG(RefShapes):
 
     name = "refshapesg"
     title = "RefShapesg"
+    table_order = 6
     variants = _variants("refshapesg", "umd")
 
 
@@ -161,6 +172,7 @@ class GRefShapes(RefShapes):
 
     name = "grefshapes"
     title = "gRefShapes"
+    table_order = 7
     tasks = ("grec", "gres")
     multi_target = True
     variants = _variants("grefshapes", "unc")

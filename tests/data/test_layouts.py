@@ -1345,3 +1345,24 @@ def test_conversion_to_coco_json_is_read_by_pycocotools(tmp_path, capsys):
     assert [e["annotation_ids"] for e in expressions] == [[12, 11], [], [31]]
     with pytest.raises(UserError, match="no layout 'x'; there are: parquet"):
         convert({}, "x", tmp_path, "grefcoco")
+
+
+def test_a_folder_called_as_another_dataset_is_not_read(tmp_path):
+    """The rule holds for datasets that somebody else registers: their names come from their class."""
+    from vgbench.data.layouts.base import dataset_folders
+
+    assert {"refcoco", "refcoco+", "refclef", "refcocoplus-unc", "gref_umd", "RefCOCOg", "mixed"} <= dataset_folders()
+    (tmp_path / "refcoco+").mkdir()
+    write_refer(tmp_path)
+    for path in (tmp_path / "refcoco").iterdir():
+        path.rename(tmp_path / "refcoco+" / path.name)
+    with pytest.raises(UserError, match="none of the expected annotation files"):
+        open_set(RefCOCO, tmp_path / "refcoco+").load("val")
+    (tmp_path / "refcoco+").rename(tmp_path / "mine")
+    assert len(open_set(RefCOCO, tmp_path / "mine").load("val"))
+
+
+def test_convert_of_a_dataset_without_split_authors_is_called_as_loaders_expect(tmp_path):
+    table = open_set(RefCOCO, write_refer(tmp_path)).load("val")
+    (path, *_) = convert({"val": table}, "seqtr", tmp_path / "out", "mine")
+    assert path == tmp_path / "out" / "annotations" / "mine-unc" / "instances.json"

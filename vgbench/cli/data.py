@@ -100,12 +100,11 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool, yes:
         raise UserError("data convert: layout= and out= are missing, e.g. layout=mdetr out=converted")
     from vgbench.data.convert import convert
 
-    split_by = getattr(data, "split_by", "unc")
     # read back by their names alone: what is not the dataset's usual split must not be called as that is
-    name = data.name if split_by == next(iter(getattr(data, "variants", {})), split_by) else f"{data.name}-{split_by}"
-    files = getattr(data, "files", None) if data.name == type(data).name else None
+    name = data.name if data.split_by == data.usual_split_by else f"{data.name}-{data.split_by}"
+    names = data.layout_names if data.name == type(data).name else {}
     sources = {path for split in tables for path in data.sources(split)}
-    for path in convert(tables, own["layout"], Path(own["out"]).expanduser(), name, split_by, files, sources):
+    for path in convert(tables, own["layout"], Path(own["out"]).expanduser(), name, data.split_by, names, sources):
         print(path)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -63,6 +64,12 @@ class Registry:
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise UserError(f"no {self.noun} {name!r}; {hint}there are: {', '.join(self)}")
         return points[name].load()
+
+    def classes(self) -> Iterator[Any]:
+        """All classes, but for those of installed packages that cannot be imported."""
+        for name in self:
+            with contextlib.suppress(ImportError):
+                yield self.load(name)
 
 
 methods = Registry("vgbench.methods", "method")

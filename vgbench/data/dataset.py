@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from PIL import Image
@@ -63,6 +64,11 @@ class GroundingData(ABC):
     disagreements: ClassVar[tuple[str, ...]] = ()  # counts where publications differ from each other or from the files
     disjoint: bool = True  # no image is in two splits
     split_by: str | None = None  # author of the split, where several are in use
+    usual_split_by: ClassVar[str | None] = None  # the one that is meant where none is given
+    published_split_by: ClassVar[str | None] = None  # the one that publications mean by the plain name, if they do
+    published_names: ClassVar[tuple[str, ...]] = ()  # what publications call the dataset besides ``name``
+    layout_names: Mapping[str, Any] = MappingProxyType({})  # layout -> what the dataset is called there, if it is known
+    table_order: ClassVar[int] = 100  # place among the datasets of a table; equal places: by name
     image_folders: ClassVar[tuple[str, ...]] = ()  # usual image roots, below data_root or up to two folders above
     image_names: ClassVar[tuple[str, ...]] = ("{:012d}.jpg", "COCO_train2014_{:012d}.jpg", "COCO_val2014_{:012d}.jpg")
 

@@ -23,7 +23,7 @@ from pycocotools import mask as coco_mask
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from vgbench.core.errors import UserError
-from vgbench.data.layouts.tfds import example_type, parse_example, read_records
+from vgbench.data.layouts.tfrecord import example_type, parse_example, read_records
 from vgbench.datasets.mixed import CocoAll, Mixed, ReferIt
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
 from vgbench.datasets.vg import evaluation_images

@@ -3,63 +3,35 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from vgbench.core.errors import UserError
+from vgbench.core.registry import datasets
 from vgbench.data.builder import TableBuilder
 from vgbench.data.dataset import GroundingData
 from vgbench.data.table import AnnotationTable
 
 
-@dataclass(frozen=True)
-class Files:
-    """What a dataset is called in each layout (empty: it does not exist in that layout).
-
-    Attributes:
-        refer: folders of the refer layout.
-        refs: names of the file with the expressions in those folders.
-        seqtr: folders of the SeqTR layout.
-        transvg: folder and stem of ``<stem>/<stem>_<split>.pth`` in the TransVG layout.
-        mdetr: stems of ``<stem>_<split>.json`` in the MDETR layout.
-        refexp: ``dataset_name`` of its entries in MDETR's ``final_refexp_val.json``.
-        hub: folders of the parquet files published as jxu124/<name>.
-        benchmark: ``<set>_<split_by>`` in the files of jxu124/refcoco-benchmark and refclef-benchmark.
-        lmms: folders of the parquet files published as lmms-lab/<name>.
-        lmms_mixed: splits of the latter that mix the split with another author's, and the rows of each.
-        tfds: configuration of ``ref_coco`` in TensorFlow Datasets.
-        entities: whether the original release of Flickr30k Entities is one of the layouts.
-        vglaw: stem of ``<stem>.pkl`` in the VG-LAW layout.
-        minigpt: stems of ``<stem>_<split>.json`` in the MiniGPT-v2 evaluation layout, and of Qwen-VL's ``.jsonl``.
-    """
-
-    refer: tuple[str, ...] = ()
-    refs: tuple[str, ...] = ()
-    seqtr: tuple[str, ...] = ()
-    transvg: tuple[str, ...] = ()
-    mdetr: tuple[str, ...] = ()
-    refexp: str = ""
-    hub: tuple[str, ...] = ()
-    benchmark: str = ""
-    lmms: tuple[str, ...] = ()
-    lmms_mixed: Mapping[str, str] = field(default_factory=dict)
-    tfds: str = ""
-    entities: bool = False
-    vglaw: tuple[str, ...] = ()
-    minigpt: tuple[str, ...] = ()
-
-
 class Layout(ABC):
-    """One layout of one dataset, found on disk."""
+    """One layout of one dataset, found on disk.
+
+    What a dataset is called in a layout stands in its :attr:`~GroundingData.layout_names` under the layout's ``key``;
+    in what form, the layout says.
+    """
 
     key: ClassVar[str]
 
     def __init__(self, data: LayoutDataset, files: dict[str, Path]) -> None:
         self.data = data
         self.files = files
+
+    @classmethod
+    def folder_names(cls, names: Any) -> tuple[str, ...]:
+        """Those of a dataset's names that are folders of its own: no other dataset is looked for in them."""
+        return ()
 
     @classmethod
     @abstractmethod
@@ -80,7 +52,7 @@ class Layout(ABC):
         """Parse ``split``."""
 
 
-def folders(root: Path, names: tuple[str, ...]) -> Iterator[Path]:
+def folders(root: Path, names: Sequence[str]) -> Iterator[Path]:
     """Existing folders called ``names`` in the usual places; also ``root``, unless it is called as another dataset."""
     for name in names:
         for place in (
@@ -93,17 +65,18 @@ def folders(root: Path, names: tuple[str, ...]) -> Iterator[Path]:
         ):
             if place.is_dir():
                 yield place
-    if root.resolve().name in names or root.resolve().name not in DATASET_FOLDERS:
+    if root.resolve().name in names or root.resolve().name not in dataset_folders():
         yield root
 
 
-DATASET_FOLDERS = {
-    *("refcoco", "refcoco+", "refcocog", "refclef", "grefcoco", "refcocoplus"),
-    *("refcoco-unc", "refcocoplus-unc", "refcocog-umd", "refcocog-google", "referitgame-berkeley"),
-    *("flickr30k", "mixed", "mixed-seg", "grefs", "grefs_grec"),
-    *("unc", "unc+", "gref", "gref_umd", "referit", "flickr"),
-    *("RefCOCO", "RefCOCOplus", "RefCOCOg"),
-}
+@cache
+def dataset_folders() -> frozenset[str]:
+    """What the folders of registered datasets are called."""
+    names: set[str] = set()
+    for data in datasets.classes():
+        if issubclass(data, LayoutDataset):
+            names |= data.folder_names()
+    return frozenset(names)
 
 
 class LayoutDataset(GroundingData):
@@ -113,7 +86,6 @@ class LayoutDataset(GroundingData):
         layout: take this layout only (:attr:`Layout.key`); None: the first whose files are there and hold the split.
     """
 
-    files: Files
     layouts: tuple[type[Layout], ...]
     source: ClassVar[str] = "coco"  # value of the table's source column
     canonical_name: ClassVar[str] = "COCO_train2014_{:012d}.jpg"  # image name where annotations give the id only
@@ -129,6 +101,22 @@ class LayoutDataset(GroundingData):
             known = ", ".join(kind.key for kind in self.layouts)
             raise UserError(f"{self.name}: no layout {layout!r}; there are: {known}")
         self._layout = layout
+
+    @classmethod
+    def all_layout_names(cls) -> Iterator[Mapping[str, Any]]:
+        """:attr:`layout_names` for each of the dataset's options."""
+        yield cls.layout_names
+
+    @classmethod
+    def folder_names(cls) -> set[str]:
+        """What the dataset's own folders are called in its layouts."""
+        return {
+            folder.rpartition("/")[2]
+            for names in cls.all_layout_names()
+            for layout in cls.layouts
+            if layout.key in names
+            for folder in layout.folder_names(names[layout.key])
+        }
 
     @property
     def task(self) -> Literal["rec", "grec", "phrase"]:

@@ -1,10 +1,10 @@
-"""COCO detection JSON with a list of expressions: written, read by other code."""
+"""COCO detection JSON plus a list ``expressions`` of {id, image_id, caption, annotation_ids}, for other code."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from vgbench.data.layouts.writing import Contents, DatasetNames, Ids, Tables, add_image
+from vgbench.data.layouts.writing import Contents, DatasetNames, Ids, Tables, Writer, add_image
 
 
 def write_coco(tables: Tables, names: DatasetNames) -> Contents:
@@ -27,3 +27,6 @@ def write_coco(tables: Tables, names: DatasetNames) -> Contents:
                 "expressions": expressions,
             },
         )
+
+
+COCO = Writer("coco", write_coco)

@@ -90,19 +90,17 @@ class EntitiesLayout(PhraseLayout):
 
     @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
-        if not data.files.entities:
-            return None
         for folder in folders(data.data_root, ("flickr30k_entities", "Flickr30kEntities", "flickr30k")):
             if (folder / "Sentences").is_dir() and (folder / "Annotations").is_dir():
                 lists = {split: folder / f"{split}.txt" for split in data.splits}
-                there = {split: path for split, path in lists.items() if path.is_file()}
-                if there:
-                    return cls(data, there)
+                lists = {split: path for split, path in lists.items() if path.is_file()}
+                if lists:
+                    return cls(data, lists)
         return None
 
     @classmethod
     def expects(cls, data: LayoutDataset) -> str:
-        return "flickr30k_entities/{Sentences, Annotations, SPLIT.txt}" if data.files.entities else ""
+        return "flickr30k_entities/{Sentences, Annotations, SPLIT.txt}"
 
     def sources(self, split: str) -> list[Path]:
         path = self.files.get(split)
@@ -134,9 +132,9 @@ class InfoGroundLayout(PhraseLayout):
                 split: (folder / f"sentences_{split}.json", folder / f"bounding_boxes_{split}.json")
                 for split in data.splits
             }
-            there = {split: pair for split, pair in pairs.items() if all(path.is_file() for path in pair)}
-            if there:
-                return cls(data, {split: pair[0] for split, pair in there.items()})
+            sentences = {split: pair[0] for split, pair in pairs.items() if all(path.is_file() for path in pair)}
+            if sentences:
+                return cls(data, sentences)
         return None
 
     @classmethod

@@ -8,17 +8,14 @@ from abc import abstractmethod
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import numpy as np
-from pycocotools import mask as coco_mask
-
 from vgbench.core.errors import UserError
 from vgbench.data.builder import TableBuilder
 from vgbench.data.checks import BadSample, check_name, check_size, shown, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
-from vgbench.data.layouts.refer import read_pickle
 from vgbench.data.layouts.targets import TargetReader, expression_of, number_in
 from vgbench.data.table import AnnotationTable
 
+EVALUATION_FOLDERS = ("minigpt4_refcoco_eval", "eval_data")
 IMG_ID = re.compile(r"(COCO_train2014_(\d{12}))_(\d+)")
 
 
@@ -89,26 +86,27 @@ def files_by_split(
     for stem in stems:
         for folder in folders(data.data_root, (*places, stem)):
             paths = {split: folder / f"{stem}_{split}{ending}" for split in data.splits}
-            there = {split: path for split, path in paths.items() if path.is_file()}
-            if there:
-                return there
+            paths = {split: path for split, path in paths.items() if path.is_file()}
+            if paths:
+                return paths
     return {}
 
 
 class MiniGPTLayout(FlatLayout):
     """MiniGPT-v2's evaluation files ``<set>_<split>.json``: {img_id ``COCO_train2014_<12 digits>_<n>``, sents (one
-    text or a list), bbox xywh, height, width}."""
+    text or a list), bbox xywh, height, width}. Names: the set's."""
 
     key = "minigpt"
 
     @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
-        there = files_by_split(data, data.files.minigpt, ("minigpt4_refcoco_eval", "eval_data"), ".json")
-        return cls(data, there) if there else None
+        paths = files_by_split(data, data.layout_names.get(cls.key, ()), EVALUATION_FOLDERS, ".json")
+        return cls(data, paths) if paths else None
 
     @classmethod
     def expects(cls, data: LayoutDataset) -> str:
-        return f"{data.files.minigpt[0]}_SPLIT.json (evaluation splits, boxes only)" if data.files.minigpt else ""
+        names = data.layout_names.get(cls.key)
+        return f"{names[0]}_SPLIT.json (evaluation splits, boxes only)" if names else ""
 
     def remark(self, builder: TableBuilder) -> None:
         builder.notes.append("the texts of this layout are lower-cased, not as typed")
@@ -134,19 +132,21 @@ class MiniGPTLayout(FlatLayout):
 
 
 class QwenLayout(FlatLayout):
-    """Qwen-VL's evaluation files ``<set>_<split>.jsonl``: {image (a path), sent, bbox xyxy, width, height} per line."""
+    """Qwen-VL's evaluation files ``<set>_<split>.jsonl``: {image (a path), sent, bbox xyxy, width, height} per line.
+    Names: the set's."""
 
     key = "qwen"
     form = "xyxy"
 
     @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
-        there = files_by_split(data, data.files.minigpt, ("qwen",), ".jsonl")
-        return cls(data, there) if there else None
+        paths = files_by_split(data, data.layout_names.get(cls.key, ()), ("qwen",), ".jsonl")
+        return cls(data, paths) if paths else None
 
     @classmethod
     def expects(cls, data: LayoutDataset) -> str:
-        return f"{data.files.minigpt[0]}_SPLIT.jsonl (evaluation splits, boxes only)" if data.files.minigpt else ""
+        names = data.layout_names.get(cls.key)
+        return f"{names[0]}_SPLIT.jsonl (evaluation splits, boxes only)" if names else ""
 
     def entries(self, split: str) -> list[Any]:
         return self.data.parse_file(self.files[split], read_json_lines)
@@ -181,124 +181,3 @@ def read_json_lines(path: Path) -> list[Any]:
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: line {number} is not valid JSON ({error})") from None
     return entries
-
-
-class TransVGLayout(FlatLayout):
-    """``<set>/<set>_<split>.pth`` of TransVG, VLTVG, QRNet, HiVG and ResVG: a list of (image file, mask file, box,
-    phrase, attributes) or, for Flickr30k, (image file, box, phrase). Sizes come from the image files."""
-
-    key = "transvg"
-
-    def __init__(self, data: LayoutDataset, files: dict[str, Path]) -> None:
-        super().__init__(data, files)
-        self.form = "xyxy" if data.corner_boxes else "xywh"
-        self._sizes: dict[str, tuple[int, int]] = {}
-
-    @classmethod
-    def find(cls, data: LayoutDataset) -> Layout | None:
-        there = files_by_split(data, data.files.transvg, (), ".pth")
-        return cls(data, there) if there else None
-
-    @classmethod
-    def expects(cls, data: LayoutDataset) -> str:
-        if not data.files.transvg:
-            return ""
-        stem = data.files.transvg[0]
-        return f"data/{stem}/{stem}_SPLIT.pth (boxes only; image sizes are read from the images)"
-
-    def entries(self, split: str) -> list[Any]:
-        return self.data.parse_file(self.files[split], read_torch_list)
-
-    def entry(self, entry: Any) -> dict[str, Any]:
-        if not isinstance(entry, (tuple, list)) or len(entry) not in (3, 5):
-            raise BadSample("not a tuple of 5 (image, mask, box, phrase, attributes) or 3 (image, box, phrase)")
-        image, box, phrase = entry if len(entry) == 3 else (entry[0], entry[2], entry[3])
-        if not isinstance(image, str):
-            raise BadSample("image name is no text", shown(image))
-        image = check_name(image)
-        if image not in self._sizes:
-            self._sizes[image] = self.data.image_size(image)
-        width, height = self._sizes[image]
-        box = box.tolist() if hasattr(box, "tolist") else box
-        return {"image": image, "width": width, "height": height, "box": box, "texts": [phrase]}
-
-
-def read_torch_list(path: Path) -> Any:
-    """A list saved with ``torch.save``; only plain containers, tensors and NumPy arrays are accepted.
-
-    Raises:
-        UserError: if the file is damaged or refers to anything else (named in the message).
-    """
-    import torch
-
-    reconstruct: Any = np.zeros(1).__reduce__()[0]
-    scalar: Any = np.float64(0).__reduce__()[0]
-    allowed: list[Any] = [np.ndarray, np.dtype]
-    allowed += [type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "uint8")]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1 and 2
-        allowed += [(reconstruct, f"{module}._reconstruct"), (scalar, f"{module}.scalar")]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged archive raises almost anything
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"it refers to {refused[1]}, which could run code" if refused else f"damaged ({type(error).__name__})"
-        raise UserError(f"{path}: not read ({what}); expected a list of tuples saved with torch.save") from None
-
-
-class VGLawLayout(FlatLayout):
-    """VG-LAW's ``<set>(<split_by>).pkl``: {items: {split: [{image_id, bbox xywh, phrase, ref_id}]}}, masks as
-    ``masks/<set>(<split_by>)/<ref_id>.npy``. Sizes come from the masks, else from the image files."""
-
-    key = "vglaw"
-
-    @classmethod
-    def find(cls, data: LayoutDataset) -> Layout | None:
-        for stem in data.files.vglaw:
-            for folder in folders(data.data_root, ("vglaw", "refcoco")):
-                path = folder / f"{stem}.pkl"
-                if path.is_file():
-                    return cls(data, dict.fromkeys(data.splits, path))
-        return None
-
-    @classmethod
-    def expects(cls, data: LayoutDataset) -> str:
-        return f"{data.files.vglaw[0]}.pkl with masks/{data.files.vglaw[0]}/REF_ID.npy" if data.files.vglaw else ""
-
-    def entries(self, split: str) -> list[Any]:
-        path = self.files[split]
-        content = self.data.parse_file(path, read_pickle)
-        items = content.get("items") if isinstance(content, dict) else None
-        if not isinstance(items, dict):
-            raise UserError(f"{path}: no object under the key 'items'")
-        if split not in items:
-            raise UserError(f"{path}: no split {split!r}; splits in the file: {', '.join(map(str, items)) or 'none'}")
-        return items[split]
-
-    def entry(self, entry: Any) -> dict[str, Any]:
-        ref_id = take(entry, "ref_id", int)
-        image = self.data.canonical_name.format(take(entry, "image_id", int))
-        path = self.files[next(iter(self.files))]
-        mask_path = path.parent / "masks" / path.stem / f"{ref_id}.npy"
-        segmentation = None
-        if mask_path.is_file():
-            try:
-                mask = np.load(mask_path, allow_pickle=False)
-            except (OSError, ValueError, EOFError, MemoryError) as error:
-                raise BadSample("mask file that is no array", f"{mask_path}: {error}") from None
-            if mask.ndim != 2 or mask.dtype.kind not in "biuf":
-                raise BadSample("mask that is no [height, width] array", f"{mask_path}: {mask.shape} {mask.dtype}")
-            height, width = mask.shape
-            segmentation = coco_mask.encode(np.asfortranarray(mask > 0, dtype=np.uint8))
-        else:
-            width, height = self.data.image_size(image)
-        return {
-            "image": image,
-            "width": width,
-            "height": height,
-            "box": take(entry, "bbox", (list, tuple)),
-            "texts": [take(entry, "phrase", str)],
-            "object": ("ref", ref_id),
-            "ref_id": ref_id,
-            "segmentation": segmentation,
-        }

@@ -1,25 +1,22 @@
-"""Parquet files from the Hugging Face hub: jxu124's (one row per ref, its originals as JSON texts; its benchmark files
-have one row per image) and lmms-lab's."""
+"""jxu124's parquet files on the Hugging Face hub: one row per ref, its originals as JSON texts; and his benchmark
+files, one row per image."""
 
 from __future__ import annotations
 
-import io
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
-from PIL import Image
 
 from vgbench.core.errors import UserError
-from vgbench.data.checks import BadSample, check_name, check_size, shown, take
-from vgbench.data.images import IMAGE_ERRORS
+from vgbench.data.checks import BadSample, check_name, check_size, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
+from vgbench.data.layouts.parquet import list_or_empty, parquet_columns, read_rows
 from vgbench.data.layouts.refer import write_refer
 from vgbench.data.layouts.targets import TargetReader, add_ref, coco_target, expression_of
-from vgbench.data.layouts.writing import Contents, DatasetNames, Tables
+from vgbench.data.layouts.writing import Contents, DatasetNames, Tables, Writer
 from vgbench.data.table import AnnotationTable
 
 COLUMNS = ["split", "ref_id", "ann_id", "image_id", "sentences", "raw_anns", "raw_image_info"]
@@ -28,22 +25,22 @@ COLUMNS = ["split", "ref_id", "ann_id", "image_id", "sentences", "raw_anns", "ra
 BENCHMARK_COLUMNS = ["ref_list", "image_info"]
 
 
-LMMS_COLUMNS = ["image", "answer", "bbox", "file_name"]
-
-
-REF_FILE = re.compile(r"(COCO_train2014_(\d{12}))(?:_(\d{1,18}))?\.jpg")
-
-
 class HubLayout(Layout):
     """``<name>/data/*.parquet`` with a column ``split`` (its values are the original names: what the hub calls test
     is testA). Boxes are taken from ``raw_anns``: the card does not say which format the column ``bbox`` has. For sets
-    with several targets or none, which are not on the hub, ``raw_anns`` is a list (our own extension)."""
+    with several targets or none, which are not on the hub, ``raw_anns`` is a list (our own extension).
+    Names: folders."""
 
     key = "hub"
 
     @classmethod
+    def folder_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return names
+
+    @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
-        for folder in folders(data.data_root, data.files.hub) if data.files.hub else ():
+        names = data.layout_names.get(cls.key, ())
+        for folder in folders(data.data_root, names) if names else ():
             for place in (folder / "data", folder):
                 paths = sorted(place.glob("*.parquet"))
                 if paths and set(COLUMNS) <= set(parquet_columns(paths[0])):
@@ -52,7 +49,8 @@ class HubLayout(Layout):
 
     @classmethod
     def expects(cls, data: LayoutDataset) -> str:
-        return f"{data.files.hub[0]}/data/*.parquet" if data.files.hub else ""
+        names = data.layout_names.get(cls.key)
+        return f"{names[0]}/data/*.parquet" if names else ""
 
     def sources(self, split: str) -> list[Path]:
         return list(self.files.values())
@@ -80,7 +78,7 @@ class HubLayout(Layout):
                     found = reader.gather(targets, width, height)
                     sentences = [(expression_of(s), take(s, "sent_id", int)) for s in take(row, "sentences", list)]
                 except BadSample as error:
-                    builder.skip(f"{path}: row {index}", error, max(len(_list(row["sentences"])), 1))
+                    builder.skip(f"{path}: row {index}", error, max(len(list_or_empty(row["sentences"])), 1))
                     continue
                 add_ref(
                     builder,
@@ -104,13 +102,14 @@ class HubLayout(Layout):
 class BenchmarkLayout(Layout):
     """jxu124's ``refcoco-benchmark/data/<set>_<split_by>_<split>-*.parquet``, and ``refclef-benchmark``: one row per
     image {ref_list [{ann_info (COCO's annotation), ref_info (the ref)}], image_info, image (embedded, not read)}.
-    Evaluation splits only; ids, boxes and masks are those of the refer layout, category names are not there."""
+    Evaluation splits only; ids, boxes and masks are those of the refer layout, category names are not there.
+    Name: ``<set>_<split_by>``."""
 
     key = "benchmark"
 
     @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
-        stem = data.files.benchmark
+        stem: str = data.layout_names.get(cls.key, "")
         names = ("refclef-benchmark" if stem.startswith("refclef") else "refcoco-benchmark",)
         for folder in folders(data.data_root, (*names, *(f"jxu124/{name}" for name in names))) if stem else ():
             for place in (folder / "data", folder):
@@ -121,10 +120,12 @@ class BenchmarkLayout(Layout):
 
     @classmethod
     def expects(cls, data: LayoutDataset) -> str:
-        return f"data/{data.files.benchmark}_SPLIT-*.parquet (evaluation splits)" if data.files.benchmark else ""
+        stem = data.layout_names.get(cls.key)
+        return f"data/{stem}_SPLIT-*.parquet (evaluation splits)" if stem else ""
 
     def sources(self, split: str) -> list[Path]:
-        return [path for name, path in self.files.items() if name.startswith(f"{self.data.files.benchmark}_{split}-")]
+        stem = f"{self.data.layout_names[self.key]}_{split}-"
+        return [path for name, path in self.files.items() if name.startswith(stem)]
 
     def read(self, split: str) -> AnnotationTable:
         builder = self.data.builder(split, self)
@@ -132,7 +133,7 @@ class BenchmarkLayout(Layout):
         group = 0
         for path in self.sources(split):
             for index, row in enumerate(read_rows(path, BENCHMARK_COLUMNS)):
-                refs = _list(row["ref_list"])
+                refs = list_or_empty(row["ref_list"])
                 try:
                     info = take(row, "image_info", dict)
                     image_id, name = take(info, "id", int), check_name(take(info, "file_name", str))
@@ -177,116 +178,11 @@ class BenchmarkLayout(Layout):
 
 def _sentence_count(entry: Any) -> int:
     ref = entry.get("ref_info") if isinstance(entry, dict) else None
-    return len(_list(ref.get("sentences"))) if isinstance(ref, dict) else 0
-
-
-class LmmsLayout(Layout):
-    """lmms-lab's ``<name>/data/<split>-*.parquet``: one row per object, {answer (all sentences), bbox xywh, file_name
-    (with suffix), image (embedded)}. Some of its splits mix two authors' splits, and those are refused: a number on
-    them is no number of the dataset."""
-
-    key = "lmms"
-
-    @classmethod
-    def find(cls, data: LayoutDataset) -> Layout | None:
-        for folder in folders(data.data_root, data.files.lmms) if data.files.lmms else ():
-            for place in (folder / "data", folder):
-                paths = {path.name: path for split in data.splits for path in sorted(place.glob(f"{split}-*.parquet"))}
-                if paths and set(LMMS_COLUMNS) <= set(parquet_columns(next(iter(paths.values())))):
-                    return cls(data, paths)
-        return None
-
-    @classmethod
-    def expects(cls, data: LayoutDataset) -> str:
-        return f"{data.files.lmms[0]}/data/SPLIT-*.parquet (evaluation splits, boxes only)" if data.files.lmms else ""
-
-    def sources(self, split: str) -> list[Path]:
-        return [path for name, path in self.files.items() if name.startswith(f"{split}-")]
-
-    def read(self, split: str) -> AnnotationTable:
-        if split in self.data.files.lmms_mixed:
-            raise UserError(
-                f"{self.sources(split)[0]}: lmms-lab's {split} of {self.data.title} mixes splits of two authors "
-                f"({self.data.files.lmms_mixed[split]}), and no column tells which row is whose; take another layout"
-            )
-        builder = self.data.builder(split, self)
-        reader = TargetReader()
-        group = 0
-        for path in self.sources(split):
-            for index, row in enumerate(read_rows(path, LMMS_COLUMNS)):
-                try:
-                    name = check_name(take(row, "file_name", str))
-                    parts = REF_FILE.fullmatch(name)
-                    if parts is None:
-                        raise BadSample("file_name that is not COCO_train2014_<12 digits>[_<n>].jpg", shown(name))
-                    image = row["image"]
-                    width, height = embedded_size(image.get("bytes") if isinstance(image, dict) else None)
-                    target: dict[str, Any] = {"box": take(row, "bbox", list)}
-                    if self.data.file_suffix_is_ann_id and parts[3] is not None:
-                        target["ann_id"] = int(parts[3])
-                    found = reader.gather([target], width, height)
-                    texts = [expression_of(text) for text in take(row, "answer", list)]
-                except BadSample as error:
-                    builder.skip(f"{path}: row {index}", error, max(len(_list(row["answer"])), 1))
-                    continue
-                for number, text in enumerate(texts):
-                    builder.add(
-                        key=f"{split}.{group}.{number}",
-                        image_id=int(parts[2]),
-                        image=f"{parts[1]}.jpg",
-                        width=width,
-                        height=height,
-                        expression=text,
-                        group=group,
-                        source=self.data.source,
-                        **vars(found),
-                    )
-                group += 1
-        return builder.table()
-
-
-def embedded_size(content: Any) -> tuple[int, int]:
-    """(width, height) of an image file given as bytes, from its header.
-
-    Raises:
-        BadSample: if it is none.
-    """
-    if not isinstance(content, bytes):
-        raise BadSample("row without an image", type(content).__name__)
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            return check_size(*opened.size)
-    except IMAGE_ERRORS as error:
-        raise BadSample("embedded image that is no image", " ".join(str(error).split())) from None
-
-
-def parquet_columns(path: Path) -> list[str]:
-    try:
-        return pa.parquet.read_schema(path).names
-    except PARQUET_ERRORS as error:
-        raise _damaged(path, error) from None
+    return len(list_or_empty(ref.get("sentences"))) if isinstance(ref, dict) else 0
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
     return read_rows(path, COLUMNS)
-
-
-def read_rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
-    try:
-        return pa.parquet.read_table(path, columns=columns).to_pylist()
-    except PARQUET_ERRORS as error:
-        raise _damaged(path, error) from None
-
-
-PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError)
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())[:200]})")
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _json(row: dict[str, Any], key: str) -> Any:
@@ -317,3 +213,6 @@ def write_hub(tables: Tables, names: DatasetNames) -> Contents:
             if ref["split"] == split
         ]
         yield f"{names.name.replace('+', 'plus')}/data/{split}-00000-of-00001.parquet", pa.Table.from_pylist(rows)
+
+
+HUB = Writer("hub", write_hub, single_box=True)

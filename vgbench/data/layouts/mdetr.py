@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ from vgbench.data.checks import BadSample, check_name, check_size, read_json, sh
 from vgbench.data.layouts.base import Layout, LayoutDataset
 from vgbench.data.layouts.flat import files_by_split
 from vgbench.data.layouts.targets import TargetReader, coco_target, expression_of, merge_boxes, number_in
-from vgbench.data.layouts.writing import NO_TARGET, Contents, DatasetNames, Ids, Tables, image_record
+from vgbench.data.layouts.writing import NO_TARGET, Contents, DatasetNames, Ids, Tables, Writer, image_record
 from vgbench.data.table import AnnotationTable
 
 MDETR_FOLDERS = ("mdetr_annotations", "OpenSource", "mdetr")
 
 
 REFEXP_STEM = "final_refexp"
+
+
+@dataclass(frozen=True)
+class MDETRNames:
+    """What a dataset is called in MDETR's files: ``<stem>_<split>.json``, and as ``dataset_name`` of its entries in
+    ``final_refexp_val.json`` (None: it is not in there)."""
+
+    stems: tuple[str, ...]
+    refexp: str | None = None
 
 
 class MDETRLayout(Layout):
@@ -31,15 +41,22 @@ class MDETRLayout(Layout):
 
     @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
-        there = files_by_split(data, data.files.mdetr, MDETR_FOLDERS, ".json")
-        if data.files.refexp:
-            there = {**files_by_split(data, (REFEXP_STEM,), MDETR_FOLDERS, ".json"), **there}
-        return cls(data, there) if there else None
+        names = cls.names(data)
+        paths = files_by_split(data, names.stems, MDETR_FOLDERS, ".json")
+        if names.refexp:
+            paths = {**files_by_split(data, (REFEXP_STEM,), MDETR_FOLDERS, ".json"), **paths}
+        return cls(data, paths) if paths else None
+
+    @classmethod
+    def names(cls, data: LayoutDataset) -> MDETRNames:
+        """Those of ``data``."""
+        return data.layout_names.get(cls.key, MDETRNames(()))
 
     @classmethod
     def expects(cls, data: LayoutDataset) -> str:
-        merged = f" or {REFEXP_STEM}_val.json" if data.files.refexp else ""
-        return f"{data.files.mdetr[0]}_SPLIT.json{merged} (boxes only)" if data.files.mdetr else ""
+        names = cls.names(data)
+        merged = f" or {REFEXP_STEM}_val.json" if names.refexp else ""
+        return f"{names.stems[0]}_SPLIT.json{merged} (boxes only)" if names.stems else ""
 
     def sources(self, split: str) -> list[Path]:
         return [self.files[split]] if split in self.files else []
@@ -54,19 +71,20 @@ class MDETRLayout(Layout):
         if not path.name.startswith(REFEXP_STEM):
             yield from ((index, index, entry) for index, entry in enumerate(images))
             return
-        names: Counter[str] = Counter()
+        own_name = self.names(self.data).refexp
+        counts: Counter[str] = Counter()
         for index, entry in enumerate(images):
             try:
                 name = take(entry, "dataset_name", str)
             except BadSample as error:
                 builder.skip(f"{path}: images[{index}]", error)
                 continue
-            if name == self.data.files.refexp:
-                yield index, names[name], entry
-            names[name] += 1
-        if self.data.files.refexp not in names:
-            there = ", ".join(sorted(names)) or "none"
-            raise UserError(f"{path}: no entry of dataset_name {self.data.files.refexp!r}; there are: {there}")
+            if name == own_name:
+                yield index, counts[name], entry
+            counts[name] += 1
+        if own_name not in counts:
+            others = ", ".join(sorted(counts)) or "none"
+            raise UserError(f"{path}: no entry of dataset_name {own_name!r}; there are: {others}")
 
     @property
     def by_phrase(self) -> bool:
@@ -182,3 +200,6 @@ def write_mdetr(tables: Tables, names: DatasetNames) -> Contents:
         categories = ids.category_records()
         content = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
         yield f"finetune_{names.name}_{split}.json", content
+
+
+MDETR = Writer("mdetr", write_mdetr)

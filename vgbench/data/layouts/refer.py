@@ -5,6 +5,7 @@ images and objects in ``instances.json``.
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from vgbench.core.errors import UserError
 from vgbench.data.checks import BadSample, check_name, check_size, read_json, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
 from vgbench.data.layouts.targets import TargetReader, Targets, add_ref, coco_target, expression_of
-from vgbench.data.layouts.writing import Contents, DatasetNames, Ids, Tables, add_image, grouped, word_spans
+from vgbench.data.layouts.writing import Contents, DatasetNames, Ids, Tables, Writer, add_image, grouped, word_spans
 from vgbench.data.table import AnnotationTable
 
 SAFE_GLOBALS = {("builtins", "set"), ("builtins", "frozenset"), ("__builtin__", "set"), ("__builtin__", "frozenset")}
@@ -53,6 +54,14 @@ def read_refs(path: Path) -> list[Any]:
     return refs
 
 
+@dataclass(frozen=True)
+class ReferNames:
+    """What a dataset is called in the refer layout: its folders, and the file of refs in them."""
+
+    folders: tuple[str, ...]
+    refs: tuple[str, ...]
+
+
 class Instances:
     """``instances.json``: images, annotations and category names by id; records are checked when they are used."""
 
@@ -87,18 +96,24 @@ class ReferLayout(Layout):
     key = "refer"
 
     @classmethod
+    def folder_names(cls, names: ReferNames) -> tuple[str, ...]:
+        return names.folders
+
+    @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
-        for folder in folders(data.data_root, data.files.refer):
-            for name in data.files.refs:
+        names: ReferNames | None = data.layout_names.get(cls.key)
+        if names is None:
+            return None
+        for folder in folders(data.data_root, names.folders):
+            for name in names.refs:
                 if (folder / name).is_file() and (folder / "instances.json").is_file():
                     return cls(data, {"refs": folder / name, "instances": folder / "instances.json"})
         return None
 
     @classmethod
     def expects(cls, data: LayoutDataset) -> str:
-        if not data.files.refer:
-            return ""
-        return f"{data.files.refer[0]}/{{{' or '.join(data.files.refs)}, instances.json}}"
+        names: ReferNames | None = data.layout_names.get(cls.key)
+        return "" if names is None else f"{names.folders[0]}/{{{' or '.join(names.refs)}, instances.json}}"
 
     def sources(self, split: str) -> list[Path]:
         return list(self.files.values())
@@ -176,6 +191,7 @@ def _sent_id(sentence: Any, index: int) -> int:
 
 def write_refer(tables: Tables, names: DatasetNames) -> Contents:
     multi = names.multi
+    folder = names.layout_names[ReferLayout.key].folders[0] if ReferLayout.key in names.layout_names else names.name
     ids, sent_id = Ids(tables), 0
     images: dict[int, dict[str, Any]] = {}
     refs: list[dict[str, Any]] = []
@@ -210,7 +226,7 @@ def write_refer(tables: Tables, names: DatasetNames) -> Contents:
         part = {"segmentation": [record["segmentation"]]} if "segmentation" in record else {"segmentation": []}
         annotations.append({**record, **part})
     yield (
-        f"{names.refer}/instances.json",
+        f"{folder}/instances.json",
         {
             "info": {"description": names.name},
             "licenses": [],
@@ -219,9 +235,13 @@ def write_refer(tables: Tables, names: DatasetNames) -> Contents:
             "categories": ids.category_records(),
         },
     )
-    yield f"{names.refer}/" + (f"grefs({names.split_by}).json" if multi else f"refs({names.split_by}).p"), refs
+    yield f"{folder}/" + (f"grefs({names.split_by}).json" if multi else f"refs({names.split_by}).p"), refs
 
 
 def write_refer_json(tables: Tables, names: DatasetNames) -> Contents:
     for path, content in write_refer(tables, names):
         yield str(Path(path).with_suffix(".json")), content
+
+
+REFER = Writer("refer", write_refer, single_box=True)
+REFER_JSON = Writer("refer_json", write_refer_json, single_box=True)  # with JSON in place of the pickle

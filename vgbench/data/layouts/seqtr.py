@@ -13,8 +13,9 @@ from vgbench.data.builder import TableBuilder
 from vgbench.data.checks import BadSample, check_size, read_json, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
 from vgbench.data.layouts.mdetr import mdetr_annotation
+from vgbench.data.layouts.refer import ReferLayout, ReferNames
 from vgbench.data.layouts.targets import TargetReader, expression_of
-from vgbench.data.layouts.writing import NO_TARGET, Contents, DatasetNames, Ids, Tables, xywh
+from vgbench.data.layouts.writing import NO_TARGET, Contents, DatasetNames, Ids, Tables, Writer, xywh
 from vgbench.data.table import AnnotationTable, Row
 
 
@@ -29,23 +30,31 @@ def read_splits(path: Path) -> dict[str, list[Any]]:
 class SeqTRLayout(Layout):
     """``annotations/<folder>/instances.json``. PropVG and InstanceVG call it ``instances_withid.json`` (each entry has
     the ``id`` of its annotation too) or, for gRefCOCO, ``instance.json``: there ``expressions`` is an object whose
-    ``raw`` is a text or a list of texts, all of them for the objects in the list ``annotations``."""
+    ``raw`` is a text or a list of texts, all of them for the objects in the list ``annotations``. Names: folders."""
 
     key = "seqtr"
     file_names: ClassVar[tuple[str, ...]] = ("instances.json", "instances_withid.json", "instance.json")
 
     @classmethod
+    def folder_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return names
+
+    @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
-        for folder in folders(data.data_root, data.files.seqtr) if data.files.seqtr else ():
+        refer: ReferNames | None = data.layout_names.get(ReferLayout.key)
+        refs = () if refer is None else refer.refs
+        names: tuple[str, ...] = data.layout_names.get(cls.key, ())
+        for folder in folders(data.data_root, names) if names else ():
             for path in (folder / name for name in cls.file_names):
                 # refer's instances.json lies beside a file of refs
-                if path.is_file() and not any((folder / name).is_file() for name in data.files.refs):
+                if path.is_file() and not any((folder / name).is_file() for name in refs):
                     return cls(data, {"instances": path})
         return None
 
     @classmethod
     def expects(cls, data: LayoutDataset) -> str:
-        return f"annotations/{data.files.seqtr[0]}/{cls.file_names[0]}" if data.files.seqtr else ""
+        names = data.layout_names.get(cls.key)
+        return f"annotations/{names[0]}/{cls.file_names[0]}" if names else ""
 
     def sources(self, split: str) -> list[Path]:
         return list(self.files.values())
@@ -177,6 +186,8 @@ def _expression_targets(boxes: Any, annotations: Any, segmentation: Any) -> list
 def write_seqtr(tables: Tables, names: DatasetNames) -> Contents:
     content: dict[str, list[dict[str, Any]]] = {}
     multi = names.multi
+    made_name = names.name if multi else f"{names.name.replace('+', 'plus')}-{names.split_by}"
+    folder = names.layout_names.get(SeqTRLayout.key, (made_name,))[0]
     ids = Ids(tables)
     for split, table in tables.items():
         groups: dict[Any, list[Row]] = {}
@@ -198,4 +209,7 @@ def write_seqtr(tables: Tables, names: DatasetNames) -> Contents:
                 if first.masks:
                     entry["mask"] = first.masks[0]
             entries.append(entry)
-    yield f"annotations/{names.seqtr}/instances.json", content
+    yield f"annotations/{folder}/instances.json", content
+
+
+SEQTR = Writer("seqtr", write_seqtr, single_box=True)

@@ -1,13 +1,10 @@
-"""TensorFlow Datasets' ``ref_coco`` as ``tfds build`` writes it, read without TensorFlow: TFRecord files of
-``tf.train.Example`` messages, one per image, with the image, its objects and their expressions inside."""
+"""TensorFlow Datasets' ``ref_coco`` as ``tfds build`` writes it: one message per image (:mod:`.tfrecord`), with the
+image, its objects and their expressions inside."""
 
 from __future__ import annotations
 
 import io
 import re
-import struct
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +12,13 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from vgbench.core.errors import UserError, require_extra
+from vgbench.core.errors import UserError
 from vgbench.data.checks import BadSample
 from vgbench.data.images import IMAGE_ERRORS
 from vgbench.data.layouts.base import Layout, LayoutDataset
-from vgbench.data.layouts.hub import embedded_size
+from vgbench.data.layouts.parquet import embedded_size
 from vgbench.data.layouts.targets import TargetReader, expression_of
+from vgbench.data.layouts.tfrecord import parse_example, read_records
 from vgbench.data.table import AnnotationTable
 
 SHARD = re.compile(r"ref_coco-(\w+)\.tfrecord-(\d{5})-of-(\d{5})")
@@ -31,14 +29,14 @@ class TFDSLayout(Layout):
     """``ref_coco/<config>/<version>/ref_coco-<split>.tfrecord-00000-of-<n>`` with the configurations ``refcoco_unc``,
     ``refcoco_google``, ``refcocoplus_unc``, ``refcocog_umd`` and ``refcocog_google``. Annotation ids, sentence ids and
     (from version 1.1.0 on) masks are there; ref ids and category names are not. Of several versions the latest is
-    taken."""
+    taken. Name: the configuration."""
 
     key = "tfds"
 
     @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
-        config, root = data.files.tfds, data.data_root
-        if not config:
+        config, root = data.layout_names.get(cls.key), data.data_root
+        if config is None:
             return None
         places = [root / "ref_coco" / config, root / "tensorflow_datasets" / "ref_coco" / config, root / config]
         if root.resolve().name == config:
@@ -57,7 +55,8 @@ class TFDSLayout(Layout):
 
     @classmethod
     def expects(cls, data: LayoutDataset) -> str:
-        return f"ref_coco/{data.files.tfds}/VERSION/ref_coco-SPLIT.tfrecord-*" if data.files.tfds else ""
+        config = data.layout_names.get(cls.key)
+        return "" if config is None else f"ref_coco/{config}/VERSION/ref_coco-SPLIT.tfrecord-*"
 
     def sources(self, split: str) -> list[Path]:
         stem = f"ref_coco-{SPLITS.get(split, split)}.tfrecord-"
@@ -169,93 +168,3 @@ def _mask(content: bytes, width: int, height: int) -> dict[str, Any]:
     if pixels.ndim != 2:
         raise BadSample("mask that is no [height, width] image", str(pixels.shape))
     return coco_mask.encode(np.asfortranarray(pixels > 0, dtype=np.uint8))
-
-
-# ---------------------------------------------------------------------------------------------------------- the format
-
-
-def read_records(path: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file: each has its length (uint64), the checksum of these eight bytes (uint32), the
-    content and its checksum, in little-endian order.
-
-    The content's own checksum is not compared: in Python that would take longer than everything else, and the SHA-256
-    of the file is in every record of a run.
-
-    Raises:
-        UserError: if the file is damaged or none of this kind.
-    """
-    try:
-        left = path.stat().st_size
-        with path.open("rb") as file:
-            while left:
-                head = file.read(12)
-                length, checksum = struct.unpack("<QI", head) if len(head) == 12 else (0, -1)
-                left -= length + 16
-                if masked_crc32c(head[:8]) != checksum or left < 0:
-                    raise UserError(f"{path}: not a TFRecord file, damaged or truncated (byte {file.tell()})")
-                yield file.read(length)
-                file.seek(4, io.SEEK_CUR)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def masked_crc32c(content: bytes) -> int:
-    """TFRecord's checksum: CRC-32C, rotated right by 15 bits, plus a constant."""
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ 0x82F63B78 * (crc & 1)
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-# message -> (name, number, type, repeated) of its fields; a map field is a list of entries on the wire
-EXAMPLE = {
-    "BytesList": [("value", 1, "bytes", True)],
-    "FloatList": [("value", 1, "float", True)],
-    "Int64List": [("value", 1, "int64", True)],
-    "Feature": [("bytes", 1, "BytesList", False), ("float", 2, "FloatList", False), ("int64", 3, "Int64List", False)],
-    "Entry": [("key", 1, "string", False), ("value", 2, "Feature", False)],
-    "Features": [("feature", 1, "Entry", True)],
-    "Example": [("features", 1, "Features", False)],
-}
-
-
-@cache
-def example_type() -> Any:
-    """The message class ``tf.train.Example`` (tensorflow/core/example/example.proto and feature.proto)."""
-    purpose = "reading TensorFlow Datasets' files"
-    pb2 = require_extra("google.protobuf.descriptor_pb2", "tfds", purpose)
-    pool = require_extra("google.protobuf.descriptor_pool", "tfds", purpose).DescriptorPool()
-    factory = require_extra("google.protobuf.message_factory", "tfds", purpose)
-    schema = pb2.FileDescriptorProto(name="example.proto", package="tfds", syntax="proto3")
-    for message, fields in EXAMPLE.items():
-        made = schema.message_type.add(name=message)
-        for name, number, kind, repeated in fields:
-            field = made.field.add(name=name, number=number, label=3 if repeated else 1)
-            if kind in EXAMPLE:
-                field.type, field.type_name = field.TYPE_MESSAGE, f".tfds.{kind}"
-            else:
-                field.type = getattr(field, f"TYPE_{kind.upper()}")
-    pool.Add(schema)
-    return factory.GetMessageClass(pool.FindMessageTypeByName("tfds.Example"))
-
-
-def parse_example(record: bytes) -> dict[str, list[Any]]:
-    """Features by name; values are bytes, floats (float32) or integers.
-
-    Raises:
-        BadSample: if the record is no ``tf.train.Example``.
-        UserError: if protobuf is not installed.
-    """
-    kind = example_type()
-    try:
-        entries = kind.FromString(record).features.feature
-    except Exception as error:  # protobuf's DecodeError, from whichever of its implementations is installed
-        raise BadSample("record that is no tf.train.Example", " ".join(str(error).split())[:80]) from None
-    found: dict[str, list[Any]] = {}
-    for entry in entries:
-        there = next((name for name in ("bytes", "float", "int64") if entry.value.HasField(name)), None)
-        found[entry.key] = [] if there is None else list(getattr(entry.value, there).value)
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,13 @@ Tables = Mapping[str, AnnotationTable]
 
 @dataclass(frozen=True)
 class DatasetNames:
-    """The dataset's name, the author of its split, and its folders in the layouts that have their own names for it.
-    ``multi``: expressions have several targets or none."""
+    """The dataset's name, the author of its split, and what it is called in layouts that have their own names for it
+    (:attr:`~vgbench.data.dataset.GroundingData.layout_names`). ``multi``: expressions have several targets or none."""
 
     name: str
     split_by: str
     multi: bool
-    refer: str
-    seqtr: str
+    layout_names: Mapping[str, Any]
 
 
 def write_file(path: Path, content: Any) -> Path:
@@ -43,7 +42,22 @@ def write_file(path: Path, content: Any) -> Path:
     return path
 
 
-Contents = Iterator[tuple[str, Any]]
+Contents = Iterator[tuple[str, Any]]  # file name, content
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A form that tables can be written in.
+
+    Attributes:
+        key: its name for the user.
+        contents: what gives the files.
+        single_box: it holds one box for an expression that has one target, not several of which any is right.
+    """
+
+    key: str
+    contents: Callable[[Tables, DatasetNames], Contents]
+    single_box: bool = False
 
 
 NO_TARGET = {"area": -1, "iscrowd": -1, "bbox": [0, 0, 0, 0], "category_id": -1, "original_id": -1, "empty": True}
@@ -130,11 +144,3 @@ def grouped(table: AnnotationTable) -> Iterator[list[Row]]:
         known = row.key if row.ref_id is None and row.no_target else row.ref_id
         groups.setdefault((known, row.group, row.image_id, *row.boxes.reshape(-1).tolist()), []).append(row)
     yield from groups.values()
-
-
-"""Layout -> function giving (file name, content) pairs.
-
-``parquet`` is the annotation table itself; ``refer_json`` is ``refer`` with JSON in place of the pickle; ``coco`` is
-detection-style COCO JSON plus a list ``expressions`` of {id, image_id, caption, annotation_ids}; the others are what
-:mod:`vgbench.datasets` reads under the same keys.
-"""

@@ -1,0 +1,55 @@
+"""Reading the parquet files of the Hugging Face hub: columns, rows, and images inside the rows."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+from PIL import Image
+
+from vgbench.core.errors import UserError
+from vgbench.data.checks import BadSample, check_size
+from vgbench.data.images import IMAGE_ERRORS
+
+PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError)
+
+
+def embedded_size(content: Any) -> tuple[int, int]:
+    """(width, height) of an image file given as bytes, from its header.
+
+    Raises:
+        BadSample: if it is none.
+    """
+    if not isinstance(content, bytes):
+        raise BadSample("row without an image", type(content).__name__)
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            return check_size(*opened.size)
+    except IMAGE_ERRORS as error:
+        raise BadSample("embedded image that is no image", " ".join(str(error).split())) from None
+
+
+def parquet_columns(path: Path) -> list[str]:
+    try:
+        return pa.parquet.read_schema(path).names
+    except PARQUET_ERRORS as error:
+        raise _damaged(path, error) from None
+
+
+def read_rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+    try:
+        return pa.parquet.read_table(path, columns=columns).to_pylist()
+    except PARQUET_ERRORS as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())[:200]})")
+
+
+def list_or_empty(value: Any) -> list[Any]:
+    """A value that should be a list, for counting what is in it."""
+    return value if isinstance(value, list) else []
