@@ -143,7 +143,7 @@ class ALVG(BEiT3Method):
 
     def targets(self, batch: Batch) -> Targets:
         """What the set criterion compares with."""
-        size = batch.boxes.new_tensor([self.image_size, self.image_size])
+        size = batch.boxes.new_full((2,), self.image_size)
         return Targets.from_pixels(batch.boxes, batch.valid, size)
 
     def attention_targets(self, batch: Batch) -> loss.AttentionTargets:
@@ -192,7 +192,7 @@ class ALVG(BEiT3Method):
 
     def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
         output = self.network(batch, maps=self.enhance is None)
-        size = batch.image.new_tensor([self.image_size, self.image_size], dtype=torch.float32)
+        size = batch.image.new_full((2,), self.image_size, dtype=torch.float32)
         boxes, scores = detections(output.logits[-1], output.boxes[-1], size)
         many = self.num_queries > 1
         limit = NO_TARGET_SCORE if many else None

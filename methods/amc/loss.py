@@ -73,9 +73,13 @@ def negative_weights(similarity: Tensor) -> Tensor:
 
 def draw_negatives(sim_i2t: Tensor, sim_t2i: Tensor) -> tuple[Tensor, Tensor]:
     """Index of a negative image for every text [B] and of a negative text for every image [B], drawn in this order."""
-    images = torch.multinomial(negative_weights(sim_t2i), 1).squeeze(1)
-    texts = torch.multinomial(negative_weights(sim_i2t), 1).squeeze(1)
-    return images, texts
+    return _draw(negative_weights(sim_t2i)), _draw(negative_weights(sim_i2t))
+
+
+def _draw(weights: Tensor) -> Tensor:
+    """One column per row [B, n] -> [B], as ``torch.multinomial`` draws it, without its look at the values (which waits
+    for the device)."""
+    return (weights / torch.empty_like(weights).exponential_(1)).argmax(1)
 
 
 def matching(logits: Tensor) -> Tensor:

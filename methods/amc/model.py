@@ -21,6 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vgbench.core.errors import UserError
+from vgbench.layers.patches import embed_patches
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 INIT_STD = 0.02  # of BERT and ViT, for a width of 768
@@ -92,9 +93,9 @@ class VisionEncoder(VisionTransformer):
 
     def embed(self, image: Tensor) -> Tensor:
         """[I, 3, H, W] -> class token and patches with their positions [I, 1 + N, width]."""
-        patches = self.patch_embed.proj(image)
-        grid = (patches.shape[-2], patches.shape[-1])
-        tokens = patches.flatten(2).transpose(1, 2)
+        patches = embed_patches(image, self.patch_embed.proj)
+        grid = (patches.shape[1], patches.shape[2])
+        tokens = patches.flatten(1, 2)
         return torch.cat([self.cls_token.expand(len(image), -1, -1), tokens], dim=1) + self.positions(grid)
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
@@ -242,6 +243,14 @@ class Layer(nn.Module):
     def feed_forward(self, hidden: Tensor) -> Tensor:
         return self.output(self.intermediate(hidden), hidden)
 
+    def forward(self, hidden: Tensor, pad: Tensor, image: Tensor | None = None, index: Tensor | None = None) -> Tensor:
+        """The whole layer: text [B, L, D], padding [B, L], and for a fusion layer the image tokens (and the image of
+        each text)."""
+        hidden, _ = self.attention(hidden, hidden, pad)
+        if image is not None:
+            hidden, _ = self.crossattention(hidden, image, index=index)
+        return self.feed_forward(hidden)
+
 
 class _Embeddings(nn.Module):
     """Word, position and token-type (always type 0) embeddings, LayerNorm, dropout."""
@@ -356,8 +365,7 @@ class TextEncoder(nn.Module):
         hidden = self.bert.embeddings(ids)
         layer: Any
         for layer in self.bert.encoder.layer[: self.fusion_layer]:
-            hidden, _ = layer.attention(hidden, hidden, pad)
-            hidden = layer.feed_forward(hidden)
+            hidden = layer(hidden, pad)
         return hidden
 
     def fuse(
@@ -386,10 +394,12 @@ class TextEncoder(nn.Module):
         kept = None
         for number in range(self.fusion_layer, len(self.bert.encoder.layer)):
             layer: Any = self.bert.encoder.layer[number]
-            explicit = keep is not None and number >= keep
-            hidden, _ = layer.attention(hidden, hidden, pad, explicit=explicit and number != keep)
+            if keep is None or number < keep:
+                hidden = layer(hidden, pad, image, index)
+                continue
+            hidden, _ = layer.attention(hidden, hidden, pad, explicit=number != keep)
             hidden, probabilities = layer.crossattention(
-                hidden, image, index=index, explicit=explicit, cut=cut and number == keep
+                hidden, image, index=index, explicit=True, cut=cut and number == keep
             )
             if number == keep:
                 kept = probabilities

@@ -68,7 +68,7 @@ def _run_encoder(case: Case) -> dict[str, Tensor]:
         "embedding": torch.cat(list(streams.values()), dim=1),
         "image_only.encoder_out": torch.cat([alone.cls[:, None], alone.image], dim=1),
         "text_only.encoder_out": text_only.text,
-        "drop_path_prob": torch.tensor([layer.drop_path for layer in encoder.layers]),
+        "drop_path_prob": 1 - encoder.keep,
     }
     result |= {f"layer.{i}": value for i, value in enumerate(layer_outputs)}
     return result | {f"grad.{name}": value for name, value in gradients.items()}

@@ -13,7 +13,7 @@ from torchvision.ops import roi_align
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
-from vgbench.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from vgbench.layers.boxes import canvas_sides, cxcywh_to_xyxy, xyxy_to_cxcywh
 from vgbench.method import GroundingMethod
 from vgbench.methods.resvg.checkpoint import load_pretrained, load_whole
 from vgbench.methods.resvg.loss import score_loss, stage_losses
@@ -181,7 +181,7 @@ class ResVG(GroundingMethod):
 
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         height, width = batch.image.shape[-2:]
-        target = xyxy_to_cxcywh(batch.boxes[:, 0]) / batch.boxes.new_tensor([width, height, width, height])
+        target = xyxy_to_cxcywh(batch.boxes[:, 0]) / canvas_sides(width, height, batch.boxes)
         losses = stage_losses(output.boxes, target, self.l1_weight, self.giou_weight)
         if self.score_weight:
             losses["score"] = score_loss(output.score, target)

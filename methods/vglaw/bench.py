@@ -90,10 +90,7 @@ def encoder_table(method: VGLAW) -> list[dict[str, Any]]:
 
     def adapted(projection: Callable[..., Tensor]) -> Tensor:
         cores = generator(gathered)
-        return visual(
-            image,
-            lambda block, layer, tokens: projection(layer, tokens, generator.S, cores[block], generator.D),
-        )
+        return visual(image, projection, [(generator.S, core, generator.D) for core in cores.unbind()])
 
     rows: list[dict[str, Any]] = []
     for name, projection in PROJECTIONS.items():

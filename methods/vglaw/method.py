@@ -16,7 +16,7 @@ from vgbench.checkpoints.read import read_checkpoint
 from vgbench.core.errors import UserError
 from vgbench.data.rle import encode
 from vgbench.layers.bert import Bert
-from vgbench.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from vgbench.layers.boxes import canvas_sides, cxcywh_to_xyxy, xyxy_to_cxcywh
 from vgbench.layers.vitdet import ViTDet
 from vgbench.method import GroundingMethod
 from vgbench.methods.vglaw import checkpoint
@@ -190,7 +190,7 @@ class VGLAW(GroundingMethod):
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """``bbox``, ``xiou`` and, in mode "multitask", ``focal`` and ``dice``; ``total`` is their plain sum."""
         height, width = batch.image.shape[-2:]
-        canvas = batch.boxes.new_tensor([width, height, width, height])
+        canvas = canvas_sides(width, height, batch.boxes)
         terms = box_losses(output.boxes, xyxy_to_cxcywh(batch.boxes[:, 0] / canvas))
         if output.mask_logits is not None:
             if batch.masks is None:

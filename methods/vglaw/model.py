@@ -232,10 +232,8 @@ class VGLAWNetwork(nn.Module):
         gathered = generator.gather(text, text_pad)
         cores = generator(gathered)
 
-        def project(block: int, layer: nn.Linear, tokens: Tensor) -> Tensor:
-            return adapted_projection(layer, tokens, generator.S, cores[block], generator.D)
-
-        visual = self.visual_encoder(image, project)
+        adapters = [(generator.S, core, generator.D) for core in cores.unbind()]
+        visual = self.visual_encoder(image, adapted_projection, adapters)
         pooled, attention = self.ada_gap(sentence, visual.flatten(2).transpose(1, 2))
         logits = full = None
         if self.up_sample is not None:

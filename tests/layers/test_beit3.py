@@ -16,7 +16,8 @@ from vgbench.checkpoints.names import describe_state
 from vgbench.checkpoints.read import read_checkpoint
 from vgbench.conform.run import run_case
 from vgbench.core.errors import UserError
-from vgbench.layers.beit3 import BEiT3, adapt_own_size, drop_path_rates, load_beit3
+from vgbench.layers.beit3 import BEiT3, adapt_own_size, load_beit3
+from vgbench.layers.depth import branch_scales, drop_path_rates
 from vgbench.text.sentencepiece import BEiT3Tokenizer, clean_expression, train_sentencepiece
 
 HERE = Path(__file__).parents[1]
@@ -100,13 +101,35 @@ def test_padding_never_reaches_real_tokens_and_batches_are_independent():
 def test_stochastic_depth_drops_whole_branches_of_samples():
     assert drop_path_rates(0.1, 3) == pytest.approx([0.0, 0.05, 0.1])
     torch.manual_seed(0)
-    encoder = BEiT3(**{**SMALL, "drop_path": 0.999999}).train()
-    image, ids = torch.randn(1, 3, 64, 64), torch.randint(4, 30, (1, 4))
+    scales = branch_scales(1 - torch.tensor(drop_path_rates(0.5, 3)), branches=2, batch=1000)
+    assert scales.shape == (3, 2, 1000, 1, 1)
+    assert [sorted(set(layer.flatten().tolist())) for layer in scales] == [
+        [1.0],
+        [0.0, pytest.approx(4 / 3)],
+        [0.0, 2.0],
+    ]
+    torch.testing.assert_close(scales.mean((1, 2, 3, 4)), torch.ones(3), atol=0.1, rtol=0)
+
+    encoder = BEiT3(**SMALL)
+    image, ids = torch.randn(2, 3, 64, 64), torch.randint(4, 30, (2, 4))
     streams, mask = encoder.embed(image, ids, None)
     before = {name: x.clone() for name, x in streams.items()}
-    after = encoder.layers[1](streams, mask)  # the last layer, which is dropped with near certainty
-    assert all(torch.equal(after[name], before[name]) for name in before)
-    assert not torch.equal(encoder.layers[0](streams, mask)["text"], before["text"])
+    scales = torch.tensor([0.0, 1.0]).expand(2, 2)[..., None, None]  # both branches of the first sample
+    after = encoder.layers[1](streams, mask, scales)
+    whole = encoder.layers[1](streams, mask)
+    for name in before:
+        assert torch.equal(after[name][0], before[name][0])
+        assert torch.equal(after[name][1], whole[name][1]) and not torch.equal(after[name][1], before[name][1])
+
+
+def test_an_encoder_drops_branches_only_while_training():
+    encoder = BEiT3(**{**SMALL, "drop_path": 0.5}).train()
+    image, ids = torch.randn(2, 3, 64, 64), torch.randint(4, 30, (2, 4))
+    torch.manual_seed(0)
+    drawn = [encoder(image, ids).cls for _ in range(6)]
+    assert any(not torch.equal(drawn[0], other) for other in drawn[1:])
+    encoder.eval()
+    assert torch.equal(encoder(image, ids).cls, encoder(image, ids).cls)
 
 
 # text ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.core.errors import UserError
+from vgbench.layers.depth import branch_scales, drop_path_rates
+from vgbench.layers.patches import embed_patches
 
 __all__ = [
     "MASK_TOKEN",
@@ -29,7 +31,6 @@ __all__ = [
     "adapt_own_size",
     "adapt_size",
     "beit3_keys",
-    "drop_path_rates",
     "load_beit3",
 ]
 
@@ -66,27 +67,24 @@ class Expert(nn.Module):
 class Layer(nn.Module):
     """Pre-norm Transformer layer with sub-layer norms and one expert per modality.
 
-    Args:
-        width, heads, ffn_width: sizes.
-        drop_path: probability of dropping a residual branch of a sample (both modalities together) while training.
+    Every layer of an encoder runs the same code on tensors of the same shapes, so that one compiled layer serves all.
     """
 
-    def __init__(self, width: int, heads: int, ffn_width: int, drop_path: float) -> None:
+    def __init__(self, width: int, heads: int, ffn_width: int) -> None:
         super().__init__()
         self.heads = heads
-        self.drop_path = drop_path
         self.vision = Expert(width, ffn_width)
         self.text = Expert(width, ffn_width)
 
-    def _branch_scale(self, x: Tensor) -> Tensor | None:
-        """[B, 1, 1]: 0 for samples whose branch is dropped, 1 / keep probability for the others."""
-        if not self.training or self.drop_path == 0:
-            return None
-        keep = 1 - self.drop_path
-        return x.new_empty(x.shape[0], 1, 1).bernoulli_(keep).div_(keep)
-
-    def forward(self, streams: dict[str, Tensor], mask: Tensor | None) -> dict[str, Tensor]:
-        """Streams [B, n_m, D] by modality; ``mask`` [B, 1, 1, T] is added to the attention logits of the T keys."""
+    def forward(
+        self, streams: dict[str, Tensor], mask: Tensor | None, scales: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """
+        Args:
+            streams: [B, n_m, D] by modality.
+            mask: [B, 1, 1, T], added to the attention logits of the T keys.
+            scales: [2, B, 1, 1], factors of the two residual branches of each sample; None: 1.
+        """
         experts: dict[str, Expert] = {name: getattr(self, name) for name in streams}
         qkv = [experts[name].project_qkv(x) for name, x in streams.items()]
         joint = torch.cat(qkv, dim=1) if len(qkv) > 1 else qkv[0]
@@ -96,13 +94,12 @@ class Layer(nn.Module):
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         parts = attended.split([x.shape[1] for x in streams.values()], dim=1)
 
-        scale = self._branch_scale(attended)
+        first, second = (None, None) if scales is None else scales.unbind()
         streams = {
-            name: _add(x, experts[name].project_out(part), scale)
+            name: _add(x, experts[name].project_out(part), first)
             for (name, x), part in zip(streams.items(), parts, strict=True)
         }
-        scale = self._branch_scale(attended)
-        return {name: _add(x, experts[name].ffn(x), scale) for name, x in streams.items()}
+        return {name: _add(x, experts[name].ffn(x), second) for name, x in streams.items()}
 
 
 def _add(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
@@ -156,8 +153,10 @@ class BEiT3(nn.Module):
         self.vision_position = nn.Embedding(self.grid**2 + 1 + POSITION_OFFSET, width)
         self.text_embed = nn.Embedding(vocab_size, width)
         self.text_position = nn.Embedding(max_text_positions, width)
-        rates = drop_path_rates(drop_path, layers)
-        self.layers = nn.ModuleList([Layer(width, heads, ffn_width, rate) for rate in rates])
+        self.drop_path = drop_path
+        self.keep: Tensor  # [layers], probability that a residual branch is kept in training
+        self.register_buffer("keep", 1 - torch.tensor(drop_path_rates(drop_path, layers)), persistent=False)
+        self.layers = nn.ModuleList([Layer(width, heads, ffn_width) for _ in range(layers)])
         self.norm = nn.ModuleDict({name: nn.LayerNorm(width, LAYER_NORM_EPS) for name in MODALITIES})
         self._initialise()
         if init == "scratch":
@@ -182,7 +181,7 @@ class BEiT3(nn.Module):
         """[B, 3, S, S] -> cls and patch tokens with positions, [B, 1 + N, D]."""
         if image.shape[-2:] != (self.image_size, self.image_size):
             raise ValueError(f"BEiT-3 built for {self.image_size} px got an image of {tuple(image.shape[-2:])}")
-        patches = self.patch_embed(image).flatten(2).transpose(1, 2)
+        patches = embed_patches(image, self.patch_embed).flatten(1, 2)
         position = self.vision_position.weight[POSITION_OFFSET:]
         cls = (self.cls_token + position[:1]).expand(image.shape[0], -1, -1)
         return torch.cat([cls, patches + position[1:]], dim=1)
@@ -222,18 +221,16 @@ class BEiT3(nn.Module):
                 attend, and all padding tokens of a sample come out equal.
         """
         streams, mask = self.embed(image, text_ids, text_pad)
-        for layer in self.layers:
-            streams = layer(streams, mask)
+        scales: Any = [None] * len(self.layers)
+        if self.training and self.drop_path:
+            scales = branch_scales(self.keep, 2, len(next(iter(streams.values())))).unbind()
+        for layer, scale in zip(self.layers, scales, strict=True):
+            streams = layer(streams, mask, scale)
         out = {name: self.norm[name](x) for name, x in streams.items()}
         vision, text = out.get("vision"), out.get("text")
         if vision is None:
             return EncoderOutput(None, None, text)
         return EncoderOutput(vision[:, 0], vision[:, 1:], text)
-
-
-def drop_path_rates(last: float, layers: int) -> list[float]:
-    """Stochastic depth per layer: 0 for the first, ``last`` for the last, linear between."""
-    return [last * i / (layers - 1) if layers > 1 else 0.0 for i in range(layers)]
 
 
 def beit3_keys(layers: int, ours: str = "", official: str = "beit3.") -> list[KeyEntry]:

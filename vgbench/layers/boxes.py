@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["cxcywh_to_xyxy", "giou", "iou", "pairwise", "xyxy_to_cxcywh"]
+__all__ = ["canvas_sides", "cxcywh_to_xyxy", "giou", "iou", "pairwise", "xyxy_to_cxcywh"]
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -22,6 +22,11 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """(left, top, right, bottom) [..., 4] -> (centre x, centre y, width, height) [..., 4]."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([0.5 * (low + high), high - low], dim=-1)
+
+
+def canvas_sides(width: float, height: float, like: Tensor) -> Tensor:
+    """(width, height, width, height) with the type and device of ``like``, made without a copy from the host."""
+    return torch.stack([like.new_full((), width), like.new_full((), height)] * 2)
 
 
 def _areas(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

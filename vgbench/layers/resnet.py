@@ -8,11 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d as EagerFrozenBatchNorm2d
 
 __all__ = ["ResNet"]
+
+
+class FrozenBatchNorm2d(EagerFrozenBatchNorm2d):
+    """Batch norm as fixed scale and shift, in one kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
 
 _BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 _NORMS: dict[str, Callable[[int], nn.Module]] = {"frozen_batch": FrozenBatchNorm2d, "batch": nn.BatchNorm2d}
@@ -71,6 +81,8 @@ class ResNet(nn.Module):
             self.bn1.requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
+        if image.is_cuda:  # the layout of the tensor cores; weights follow
+            image = image.to(memory_format=torch.channels_last)
         x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
         for name in self.stages:
             x = self.get_submodule(name)(x)

@@ -7,21 +7,25 @@ facebookresearch/detectron2. The output is that of the last block: there is neit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
+
+from vgbench.layers.depth import branch_scales, drop_path_rates
+from vgbench.layers.patches import embed_patches
 
 __all__ = ["Projection", "ViTDet", "fit_relative_positions"]
 
-Projection = Callable[[int, nn.Linear, Tensor], Tensor]
-"""Replaces the fused q/k/v projection: (block, its linear layer, tokens [B, n, C]) -> [B, n, 3C].
+Projection = Callable[..., Tensor]
+"""Replaces the fused q/k/v projection: (its linear layer, tokens [B, n, C], the block's tensors) -> [B, n, 3C].
 
-Tokens of one image are together, whatever the block's windows."""
+Tokens of one image are together, whatever the block's windows. It must be the same function for all blocks: what
+differs comes in the tensors."""
 
 
-def _static_projection(block: int, layer: nn.Linear, tokens: Tensor) -> Tensor:
+def _static_projection(layer: nn.Linear, tokens: Tensor) -> Tensor:
     return layer(tokens)
 
 
@@ -122,30 +126,46 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block; ``window`` 0 attends over the whole image."""
 
-    def __init__(
-        self, dim: int, heads: int, mlp_ratio: float, grid: int, window: int, drop_path: float, norm_eps: float
-    ) -> None:
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, grid: int, window: int, norm_eps: float) -> None:
         super().__init__()
         self.window = window
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, heads, window or grid)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path = StochasticDepth(drop_path, mode="row")
 
-    def forward(self, x: Tensor, project: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
-        """[B, h, w, C] -> [B, h, w, C]; ``project`` maps tokens [B, n, C] to q, k and v [B, n, 3C]."""
+    def forward(
+        self,
+        x: Tensor,
+        project: Projection = _static_projection,
+        adapters: Sequence[Tensor] = (),
+        scales: Tensor | None = None,
+    ) -> Tensor:
+        """
+        Args:
+            x: [B, h, w, C].
+            project: maps tokens [B, n, C] to q, k and v [B, n, 3C].
+            adapters: the block's tensors for ``project``.
+            scales: [2, B, 1, 1], factors of the two residual branches of each sample; None: 1.
+
+        Returns:
+            [B, h, w, C].
+        """
         height, width = x.shape[1:3]
         normed = self.norm1(x)
         padded = (height, width)
         grids = normed[:, None]
         if self.window:
             grids, padded = _to_windows(normed, self.window)
-        qkv = project(self.attn.qkv, grids.flatten(1, 3)).view(-1, *grids.shape[2:4], 3 * x.shape[-1])
+        qkv = project(self.attn.qkv, grids.flatten(1, 3), *adapters).view(-1, *grids.shape[2:4], 3 * x.shape[-1])
         attended = self.attn(qkv).view_as(grids)
         update = _from_windows(attended, padded, (height, width)) if self.window else attended[:, 0]
-        x = x + self.drop_path(update)
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        if scales is None:
+            x = x + update
+            return x + self.mlp(self.norm2(x))
+        first, second = scales[..., None].unbind()
+        x = x + update * first
+        return x + self.mlp(self.norm2(x)) * second
 
 
 class PatchEmbed(nn.Module):
@@ -156,7 +176,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.proj(image).permute(0, 2, 3, 1)
+        return embed_patches(image, self.proj)
 
 
 class ViTDet(nn.Module):
@@ -200,6 +220,9 @@ class ViTDet(nn.Module):
         self.patch_embed = PatchEmbed(patch_size, dim)
         # Index 0 belongs to the class token of the pretraining, which detection backbones do not use.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (pretrain_image_size // patch_size) ** 2, dim))
+        self.drop_path = drop_path
+        self.keep: Tensor  # [depth], probability that a residual branch is kept in training
+        self.register_buffer("keep", 1 - torch.tensor(drop_path_rates(drop_path, depth)), persistent=False)
         self.blocks = nn.ModuleList(
             Block(
                 dim,
@@ -207,7 +230,6 @@ class ViTDet(nn.Module):
                 mlp_ratio,
                 grid=image_size // patch_size,
                 window=0 if index in global_blocks else window_size,
-                drop_path=drop_path * index / max(1, depth - 1),
                 norm_eps=norm_eps,
             )
             for index in range(depth)
@@ -228,18 +250,27 @@ class ViTDet(nn.Module):
         table = table.permute(0, 3, 1, 2).float()
         return F.interpolate(table, (height, width), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
 
-    def forward(self, image: Tensor, project: Projection = _static_projection) -> Tensor:
+    def forward(
+        self,
+        image: Tensor,
+        project: Projection = _static_projection,
+        adapters: Sequence[Sequence[Tensor]] | None = None,
+    ) -> Tensor:
         """Features of a batch of images.
 
         Args:
             image: [B, 3, H, W] normalised; H and W are multiples of the patch size.
             project: computes q, k and v of every block; by default the block's own linear layer.
+            adapters: tensors for ``project``, a sequence per block.
 
         Returns:
             [B, C, H / patch, W / patch].
         """
         x = self.patch_embed(image)
         x = x + self.positions(*x.shape[1:3]).to(x.dtype)
-        for index, block in enumerate(self.blocks):
-            x = block(x, lambda layer, tokens, index=index: project(index, layer, tokens))
+        scales: Any = [None] * len(self.blocks)
+        if self.training and self.drop_path:
+            scales = branch_scales(self.keep, 2, len(image)).unbind()
+        for block, tensors, scale in zip(self.blocks, adapters or [()] * len(self.blocks), scales, strict=True):
+            x = block(x, project, tensors, scale)
         return x.permute(0, 3, 1, 2)

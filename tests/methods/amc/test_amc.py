@@ -430,7 +430,7 @@ def test_expressions_that_share_an_image_encode_it_once(heat: str) -> None:
     batch = tiny_batch()
     batch.image = batch.image[[0, 1, 0, 0]]
     encoded: list[int] = []
-    method.network.visual_encoder.patch_embed.proj.register_forward_hook(lambda *a: encoded.append(len(a[1][0])))
+    method.network.visual_encoder.blocks[0].register_forward_hook(lambda *a: encoded.append(len(a[1][0])))
     alone = method.predict(batch)["main"]
     batch.image_ids = [7, 3, 7, 7]
     shared = method.predict(batch)["main"]
