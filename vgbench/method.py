@@ -125,6 +125,18 @@ class GroundingMethod(nn.Module, ABC):
         """
         return {}
 
+    def compiled_blocks(self) -> Iterable[nn.Module]:
+        """The modules that ``compile`` compiles, each by itself: repeated layers, and heads of many small operations.
+
+        They must be called as modules (``layer(x)``) on tensors of a few shapes, and layers of one class must not read
+        numbers of their own (an index, a rate) in ``forward``, so that they share one compiled code.
+        """
+        return ()
+
+    def checkpointed_blocks(self) -> Iterable[nn.Module]:
+        """The layers that ``checkpointing`` runs again in the backward pass instead of keeping what they computed."""
+        return ()
+
     def bench_tables(self, device: torch.device, batch: int) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         """Tables that ``vgbench bench`` prints below its own, title -> rows: what this method's design costs."""
         return {}

@@ -6,7 +6,7 @@ side, N = g * g, D encoder width, E head width, Q queries (1: one target per exp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -186,6 +186,10 @@ class ALVG(BEiT3Method):
             losses |= {"score_attention_loss": on_score, "decoder_attention_loss": on_decoder}
             total = total + on_score + on_decoder
         return losses | {"total": total}
+
+    def heads_to_compile(self) -> Iterable[nn.Module]:
+        heads = (self.query_generator, self.enhance, self.decoder, self.head, self.mask_head)
+        return (head for head in heads if head is not None)
 
     def idle(self) -> tuple[str, ...]:
         return () if self.wants_masks else ("mask_head.",)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgbench.batches.transforms import Interpolation
 from vgbench.checkpoints.names import LoadReport
@@ -458,6 +458,16 @@ class AMC(GroundingMethod):
         return sets
 
     # ---- optimiser and checkpoints
+
+    def compiled_blocks(self) -> Iterable[nn.Module]:
+        network = self.network
+        for vision in (network.visual_encoder, network.visual_encoder_m):
+            yield from vision.blocks
+        for text in (network.text_encoder, network.text_encoder_m):
+            yield from text.bert.encoder.layer
+
+    def checkpointed_blocks(self) -> Iterable[nn.Module]:
+        return self.network.visual_encoder.blocks
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """``decay`` (the optimiser's weight decay) and ``no_decay`` (1-D tensors and biases).

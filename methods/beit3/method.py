@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +121,16 @@ class BEiT3Method(GroundingMethod):
     @abstractmethod
     def unread_keys(self) -> tuple[str, ...]:
         """Names and patterns of the authors' keys that this model does not read."""
+
+    @abstractmethod
+    def heads_to_compile(self) -> Iterable[nn.Module]:
+        """What is worth compiling behind the encoder."""
+
+    def compiled_blocks(self) -> Iterable[nn.Module]:
+        return (*self.encoder.layers, *self.heads_to_compile())
+
+    def checkpointed_blocks(self) -> Iterable[nn.Module]:
+        return self.encoder.layers
 
     def idle(self) -> tuple[str, ...]:
         """Prefixes of our names of the parameters that no loss reaches."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from vgbench.checkpoints.names import LoadReport
@@ -202,6 +202,14 @@ class ResVG(GroundingMethod):
         }
 
     # training
+
+    def compiled_blocks(self) -> Iterable[nn.Module]:
+        model = self.model
+        yield from (model.backbone, *model.encoder.layers, *model.bert.encoder.layer)
+        yield from (model.discriminative, *model.decoder.stages)
+
+    def checkpointed_blocks(self) -> Iterable[nn.Module]:
+        return (*self.model.encoder.layers, *self.model.bert.encoder.layer)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """Groups "rest" (decoder side, at ``lr``), "backbone", "vis_enc", "bert" (at ``lr * pretrained_lr``)."""

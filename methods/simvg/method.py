@@ -7,7 +7,7 @@ N patches, C encoder width, D head width, Q queries (1: one target per expressio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -176,6 +176,10 @@ class SimVG(BEiT3Method):
                 total = total + losses[name]
             losses["loss_distill_w"] = mean
         return losses | {"total": total}
+
+    def heads_to_compile(self) -> Iterable[nn.Module]:
+        heads = (self.query_generator, self.decoder, self.decoder_head, self.token_head)
+        return (head for head in heads if head is not None)
 
     def idle(self) -> tuple[str, ...]:
         prefixes: tuple[str, ...] = ()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgbench.checkpoints.names import LoadReport, load_mapped
 from vgbench.checkpoints.read import read_checkpoint
@@ -200,6 +200,15 @@ class VGLAW(GroundingMethod):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self.losses(self.network(batch), batch)
+
+    def compiled_blocks(self) -> Iterable[nn.Module]:
+        model = self.model
+        yield from (*model.visual_encoder.blocks, *model.text_encoder.encoder.layer)
+        if model.up_sample is not None:
+            yield model.up_sample
+
+    def checkpointed_blocks(self) -> Iterable[nn.Module]:
+        return self.model.visual_encoder.blocks
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         rates = {"visual_encoder": lr * self.visual_lr, "text_encoder": lr * self.text_lr, "rest": lr}
