@@ -128,7 +128,7 @@ class GroundingMethod(nn.Module, ABC):
     def compiled_blocks(self) -> Iterable[nn.Module]:
         """The modules that ``compile`` compiles, each by itself: repeated layers, and heads of many small operations.
 
-        They must be called as modules (``layer(x)``) on tensors of a few shapes, and layers of one class must not read
+        They must be called as modules (``layer(x)``) and layers of one class must not read
         numbers of their own (an index, a rate) in ``forward``, so that they share one compiled code.
         """
         return ()

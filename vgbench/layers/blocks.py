@@ -19,7 +19,8 @@ RECOMPILE_LIMIT = 64  # shapes, modes and precisions of one block's code; torch'
 def compile_blocks(blocks: Iterable[nn.Module], mode: CompileMode = "default", backend: str = "inductor") -> int:
     """Compile each block in place: state-dict names stay, and blocks of one class with equal shapes share one code.
 
-    A model of twelve equal layers is then compiled in the time of one. Nothing is compiled before the first call.
+    A model of twelve equal layers is then compiled in the time of one. Nothing is compiled before the first call; the
+    first shape of a block is compiled as it is, the second (the length of a text, a last batch) for any size.
 
     Args:
         blocks: modules that are called as such (``block(x)``).
@@ -35,7 +36,7 @@ def compile_blocks(blocks: Iterable[nn.Module], mode: CompileMode = "default", b
     count = 0
     for block in blocks:
         options: Any = {"mode": "reduce-overhead"} if mode == "graphs" else {}
-        block.compile(dynamic=False, backend=backend, **options)
+        block.compile(backend=backend, **options)
         count += 1
     return count
 
