@@ -19,6 +19,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from vgbench.data.table import AnnotationTable
 from vgbench.checkpoints.names import LoadReport
+from vgbench.core.errors import UserError
 from vgbench.types import Batch, Prediction, Transform
 
 """Randomness inside a transform comes from torch's default generator only: the loader seeds it per sample."""
@@ -141,6 +142,14 @@ class GroundingMethod(nn.Module, ABC):
         """Tables that ``vgbench bench`` prints below its own, title -> rows: what this method's design costs."""
         return {}
 
+    @classmethod
+    def identity(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor arguments that make two runs of this method different experiments.
+
+        ``options``: constructor arguments by name. Left out are :attr:`file_options`: a file may lie anywhere.
+        """
+        return {name: value for name, value in options.items() if name not in cls.file_options}
+
     def notes(self) -> Sequence[str]:
         """What a reader of the record has to know about how this method ran, one sentence each."""
         return ()
@@ -150,3 +159,18 @@ class GroundingMethod(nn.Module, ABC):
 
     def trainable(self) -> Iterable[nn.Parameter]:
         return (parameter for group in self.param_groups(1.0) for parameter in group["params"])
+
+
+class EvaluationOnly(GroundingMethod):
+    """Base class of methods that are trained elsewhere and evaluated here."""
+
+    no_training: ClassVar[str] = "this method is evaluated only; use vgbench eval"  # what a user is told who trains it
+
+    def train_transform(self) -> Transform:
+        raise UserError(self.no_training)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        raise UserError(self.no_training)
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        return []

@@ -70,6 +70,7 @@ class AMC(GroundingMethod):
     name = "AMC"
     tasks = frozenset({"rec", "pointing"})
     requires_grad_at_inference = True
+    file_options = frozenset({"tokenizer", "proposals"})
     wants_masks = False  # the rectangular masks of the loss are made from the boxes
 
     def __init__(

@@ -54,6 +54,8 @@ class BEiT3Method(GroundingMethod):
             a class token that reads where things are learns nothing.
     """
 
+    file_options = frozenset({"tokenizer"})
+
     def __init__(
         self,
         tokenizer: str | Path | None = None,

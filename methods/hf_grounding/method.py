@@ -21,7 +21,7 @@ from torchvision import tv_tensors
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy
-from vgbench.method import GroundingMethod
+from vgbench.method import EvaluationOnly
 from vgbench.types import Batch, Geometry, Prediction, Sample, Transform
 
 #: Model type -> how it reads text: "caption" (a text whose phrases are looked for), "query" (one text per class),
@@ -81,7 +81,7 @@ class _Transform:
         return changed
 
 
-class HFGrounding(GroundingMethod):
+class HFGrounding(EvaluationOnly):
     """Grounding DINO, MM-Grounding-DINO, OWL-ViT, OWLv2 or Florence-2.
 
     Args:
@@ -100,6 +100,7 @@ class HFGrounding(GroundingMethod):
     tasks = frozenset({"rec", "grec"})
     wants_masks = False
     pad_id = 0
+    no_training = "hf_grounding is zero-shot: it is not trained here; use vgbench eval"
 
     def __init__(
         self, model: str | None = None, top: int = 100, max_tokens: int = 64, max_new_tokens: int = 1024
@@ -113,13 +114,13 @@ class HFGrounding(GroundingMethod):
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder}: no config.json; method.model= must be a folder that save_pretrained() wrote")
         try:
-            written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            kind = written.get("model_type")
+            settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            kind = settings.get("model_type")
             self.family = FAMILIES.get(kind)
             if self.family is None:
                 raise UserError(f"{folder}: model type {kind!r}; supported are {', '.join(FAMILIES)}")
             self.architecture = _architecture(folder, self.family)
-            if self.family == "generate" and "auto_map" in written:
+            if self.family == "generate" and "auto_map" in settings:
                 raise UserError(
                     f"{folder}: Florence-2 with code of its own, which is not run; use one in transformers' own format"
                 )
@@ -140,15 +141,6 @@ class HFGrounding(GroundingMethod):
     @property
     def text_shape(self) -> tuple[int, int]:
         return self.max_tokens, self.vocabulary
-
-    def train_transform(self) -> Transform:
-        raise UserError("hf_grounding is zero-shot: it is not trained here; use vgbench eval")
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        raise UserError("hf_grounding is zero-shot: it is not trained here; use vgbench eval")
-
-    def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        return []
 
     def eval_transform(self) -> Transform:
         images = self.processor.image_processor
@@ -199,13 +191,13 @@ class HFGrounding(GroundingMethod):
         scores, order = scores.topk(count, dim=1)
         boxes = cxcywh_to_xyxy(output.pred_boxes.float().gather(1, order[..., None].expand(-1, -1, 4)))
         scores, boxes = scores.cpu(), boxes.cpu()
-        found = []
+        predictions = []
         for frame, frame_boxes, frame_scores in zip(batch.geometry, boxes, scores, strict=True):
             height, width = frame.size
             if self.square:
                 height = width = max(height, width)
-            found.append(Prediction(frame_boxes * torch.tensor([width, height, width, height]), frame_scores))
-        return {"main": found}
+            predictions.append(Prediction(frame_boxes * torch.tensor([width, height, width, height]), frame_scores))
+        return {"main": predictions}
 
     def _generate(self, batch: Batch) -> list[Prediction]:
         places = (self.processor.num_image_tokens, 0)
@@ -217,15 +209,15 @@ class HFGrounding(GroundingMethod):
             do_sample=False,
             max_new_tokens=self.max_new_tokens,
         )
-        found = []
+        predictions = []
         decoded = self.processor.batch_decode(answers, skip_special_tokens=False)
         for answer, frame in zip(decoded, batch.geometry, strict=True):
             parsed = self.processor.post_process_generation(answer, task=TASK, image_size=frame.size[::-1])[TASK]
             boxes = torch.tensor(parsed["bboxes"], dtype=torch.float32).reshape(-1, 4)[: self.top]
             # neighbours with one label are boxes of one phrase
             phrase = accumulate((one != next_one for one, next_one in pairwise(parsed["labels"])), initial=1)
-            found.append(Prediction(boxes, 1 / torch.tensor(list(phrase), dtype=torch.float32)[: len(boxes)]))
-        return found
+            predictions.append(Prediction(boxes, 1 / torch.tensor(list(phrase), dtype=torch.float32)[: len(boxes)]))
+        return predictions
 
     def read_official(self, path: Path, ema: bool = True) -> dict[str, Tensor]:
         """The weights beside ``path``, read by transformers, which knows the names of older files. ``ema`` says nothing

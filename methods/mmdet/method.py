@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError, require_extra
-from vgbench.method import GroundingMethod
+from vgbench.method import EvaluationOnly
 from vgbench.types import Batch, Geometry, Prediction, Sample, Transform
 
 #: What a grounding detector of MMDetection reads from a sample beside the image.
@@ -44,7 +44,7 @@ def _without_recomputation(model: Any) -> None:
             model[part][key] = off
 
 
-class MMDet(GroundingMethod):
+class MMDet(EvaluationOnly):
     """A detector of MMDetection that takes text.
 
     Args:
@@ -63,6 +63,8 @@ class MMDet(GroundingMethod):
     tasks = frozenset({"rec", "grec"})
     wants_masks = False
     text_shape = (1, 1)  # the detector reads the text itself
+    file_options = frozenset({"language_model"})
+    no_training = "method=mmdet is evaluated only; train with MMDetection, then use vgbench eval"
 
     def __init__(
         self,
@@ -102,29 +104,20 @@ class MMDet(GroundingMethod):
             # with a palette given it does not open the config's data set for one
             self.detector = apis.init_detector(settings, None, palette="random", device="cpu")
         except OSError as error:  # transformers' word for a model that is neither here nor on its hub
-            wanted = settings.model.language_model.name
+            name = settings.model.language_model.name
             raise UserError(
-                f"{path}: the language model {wanted!r} cannot be loaded; give its folder: method.language_model=FOLDER"
+                f"{path}: the language model {name!r} cannot be loaded; give its folder: method.language_model=FOLDER"
             ) from error
         if not hasattr(self.detector.language_model.tokenizer, "batch_encode_plus"):
             raise UserError('MMDetection 3.3 calls what transformers 5 removed; pip install "transformers<5"')
         steps = copy.deepcopy(utils.get_test_pipeline_cfg(settings))
         steps[0].type = "mmdet.LoadImageFromNDArray"
         # configs that were written for detection do not hand on everything that the text needs
-        kept = steps[-1].get("meta_keys", ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"))
-        steps[-1].meta_keys = tuple(dict.fromkeys((*kept, *TEXT_KEYS)))
+        meta_keys = steps[-1].get("meta_keys", ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"))
+        steps[-1].meta_keys = tuple(dict.fromkeys((*meta_keys, *TEXT_KEYS)))
         self.pipeline = transforms.Compose(steps)
         self.title = path.stem
         self.entity, self.top, self.canvas = entity, top, canvas
-
-    def train_transform(self) -> Transform:
-        raise UserError("method=mmdet is evaluated only; train with MMDetection, then use vgbench eval")
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        raise UserError("method=mmdet is evaluated only; train with MMDetection, then use vgbench eval")
-
-    def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        return []
 
     def eval_transform(self) -> Transform:
         return _Canvas(self.canvas)
@@ -137,7 +130,7 @@ class MMDet(GroundingMethod):
         preprocessor = self.detector.data_preprocessor
         if preprocessor.device != batch.image.device:  # it keeps a device of its own
             preprocessor.to(batch.image.device)
-        found = []
+        predictions = []
         for image, frame, text in zip(batch.image.cpu(), batch.geometry, batch.texts, strict=True):
             height, width = frame.size
             pixels = image[:, :height, :width].flip(0).permute(1, 2, 0).to(torch.uint8).numpy()  # BGR
@@ -150,8 +143,8 @@ class MMDet(GroundingMethod):
             (result,) = self.detector.test_step(one)
             scores, order = result.pred_instances.scores.float().cpu().sort(descending=True, stable=True)
             boxes = result.pred_instances.bboxes.float().cpu()[order]
-            found.append(Prediction(boxes[: self.top], scores[: self.top]))
-        return {"main": found}
+            predictions.append(Prediction(boxes[: self.top], scores[: self.top]))
+        return {"main": predictions}
 
     def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
         """Every parameter of the detector must be in the file; what else is in it has no effect."""

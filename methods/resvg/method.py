@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ class ResVG(GroundingMethod):
     pad_id = 0
     tasks = frozenset({"rec"})
     wants_masks = False
+    file_options = frozenset({"tokenizer", "priors"})
 
     def __init__(
         self,
@@ -98,7 +100,7 @@ class ResVG(GroundingMethod):
         self.augmentation = dict(augmentation or {})
         self.freeze_epochs, self.pretrained_lr = freeze_epochs, pretrained_lr
         self.l1_weight, self.giou_weight, self.score_weight = l1_weight, giou_weight, score_weight
-        self._tokenizer = tokenizer
+        self._tokenizer_option = tokenizer
         self.auxiliary_shapes = {} if prior_dim is None else {"prior": (prior_dim,)}
         self.priors = priors
         self.model = ResVGNetwork(
@@ -120,22 +122,18 @@ class ResVG(GroundingMethod):
         self._trained = frozenset(name for name, value in self.model.named_parameters() if value.requires_grad)
         self._frozen = False
 
-    # data
-
     def train_transform(self) -> TrainTransform:
         return TrainTransform(self.image_size, self.use_image_mask, self.whole_words, **self.augmentation)
 
     def eval_transform(self) -> EvalTransform:
         return EvalTransform(self.image_size, self.use_image_mask)
 
+    @cached_property
+    def _tokenizer(self) -> WordPiece:
+        size = self.model.bert.vocab_size
+        return WordPiece.from_option(self._tokenizer_option, size, size_option="method.bert.vocab_size")
+
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        if not isinstance(self._tokenizer, WordPiece):
-            self._tokenizer = WordPiece.from_file(self._tokenizer)
-        if len(self._tokenizer) > self.model.bert.vocab_size:
-            raise UserError(
-                f"method.tokenizer has {len(self._tokenizer)} pieces, BERT's table {self.model.bert.vocab_size} rows; "
-                "set method.bert.vocab_size, or give the vocabulary that the model was trained with"
-            )
         return self._tokenizer(texts, self.max_tokens)
 
     def auxiliary_inputs(self, table: AnnotationTable) -> Mapping[str, Mapping[str, Tensor]]:
@@ -151,6 +149,12 @@ class ResVG(GroundingMethod):
             )
         return {"prior": priors}
 
+    @classmethod
+    def identity(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Where the files of priors lie says nothing; that there are some, or sketches, makes another experiment."""
+        source = options.get("priors")
+        return super().identity(options) | {"priors": source if source in (None, "sketch") else "files"}
+
     def notes(self) -> Sequence[str]:
         if self.model.prior_dim is None:
             return ("no prior branch (method.prior_dim=null): this is VLTVG",)
@@ -161,8 +165,6 @@ class ResVG(GroundingMethod):
     @property
     def text_shape(self) -> tuple[int, int]:
         return self.max_tokens, self.model.bert.vocab_size
-
-    # computation
 
     def network(self, batch: Batch, attention: bool = False) -> Output:
         """The network on a batch; ``attention``: with attention weights.
@@ -200,8 +202,6 @@ class ResVG(GroundingMethod):
                 for box, heatmap in zip(boxes, heatmaps, strict=True)
             ]
         }
-
-    # training
 
     def compiled_blocks(self) -> Iterable[nn.Module]:
         model = self.model

@@ -70,6 +70,7 @@ class VGLAW(GroundingMethod):
     name = "VG-LAW"
     tasks = frozenset({"rec", "res"})
     pad_id = 0
+    file_options = frozenset({"tokenizer"})
 
     def __init__(
         self,
@@ -114,8 +115,8 @@ class VGLAW(GroundingMethod):
             self.tasks = frozenset({"rec"})  # less than the class can do
         self.image_size = image_size
         self.max_tokens = max_tokens
-        self._given_tokenizer = tokenizer
-        self.vocab_size = vocab_size = len(self._tokenizer) if vocab_size is None else vocab_size
+        self._tokenizer_option = tokenizer
+        self._vocab_size = vocab_size
         if not all(0 < percent < 100 for percent in mask_cuts):
             raise UserError(f"method.mask_cuts={list(mask_cuts)}: give percentages from 1 to 99")
         self.mask_threshold = mask_threshold
@@ -139,7 +140,7 @@ class VGLAW(GroundingMethod):
                 norm_eps=norm_eps,
             ),
             Bert(
-                vocab_size=vocab_size,
+                vocab_size=self.vocab_size,
                 hidden_size=text_dim,
                 layers=text_layers,
                 heads=text_heads,
@@ -154,8 +155,6 @@ class VGLAW(GroundingMethod):
             mask_dim=mask_dim if self.wants_masks else None,
         )
 
-    # --- data --------------------------------------------------------------------------------------------------------
-
     def train_transform(self) -> Transform:
         sides = multi_scale_sizes(self.image_size) if self.multi_scale else (self.image_size,)
         return TrainTransform(self.image_size, sides, self.flip_whole_words)
@@ -165,23 +164,19 @@ class VGLAW(GroundingMethod):
 
     @cached_property
     def _tokenizer(self) -> WordPiece:
-        given = self._given_tokenizer
-        return given if isinstance(given, WordPiece) else WordPiece.from_file(given)
+        return WordPiece.from_option(self._tokenizer_option, self._vocab_size)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the word table."""
+        return len(self._tokenizer) if self._vocab_size is None else self._vocab_size
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        pieces = len(self._tokenizer)
-        if pieces > self.vocab_size:
-            raise UserError(
-                f"method.tokenizer has {pieces} pieces, the model {self.vocab_size}; set method.vocab_size={pieces} "
-                "or give the vocabulary of the checkpoint"
-            )
         return self._tokenizer(texts, self.max_tokens)
 
     @property
     def text_shape(self) -> tuple[int, int]:
         return self.max_tokens, self.vocab_size
-
-    # --- training ----------------------------------------------------------------------------------------------------
 
     def network(self, batch: Batch) -> Output:
         """The network alone, without losses."""
@@ -230,8 +225,6 @@ class VGLAW(GroundingMethod):
             f"visual encoder, one training step at {self.image_size} px, float32": bench.encoder_table(self),
             f"one q/k/v projection, {tokens} tokens, {dim} -> {3 * dim}, rank {rank}, float32": rows,
         }
-
-    # --- inference ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
@@ -286,8 +279,6 @@ class VGLAW(GroundingMethod):
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1) / self.image_size * 2 - 1
         sampled = F.grid_sample(attention[None, None], grid[None], padding_mode="border", align_corners=False)
         return sampled[0, 0]
-
-    # --- checkpoints -------------------------------------------------------------------------------------------------
 
     @cached_property
     def official_entries(self) -> list[Any]:

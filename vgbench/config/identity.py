@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vgbench.method import GroundingMethod
 
 #: Keys of a config (dotted) that say where and how a run happened, not what was computed.
 NOT_IDENTITY = frozenset(
@@ -14,10 +17,6 @@ NOT_IDENTITY = frozenset(
         *("dataset.data_root", "dataset.image_root"),
     }
 )
-
-
-#: Keys of a method's node that say where a file lies on this machine.
-METHOD_FILES = frozenset({"tokenizer", "vocabulary", "proposals"})
 
 
 def resolved(config: Any) -> dict[str, Any]:
@@ -43,3 +42,15 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
     text = json.dumps(kept(config), sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def method_class(node: Mapping[str, Any]) -> type[GroundingMethod]:
+    """The class that a ``method`` node names."""
+    from hydra.utils import get_class
+
+    return get_class(node["_target_"])
+
+
+def method_identity(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``method`` node without what says only where files lie (see :meth:`GroundingMethod.identity`)."""
+    return method_class(node).identity(node)

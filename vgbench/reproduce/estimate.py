@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from vgbench.config.identity import METHOD_FILES
+from vgbench.config.identity import method_identity
 from vgbench.records.record import Record
 from vgbench.reproduce.existing import first_difference, plain_config
 from vgbench.reproduce.plan import Step
@@ -46,11 +46,14 @@ def estimate(step: Step, data: Any, known: Sequence[Record], splits: Sequence[st
 
 def _rate(step: Step, known: Sequence[Record], training: bool) -> tuple[float, str]:
     """Samples per second and where the number comes from."""
+    ours = plain_config(step.config.method)
     for record in known:
         cost, gpu = record.cost, record.environment.hardware.gpu
         value = cost.train_samples_per_s if training else cost.inference_samples_per_s
         theirs = record.config.get("method") or {}
-        if gpu and value and first_difference(plain_config(step.config.method), theirs, METHOD_FILES) is None:
+        if not gpu or not value or theirs.get("_target_") != ours["_target_"]:
+            continue
+        if first_difference(method_identity(ours), method_identity(theirs)) is None:
             return value, f"measured by {record.name} on {gpu}"
     speed = yaml.safe_load((files("vgbench.configs") / "speed.yaml").read_text("utf-8"))
     from vgbench.training.setup import choices

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vgbench.config.identity import METHOD_FILES
+from vgbench.config.identity import method_identity
 from vgbench.core.errors import UserError
 from vgbench.core.files import sha256_prefix
 from vgbench.leaderboard.published import published_names
@@ -48,7 +48,9 @@ def plain_config(node: Any) -> dict[str, Any]:
     return plain
 
 
-def first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], leave_out: frozenset[str]) -> str | None:
+def first_difference(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], leave_out: frozenset[str] = frozenset()
+) -> str | None:
     """The first key whose values differ, as "key: theirs instead of ours", or None."""
     for key in sorted({*ours, *theirs} - leave_out):
         if ours.get(key) != theirs.get(key):
@@ -72,7 +74,7 @@ def reason_against(record: Record, job: Job, config: Any, checkpoint: Path | Non
         assert record.checkpoint is not None
         same = checkpoint is not None and sha256_prefix(checkpoint) == record.checkpoint.sha256
         return None if same else "made with other shipped weights"
-    differs = first_difference(plain_config(config.method), method, METHOD_FILES)
+    differs = first_difference(method_identity(plain_config(config.method)), method_identity(method))
     if differs:
         return f"method.{differs}"
     if origin == "official":

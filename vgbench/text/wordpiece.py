@@ -76,6 +76,33 @@ class WordPiece:
             raise UserError(f"{file}: {error}") from None
 
     @classmethod
+    def from_option(
+        cls,
+        option: str | Path | WordPiece | None,
+        vocab_size: int | None,
+        sep: bool = True,
+        size_option: str = "method.vocab_size",
+    ) -> WordPiece:
+        """The tokenizer of ``method.tokenizer``: what :meth:`from_file` takes, or one that is ready.
+
+        Args:
+            option: value of the option.
+            vocab_size: rows of the model's word table; None: as many as the vocabulary has pieces.
+            sep: as for the class; a ready tokenizer keeps its own.
+            size_option: the option that sets the word table's size.
+
+        Raises:
+            UserError: if there is no such vocabulary, or it has more pieces than the word table has rows.
+        """
+        tokenizer = option if isinstance(option, WordPiece) else cls.from_file(option, sep=sep)
+        if vocab_size is not None and len(tokenizer) > vocab_size:
+            raise UserError(
+                f"method.tokenizer has {len(tokenizer)} pieces, the word table {vocab_size} rows; set "
+                f"{size_option}={len(tokenizer)}, or give the vocabulary that the model was trained with"
+            )
+        return tokenizer
+
+    @classmethod
     def from_text(cls, text: str, lower_case: bool = True, sep: bool = True) -> WordPiece:
         """From the content of a ``vocab.txt``."""
         # Not splitlines(): the vocabulary holds characters that count as line separators there (U+0085, U+2028).

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vgbench.checkpoints.names import LoadReport
-from vgbench.config.identity import METHOD_FILES
+from vgbench.config.identity import method_class
 from vgbench.core.errors import UserError
 from vgbench.core.registry import methods
 from vgbench.data.dataset import GroundingData
@@ -131,13 +131,13 @@ def checkpoint_node(config: DictConfig, path: Path) -> dict[str, Any]:
     """The ``method`` node that builds the model in ``path``: the one stored in a file of ours, else ``config.method``.
 
     Over a stored node go the options of the command line (``method.branches=[token]``) and file paths that the recipe
-    gives (tokenizer, vocabulary, proposals).
+    gives (:attr:`GroundingMethod.file_options`).
     """
     stored = weights.method_config(path)
     given = method_node(config)
     if stored is None or given["_target_"] != stored.get("_target_"):
         return stored or given
-    files = {key for key in METHOD_FILES if given.get(key)}
+    files = {key for key in method_class(given).file_options if given.get(key)}
     return stored | {key: given[key] for key in files | explicit_options(config)}
 
 

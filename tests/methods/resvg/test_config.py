@@ -6,6 +6,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
 from vgbench.batches.synthetic import synthetic_batch
+from vgbench.config.identity import method_identity
 from vgbench.methods.resvg import ResVG
 
 OFFICIAL = ("refcoco", "refcoco+", "refcocog", "referit", "flickr30k")
@@ -72,3 +73,16 @@ def test_pretraining_and_ablation():
     assert len(names) == 4
     small, ours = instantiate(pretrain.method), instantiate(run.method)
     assert {k: v.shape for k, v in small.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
+
+
+def test_where_priors_lie_is_no_difference_between_runs():
+    """Another path to the same files is the same experiment; none at all, or sketches, are not."""
+
+    def identity(**options):
+        return method_identity({"_target_": "vgbench.methods.resvg.ResVG", "image_size": 640, **options})
+
+    here = identity(priors="/home/me/priors.parquet", tokenizer="/home/me/vocab.txt")
+    assert here == identity(priors=["/data/a.parquet", "/data/b.parquet"], tokenizer=None)
+    assert here != identity(priors=None) and here != identity(priors="sketch")
+    assert identity(priors=None) == identity() != identity(priors="sketch")
+    assert here["image_size"] == 640 and "tokenizer" not in here
