@@ -6,6 +6,7 @@ A recipe (``recipe`` in the configuration) has ``lr``, ``optimizer`` (a class an
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,11 +75,25 @@ class FusedAdam(torch.optim.Adam):
 def build_optimizer(
     groups: Sequence[Mapping[str, Any]], factory: Callable[..., torch.optim.Optimizer]
 ) -> torch.optim.Optimizer:
-    """An optimiser over named groups; each group remembers its base rate as ``initial_lr``."""
-    optimizer = factory([{**group, "params": list(group["params"])} for group in groups])
+    """An optimiser over named groups; each group remembers its base rate as ``initial_lr``.
+
+    On CUDA an optimiser that has a fused form runs in it, unless ``factory`` sets ``fused`` or ``foreach`` itself.
+    """
+    groups = [{**group, "params": list(group["params"])} for group in groups]
+    fused = _can_fuse(factory, [parameter for group in groups for parameter in group["params"]])
+    optimizer = factory(groups, fused=True) if fused else factory(groups)
+    if fused:  # see FusedAdam
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+def _can_fuse(factory: Callable[..., torch.optim.Optimizer], parameters: Sequence[Tensor]) -> bool:
+    if not all(parameter.is_cuda and parameter.is_floating_point() for parameter in parameters):
+        return False
+    options = inspect.signature(factory).parameters
+    return "fused" in options and options["fused"].default is None and options["foreach"].default is None
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -103,8 +118,11 @@ def ema_update(average: Sequence[Tensor], current: Sequence[Tensor], updates: in
     Source: SimVG's training loop; parameters and buffers alike (integer buffers are copied).
     """
     decay = min(max_decay, (updates + 1) / (updates + 10))
-    for mean, value in zip(average, current, strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value.to(mean.dtype), 1 - decay)
-        else:
+    pairs = list(zip(average, current, strict=True))
+    means = [mean for mean, _ in pairs if mean.is_floating_point()]
+    if means:
+        values = [value.to(mean.dtype) for mean, value in pairs if mean.is_floating_point()]
+        torch._foreach_lerp_(means, values, 1 - decay)
+    for mean, value in pairs:
+        if not mean.is_floating_point():
             mean.copy_(value)

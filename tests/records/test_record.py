@@ -154,6 +154,8 @@ def test_config_hash_ignores_order_seed_and_place_only() -> None:
     other = {"dataset": {"data_root": "/there", "name": "x"}, "recipe": {"seed": 4, "lr": 2}, "a": 1, "run_dir": "r"}
     assert config_hash(config) == config_hash(other)
     assert config_hash(config) != config_hash({**config, "recipe": {"lr": 1, "seed": 3}})
+    fast = {"compile": "auto", "checkpointing": True}
+    assert config_hash({**config, **fast}) == config_hash({**config, "compile": False})
     assert config_hash(config) != config_hash({**config, "method": {"seed": 3}})
 
 

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 NOT_IDENTITY = frozenset(
     {
         *("seed", "recipe.seed", "run_dir", "runs", "resume", "hydra", "logger", "workers", "checkpoint_every"),
-        *("dataset.data_root", "dataset.image_root"),
+        *("dataset.data_root", "dataset.image_root", "checkpointing"),
     }
 )
+
+#: Such a key that was once counted in: it is there with this value, whatever the run did.
+FIXED = {"compile": False}
 
 
 def resolved(config: Any) -> dict[str, Any]:
@@ -35,7 +38,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     def kept(part: Mapping[str, Any], above: str = "") -> dict[str, Any]:
         named = ((f"{above}{key}", key, value) for key, value in part.items())
         return {
-            key: kept(value, f"{path}.") if isinstance(value, Mapping) else value
+            key: kept(value, f"{path}.") if isinstance(value, Mapping) else FIXED.get(path, value)
             for path, key, value in named
             if path not in NOT_IDENTITY
         }

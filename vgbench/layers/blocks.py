@@ -48,7 +48,10 @@ def checkpoint_blocks(blocks: Iterable[nn.Module]) -> int:
     """
     count = 0
     for block in blocks:
-        block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
+        if block._compiled_call_impl is not None:  # outside of the compiled code, which layers share
+            block._compiled_call_impl = _recomputed(block._compiled_call_impl)  # type: ignore[assignment]
+        else:
+            block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
         count += 1
     return count
 

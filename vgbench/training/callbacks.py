@@ -16,6 +16,7 @@ from torch import Tensor
 from vgbench import optim
 from vgbench.method import GroundingMethod
 from vgbench.training import weights
+from vgbench.training.logs import say
 from vgbench.training.module import GroundingModule
 from vgbench.types import Batch
 
@@ -128,24 +129,54 @@ class ValidationEpochs(Callback):
         trainer.limit_val_batches = 1.0 if self.includes(trainer.current_epoch) else 0
 
 
-class Throughput(Callback):
-    """Training samples per second over the steps after the first few, shown in the progress bar."""
+SHOWN_EVERY = 10  # batches between two rates in the progress bar
+STARVED = 0.1  # share of the time spent waiting for data from which a run says so
 
-    def __init__(self, warmup: int = 3) -> None:
+
+class Throughput(Callback):
+    """Training samples per second over the steps after the first few, shown in the progress bar.
+
+    After the first epoch it says whether the loader keeps up: which share of the time was spent waiting for data.
+
+    Args:
+        warmup: steps that do not count.
+        workers: loader processes.
+    """
+
+    def __init__(self, warmup: int = 3, workers: int = 0) -> None:
         self.warmup, self.samples, self.seconds, self._seen = warmup, 0, 0.0, 0
+        self.workers, self.waited, self._reported = workers, 0.0, False
         self._since: float | None = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._since = None
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *_: Any):
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ):
         now = time.perf_counter()
         self._seen += 1
         if self._since is not None and self._seen > self.warmup:
             self.samples += len(batch) * trainer.world_size
             self.seconds += now - self._since
-            pl_module.log("samples/s", self.samples / self.seconds, prog_bar=True, logger=False, batch_size=1)
+            if batch_idx % SHOWN_EVERY == 0:
+                rate = torch.tensor(self.samples / self.seconds)  # on the host: a copy would wait for the device
+                pl_module.log("samples/s", rate, prog_bar=True, logger=False, batch_size=1)
         self._since = now
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if self._since is not None and self._seen >= self.warmup:
+            self.waited += time.perf_counter() - self._since
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        share = self.waited / self.seconds if self.seconds else 0.0
+        if not self._reported and self.seconds and trainer.is_global_zero:
+            self._reported = True
+            if share > STARVED:
+                enough = math.ceil(max(1, self.workers) / max(1 - share, 0.01))
+                say(
+                    f"{share:.0%} of the time went into waiting for data; workers={enough} would do (now {self.workers})"
+                )
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._since = None

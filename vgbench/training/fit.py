@@ -21,8 +21,9 @@ from vgbench.training.logs import join_logs
 from vgbench.training.model import TrainedModel
 from vgbench.training.module import GroundingModule
 from vgbench.training.setup import build_method, method_node
+from vgbench.training.speed import prepare_blocks
 from vgbench.training.start import Start
-from vgbench.training.trainer import build_trainer, quiet
+from vgbench.training.trainer import build_trainer, quiet, workers
 
 
 @quiet()
@@ -40,7 +41,7 @@ def fit(
         start.seen.save(folder)
     average = ExponentialMovingAverage(recipe.ema) if recipe.ema else None
     best = KeepBestModel(folder / weights.MODEL_FILE, method_node(config), average)
-    throughput = Throughput()
+    throughput = Throughput(workers=workers(config))
     trainer = build_trainer(
         config,
         folder,
@@ -61,8 +62,8 @@ def fit(
     )
     loader = training_loader(config, trainer, method, samples.train)
     module = GroundingModule(method, config, validation, loader)
-    if config.compile:
-        method.compile()
+    steps = len(loader) // recipe.accumulate * recipe.epochs
+    prepare_blocks(config, method, trainer.strategy.root_device, steps)
     val_loader = evaluation_loader(config, trainer, method, samples.validation)
     started = time.perf_counter()
     trainer.fit(module, loader, val_loader, ckpt_path=start.resume_from, weights_only=False)

@@ -97,15 +97,20 @@ class GroundingModule(L.LightningModule):
             self.train_loader.batches_done = batch_idx + 1
         self.skipped += len(batch.skipped)
         losses = self.method(batch)
-        logged = {f"train/{name}": value.detach() for name, value in losses.items()}
-        self.log("loss", losses["total"].detach(), prog_bar=True, logger=False, batch_size=len(batch))
-        self.log_dict(logged, batch_size=len(batch))
+        every = self.trainer.log_every_n_steps
+        if self.trainer.is_last_batch or (every and (self.trainer.global_step + 1) % every == 0):
+            # only what a logger writes: two dozen losses cost as much of the host's time as a layer of the model
+            logged = {f"train/{name}": value.detach() for name, value in losses.items()}
+            self.log_dict(logged, batch_size=len(batch))
+            self.log("loss", losses["total"].detach(), prog_bar=True, logger=False, batch_size=len(batch))
         return losses["total"]
 
     def predict_outputs(self, batch: Batch, *outputs: Sequence[str]) -> tuple[dict[str, list[Prediction]], float]:
         """Predictions of a batch, and the seconds they took. ``outputs``: those of the method, at most one list."""
         started = time.perf_counter()
-        with torch.set_grad_enabled(self.method.requires_grad_at_inference):
+        # what is compiled is the training step: too few batches to compile for come here, and of too many shapes
+        eager = torch.compiler.set_stance("force_eager")
+        with eager, torch.set_grad_enabled(self.method.requires_grad_at_inference):
             predictions = self.method.predict(batch, *outputs)
         if batch.image.is_cuda:
             torch.cuda.synchronize()

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from vgbench.core.errors import UserError
+from vgbench.training.speed import set_float32
 
 
 def workers(config: DictConfig) -> int:
@@ -29,6 +30,7 @@ def workers(config: DictConfig) -> int:
 
 def build_trainer(config: DictConfig, folder: Path, callbacks: Sequence[Callback], **options: Any) -> L.Trainer:
     """Lightning's trainer as the ``trainer`` and ``recipe`` nodes say."""
+    set_float32(str(config.trainer.precision))
     loggers: list[Any] = []
     if options.pop("logging", False):
         if config.logger.csv:

@@ -1,0 +1,45 @@
+"""How a run uses its device: compiled and recomputed blocks, and what float32 means."""
+
+from __future__ import annotations
+
+import torch
+from omegaconf import DictConfig
+
+from vgbench.core.errors import UserError
+from vgbench.layers.blocks import checkpoint_blocks, compile_blocks
+from vgbench.method import GroundingMethod
+
+__all__ = ["LONG_RUN", "compiles", "prepare_blocks", "set_float32"]
+
+LONG_RUN = (
+    300  # optimiser steps from which ``compile: auto`` compiles: the first step then takes the best part of a minute
+)
+
+COMPILE = (True, False, "auto", "graphs")
+
+
+def set_float32(precision: str) -> bool:
+    """Let float32 products on CUDA be TF32 in mixed precision, and nowhere else; returns whether they are."""
+    tf32 = "mixed" in str(precision)
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    return tf32
+
+
+def compiles(choice: bool | str, method: GroundingMethod, device: torch.device, steps: int) -> bool:
+    """Whether a run of ``steps`` optimiser steps compiles, by its ``compile`` option."""
+    if choice not in COMPILE:
+        raise UserError(f"compile={choice}: choose auto, true, false or graphs")
+    if choice == "auto":
+        return device.type == "cuda" and steps >= LONG_RUN and any(True for _ in method.compiled_blocks())
+    return bool(choice)
+
+
+def prepare_blocks(config: DictConfig, method: GroundingMethod, device: torch.device, steps: int) -> bool:
+    """What ``compile`` and ``checkpointing`` ask for, in place; returns whether anything is compiled."""
+    compiled = compiles(config.compile, method, device, steps)
+    if compiled and not compile_blocks(method.compiled_blocks(), "graphs" if config.compile == "graphs" else "default"):
+        method.compile()  # a plug-in that names no blocks
+    if config.checkpointing and not checkpoint_blocks(method.checkpointed_blocks()):
+        raise UserError(f"checkpointing=true: {method.name} names no layers that could be recomputed")
+    return compiled
