@@ -175,7 +175,7 @@ class Throughput(Callback):
             if share > STARVED:
                 enough = math.ceil(max(1, self.workers) / max(1 - share, 0.01))
                 say(
-                    f"{share:.0%} of the time went into waiting for data; workers={enough} would do (now {self.workers})"
+                    f"{share:.0%} of the time went into waiting for data; workers={enough} would do, not {self.workers}"
                 )
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -97,7 +97,7 @@ class GroundingModule(L.LightningModule):
             self.train_loader.batches_done = batch_idx + 1
         self.skipped += len(batch.skipped)
         losses = self.method(batch)
-        every = self.trainer.log_every_n_steps
+        every = self.config.logger.every_n_steps
         if self.trainer.is_last_batch or (every and (self.trainer.global_step + 1) % every == 0):
             # only what a logger writes: two dozen losses cost as much of the host's time as a layer of the model
             logged = {f"train/{name}": value.detach() for name, value in losses.items()}
