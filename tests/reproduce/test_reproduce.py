@@ -19,7 +19,7 @@ from vgbench.leaderboard.published import PublishedRow, read_published
 from vgbench.records import store
 from vgbench.records.record import Checkpoint, Code, Environment, Hardware, Metric, Record, Result
 from vgbench.reproduce.commit import commit
-from vgbench.reproduce.existing import reason_against
+from vgbench.reproduce.existing import Misfit, Mismatch, misfit
 from vgbench.reproduce.judge import judge
 from vgbench.reproduce.plan import Cell, Job, Plan, Step, available, parse_plan, read_plan
 from vgbench.reproduce.report import format_plan
@@ -185,12 +185,12 @@ def test_existing_records_are_found_and_others_say_why_they_do_not_count(tmp_pat
     assert step.action == "have" and step.record is not None and step.record.name == "whole"
     # another model of the same method does not
     other = Job(job.name, ("method=vglaw", "dataset=refcoco"), job.checkpoint)
-    against = reason_against(step.record, other, compose(other.overrides), None)
-    assert against == 'method.mode: "rec" instead of "multitask"'
+    against = misfit(step.record, other, compose(other.overrides), None)
+    assert against is not None and against.text == 'method.mode: "rec" instead of "multitask"'
     # nor does another file of the authors
     (tmp_path / "mine-refcoco.pth").write_bytes(b"new")
-    why = reason_against(step.record, job, compose(job.overrides), tmp_path / "mine-refcoco.pth")
-    assert why == "evaluates another file (mine-refcoco.pth)"
+    why = misfit(step.record, job, compose(job.overrides), tmp_path / "mine-refcoco.pth")
+    assert why == Misfit(Mismatch.WEIGHTS, "evaluates another file (mine-refcoco.pth)")
 
 
 def test_a_training_counts_only_with_the_recipe(tmp_path: Path) -> None:
@@ -198,11 +198,11 @@ def test_a_training_counts_only_with_the_recipe(tmp_path: Path) -> None:
     made = measured(job)
     made.checkpoint = Checkpoint("model.safetensors", "0" * 16, "trained here")
     config = compose(job.overrides)
-    assert reason_against(made, job, config, None) is None
+    assert misfit(made, job, config, None) is None
     made.config["recipe"]["seed"] = 5
-    assert reason_against(made, job, config, None) is None
+    assert misfit(made, job, config, None) is None
     made.config["recipe"]["epochs"] = 2
-    assert reason_against(made, job, config, None) == "recipe.epochs: 2 instead of 20"
+    assert misfit(made, job, config, None) == Misfit(Mismatch.RECIPE, "recipe.epochs: 2 instead of 20")
 
 
 def test_missing_inputs_are_named(tmp_path: Path) -> None:
@@ -211,7 +211,9 @@ def test_missing_inputs_are_named(tmp_path: Path) -> None:
     assert step.action == "missing"
     for word in ("checkpoints=FOLDER", "data_root", "method.tokenizer=FILE", "pretrained=FOLDER"):
         assert word in step.why
-    assert step.hours[1] == pytest.approx(20 * 120_624 * 3 * 161.1e9 / 60e12 / 3600)  # epochs x expressions x FLOPs
+    assert step.estimate.training == pytest.approx(
+        20 * 120_624 * 3 * 161.1e9 / 60e12 / 3600
+    )  # epochs x expressions x FLOPs
 
 
 def test_dry_run_says_that_hours_are_estimates(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -319,7 +321,7 @@ def test_shipped_weights_are_evaluated_by_name_and_their_record_is_found_again(
     assert step.action == "evaluate"
     command = "vgbench eval method=alvg dataset=grefshapes checkpoint=shipped:refshapes"
     assert command in format_plan(plan, [step])
-    execute(plan, step, tmp_path)
+    step = execute(plan, step, tmp_path)
     assert asked == ["shipped:refshapes"]
     (again,) = plan_steps(plan, [], tmp_path, checkpoints=None, pretrained=None, check_data=False)
     assert again.action == "have"

@@ -10,8 +10,8 @@ from pathlib import Path
 from vgbench.core.errors import UserError
 from vgbench.core.files import write_atomically
 from vgbench.reproduce.commit import commit
-from vgbench.reproduce.judge import judge
-from vgbench.reproduce.plan import OWN_KEYS, available, read_plan
+from vgbench.reproduce.judge import Outcome, judge
+from vgbench.reproduce.plan import OWN_KEYS, listing, read_plan
 from vgbench.reproduce.report import as_json, format_lines, format_plan
 from vgbench.reproduce.steps import execute, plan_steps
 
@@ -39,8 +39,7 @@ def main(
         UserError: if there is no such table, or an argument is wrong.
     """
     if "paper" not in own:
-        listed = ", ".join(f"paper={name} table={'|'.join(tables)}" for name, tables in available().items())
-        raise UserError(f"reproduce: say which: {listed}")
+        raise UserError(f"reproduce: say which: {listing()}")
     for item in overrides:
         key = item.partition("=")[0]
         if key == "run_dir":
@@ -60,9 +59,7 @@ def main(
     if dry_run:
         print(format_plan(plan, steps), end="")
         return 0
-    for step in steps:
-        if step.action in ("evaluate", "train"):
-            execute(plan, step, runs)
+    steps = [execute(plan, step, runs) if step.action in ("evaluate", "train") else step for step in steps]
     committed = Path(str(files("vgbench.leaderboards") / "results" / plan.paper))
     by_job = {step.job: step for step in steps}
     lines = [judge(plan, cell, by_job.get(cell.job) if cell.job else None, committed) for cell in plan.cells]
@@ -74,4 +71,4 @@ def main(
         for step in steps:
             if step.record is not None:
                 print(commit(step, commit_to / plan.paper))
-    return 1 if strict and any(line.differs for line in lines) else 0
+    return 1 if strict and any(line.outcome is Outcome.DIFFERS for line in lines) else 0

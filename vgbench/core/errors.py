@@ -10,6 +10,22 @@ class UserError(Exception):
     """Something the user can mend. The message is one line that names the file, the key and the fix."""
 
 
+class MissingData(UserError):
+    """Files of a dataset are not there.
+
+    Args:
+        dataset: its name.
+        problem: what is not there, e.g. "no data_root given".
+        expected: which files it wants, below which folder.
+    """
+
+    def __init__(self, dataset: str, problem: str, expected: str) -> None:
+        super().__init__(f"{dataset}: {problem}; set data_root=FOLDER to a folder that holds {expected}")
+        self.dataset = dataset
+        self.problem = problem
+        self.expected = expected
+
+
 def require_extra(module: str, extra: str, purpose: str) -> ModuleType:
     """Import an optional dependency, or say which extra brings it.
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
-from vgbench.core.errors import UserError
+from vgbench.core.errors import MissingData, UserError
 from vgbench.core.files import atomic, file_sha256, folder_sha256, folder_state
 from vgbench.data.checks import BadSample, check_size, read_json
 from vgbench.data.filters import open_filter
@@ -145,7 +145,7 @@ class GroundingData(ABC):
             raise self.missing()
         return self._data_root
 
-    def missing(self, what: str = "") -> UserError:
+    def missing(self, what: str = "") -> MissingData:
         """The error for missing files: says what is expected where, and which key to set."""
         if self._data_root is None:
             what = "no data_root given"
@@ -154,7 +154,7 @@ class GroundingData(ABC):
         else:
             what = f"{self._data_root}: {what or 'none of the expected annotation files'}"
         expected = "; or ".join(self.expected_files())
-        return UserError(f"{self.name}: {what}; set data_root=FOLDER to a folder that holds {expected}")
+        return MissingData(self.name, what, expected)
 
     def check_split(self, split: str) -> str:
         """Raises UserError unless the dataset has this split."""

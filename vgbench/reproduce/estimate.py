@@ -9,45 +9,65 @@ from typing import Any
 import yaml
 
 from vgbench.config.identity import method_identity
+from vgbench.data.dataset import Counts, GroundingData
 from vgbench.records.record import Record
 from vgbench.reproduce.existing import first_difference, plain_config
-from vgbench.reproduce.plan import Step
+from vgbench.reproduce.plan import Estimate, Job
 
 
-def estimate(step: Step, data: Any, known: Sequence[Record], splits: Sequence[str]) -> None:
-    """GPU hours: samples over samples per second.
+def estimate(job: Job, config: Any, data: GroundingData, splits: Sequence[str], records: Sequence[Record]) -> Estimate:
+    """GPU hours of a job: samples over samples per second.
 
     The rate is the one that a run of the same method measured on a GPU, or follows from the FLOPs of the method and
     the sustained speed that ``configs/speed.yaml`` assumes. An optimiser step costs three forward passes.
+
+    Args:
+        config: the composed configuration.
+        splits: that are scored.
+        records: runs whose measured rates count.
     """
-    if step.job.shipped:
-        step.hours, step.basis = (0.0, None), ["evaluation of a small model on the CPU"]
-        return
-    sizes = [data.splits[split].expressions if split in data.splits else None for split in splits]
+    if job.shipped:
+        return Estimate(0.0, None, ("evaluation of a small model on the CPU",))
+    basis = []
     evaluation = training = None
-    if all(sizes):
-        expressions = sum(size or 0 for size in sizes)
-        rate, source = _rate(step, known, training=False)
-        evaluation = expressions / rate / 3600
-        step.basis.append(f"evaluation: {expressions:,} expressions / {rate:,.0f} per s ({source})")
+    expressions = _expressions(data, splits)
+    if expressions is None:
+        basis.append("evaluation: no estimate, the size of its splits is not published")
     else:
-        step.basis.append("evaluation: no estimate, the size of its splits is not published")
-    if step.job.pretrained is not None:
-        recipe, counts = step.config.recipe, data.splits.get(step.config.recipe.train_split)
-        order = ("refs", "expressions") if recipe.sampling == "object" else ("expressions", "refs")
-        published = [getattr(counts, name) for name in order] if counts else []
-        one = step.job.epoch_samples or next((count for count in published if count), None)
-        if one:
-            rate, source = _rate(step, known, training=True)
-            training = one * recipe.epochs / rate / 3600
-            step.basis.append(f"training: {recipe.epochs} epochs x {one:,} samples / {rate:,.0f} per s ({source})")
-    step.hours = evaluation, training
+        rate, source = _rate(config, records, training=False)
+        evaluation = expressions / rate / 3600
+        basis.append(f"evaluation: {expressions:,} expressions / {rate:,.0f} per s ({source})")
+    samples = None if job.pretrained is None else _epoch_samples(job, config, data)
+    if samples:
+        epochs = config.recipe.epochs
+        rate, source = _rate(config, records, training=True)
+        training = samples * epochs / rate / 3600
+        basis.append(f"training: {epochs} epochs x {samples:,} samples / {rate:,.0f} per s ({source})")
+    return Estimate(evaluation, training, tuple(basis))
 
 
-def _rate(step: Step, known: Sequence[Record], training: bool) -> tuple[float, str]:
+def _expressions(data: GroundingData, splits: Sequence[str]) -> int | None:
+    """Published number of expressions in all splits together; None if one is not known."""
+    counts = [data.splits.get(split, Counts()).expressions for split in splits]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def _epoch_samples(job: Job, config: Any, data: GroundingData) -> int | None:
+    """Samples of a training epoch: objects or expressions, whichever the recipe draws and is published."""
+    if job.epoch_samples:
+        return job.epoch_samples
+    counts = data.splits.get(config.recipe.train_split, Counts())
+    if config.recipe.sampling == "object":
+        return counts.refs or counts.expressions
+    return counts.expressions or counts.refs
+
+
+def _rate(config: Any, records: Sequence[Record], training: bool) -> tuple[float, str]:
     """Samples per second and where the number comes from."""
-    ours = plain_config(step.config.method)
-    for record in known:
+    from vgbench.training.setup import choices
+
+    ours = plain_config(config.method)
+    for record in records:
         cost, gpu = record.cost, record.environment.hardware.gpu
         value = cost.train_samples_per_s if training else cost.inference_samples_per_s
         theirs = record.config.get("method") or {}
@@ -56,9 +76,7 @@ def _rate(step: Step, known: Sequence[Record], training: bool) -> tuple[float, s
         if first_difference(method_identity(ours), method_identity(theirs)) is None:
             return value, f"measured by {record.name} on {gpu}"
     speed = yaml.safe_load((files("vgbench.configs") / "speed.yaml").read_text("utf-8"))
-    from vgbench.training.setup import choices
-
-    gflops = speed["forward_gflops"][choices(step.config)["method"]]
+    gflops = speed["forward_gflops"][choices(config)["method"]]
     passes = 3 if training else 1
     rate = speed["sustained_tflops"] * 1e3 / (passes * gflops)
     return rate, f"assumed: {passes} x {gflops:g} GFLOPs at {speed['sustained_tflops']:g} TFLOP/s sustained"

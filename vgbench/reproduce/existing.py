@@ -5,6 +5,8 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from vgbench.config.identity import method_identity
 from vgbench.core.errors import UserError
 from vgbench.core.files import sha256_prefix
 from vgbench.leaderboard.published import published_names
-from vgbench.records.record import Metric, Record, Result
+from vgbench.records.record import Checkpoint, Metric, Record, Result
 from vgbench.reproduce.plan import Cell, Job
 
 ENDINGS = (".pth", ".pt", ".ckpt", ".safetensors", ".pkl")
@@ -30,18 +32,81 @@ def find_file(folder: Path, name: str) -> Path:
     if (folder / name).is_file():
         return folder / name
     if Path(name).suffix in (*ENDINGS, ".zip"):
-        found = sorted(folder.rglob(name))
+        candidates = sorted(folder.rglob(name))
     else:
-        found = [file for ending in ENDINGS for file in sorted(folder.rglob(name + ending))]
-        found += [file for file in sorted(folder.glob(f"**/{name}/*")) if file.suffix in ENDINGS]
-    if not found:
+        candidates = [file for ending in ENDINGS for file in sorted(folder.rglob(name + ending))]
+        candidates += [file for file in sorted(folder.glob(f"**/{name}/*")) if file.suffix in ENDINGS]
+    if not candidates:
         raise UserError(f"no checkpoint {name!r} below {folder}")
-    if len(found) > 1:
-        raise UserError(f"{len(found)} files below {folder} answer to {name!r}: {found[0]}, {found[1]}; leave one")
-    return found[0]
+    if len(candidates) > 1:
+        raise UserError(
+            f"{len(candidates)} files below {folder} answer to {name!r}: {candidates[0]}, {candidates[1]}; leave one"
+        )
+    return candidates[0]
+
+
+class Mismatch(Enum):
+    """In what a record differs from the run that a job asks for."""
+
+    SUBJECT = "another method, or weights from elsewhere"
+    EXTENT = "a part of the data, or spoilt input"
+    WEIGHTS = "other weights"
+    METHOD = "another setting of the method"
+    RECIPE = "another setting of the training"
+    DATA = "another version of the data"
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Why a record does not count for a job, and how a reader is told."""
+
+    mismatch: Mismatch
+    text: str
+
+
+UNRELATED = Misfit(Mismatch.SUBJECT, "about something else")
+
+
+def misfit(record: Record, job: Job, config: Any, checkpoint: Path | None) -> Misfit | None:
+    """Why a record does not belong to a job; None if it does.
+
+    Args:
+        config: the composed configuration of the job.
+        checkpoint: the file that the job evaluates, if it is here.
+    """
+    method = record.config.get("method") or {}
+    if record.provenance != "measured" or method.get("_target_") != config.method._target_:
+        return UNRELATED
+    evaluation = record.config.get("eval") or {}
+    if evaluation.get("limit") or evaluation.get("shuffle_text"):
+        return Misfit(Mismatch.EXTENT, "only a part was evaluated, or shuffled text")
+    stored = record.checkpoint
+    if job.shipped:
+        if stored is None or stored.origin != "shipped":
+            return UNRELATED
+        same = checkpoint is not None and sha256_prefix(checkpoint) == stored.sha256
+        return None if same else Misfit(Mismatch.WEIGHTS, "made with other shipped weights")
+    difference = first_difference(method_identity(plain_config(config.method)), method_identity(method))
+    if difference:
+        return Misfit(Mismatch.METHOD, f"method.{difference}")
+    if stored is not None and stored.origin == "official":
+        same = _is_file_of(stored, job, checkpoint) or (checkpoint is None and record.name == job.name)
+        return None if same else Misfit(Mismatch.WEIGHTS, f"evaluates another file ({stored.name})")
+    if stored is None or stored.origin != "trained here" or job.pretrained is None:
+        return UNRELATED
+    difference = first_difference(plain_config(config.recipe), record.config.get("recipe") or {}, frozenset({"seed"}))
+    return Misfit(Mismatch.RECIPE, f"recipe.{difference}") if difference else None
+
+
+def _is_file_of(stored: Checkpoint, job: Job, checkpoint: Path | None) -> bool:
+    """Whether a record's weights are the authors' file of a job: by content if it is here, else by name."""
+    if checkpoint is not None:
+        return sha256_prefix(checkpoint) == stored.sha256
+    return job.checkpoint is not None and fnmatch.fnmatch(Path(stored.name).stem, Path(job.checkpoint).stem)
 
 
 def plain_config(node: Any) -> dict[str, Any]:
+    """A node of a composed configuration as plain values."""
     from omegaconf import OmegaConf
 
     plain: Any = OmegaConf.to_container(node, resolve=True)
@@ -56,38 +121,6 @@ def first_difference(
         if ours.get(key) != theirs.get(key):
             return f"{key}: {json.dumps(theirs.get(key))} instead of {json.dumps(ours.get(key))}"
     return None
-
-
-def reason_against(record: Record, job: Job, config: Any, checkpoint: Path | None) -> str | None:
-    """Why a record does not belong to a job; None if it does; "" if it is about something else altogether."""
-    theirs = record.config
-    method = theirs.get("method") or {}
-    if record.provenance != "measured" or method.get("_target_") != config.method._target_:
-        return ""
-    limited = theirs.get("eval") or {}
-    if limited.get("limit") or limited.get("shuffle_text"):
-        return "only a part was evaluated, or shuffled text"
-    origin = record.checkpoint.origin if record.checkpoint else None
-    if job.shipped:
-        if origin != "shipped":
-            return ""
-        assert record.checkpoint is not None
-        same = checkpoint is not None and sha256_prefix(checkpoint) == record.checkpoint.sha256
-        return None if same else "made with other shipped weights"
-    differs = first_difference(method_identity(plain_config(config.method)), method_identity(method))
-    if differs:
-        return f"method.{differs}"
-    if origin == "official":
-        assert record.checkpoint is not None
-        if checkpoint is not None:
-            same = sha256_prefix(checkpoint) == record.checkpoint.sha256
-            return None if same else f"evaluates another file ({record.checkpoint.name})"
-        named = job.checkpoint and fnmatch.fnmatch(Path(record.checkpoint.name).stem, Path(job.checkpoint).stem)
-        return None if named or record.name == job.name else f"evaluates another file ({record.checkpoint.name})"
-    if origin != "trained here" or job.pretrained is None:
-        return ""
-    differs = first_difference(plain_config(config.recipe), theirs.get("recipe") or {}, frozenset({"seed"}))
-    return f"recipe.{differs}" if differs else None
 
 
 def find_result(record: Record, cell: Cell) -> tuple[Result, Metric] | None:

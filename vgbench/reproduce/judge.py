@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from vgbench.leaderboard.columns import result_column
-from vgbench.leaderboard.pairs import Obstacle, pair_of
+from vgbench.leaderboard.pairs import Obstacle, Pair, pair_of
 from vgbench.records import store
 from vgbench.records.record import FILE_NAME, Metric, Record, Result
 from vgbench.reproduce.existing import find_result
 from vgbench.reproduce.plan import Cell, Plan, Step
 
+#: What a table states itself: the metric's variant and the split's author are part of its cells.
+STATED = (Obstacle.METRIC_VARIANT, Obstacle.SPLIT_AUTHOR)
+
+
+class Outcome(Enum):
+    """What came of a cell."""
+
+    REPRODUCED = "reproduced"
+    DIFFERS = "differs"
+    NOT_JUDGED = "measured but not judged"
+    NOT_RUN = "not run"
+
 
 @dataclass(frozen=True)
 class Line:
-    """A cell with its outcome. ``difference`` is ours minus ``reference``."""
+    """A cell with its outcome.
+
+    Attributes:
+        verdict: the outcome for a reader, with the reason where it is not judged or not run.
+        reference: published or committed value, in percent.
+        difference: ours minus ``reference``.
+        run: name of the run that ``ours`` is of.
+    """
 
     cell: Cell
-    reference: float | None
-    ours: Metric | None
-    difference: float | None
+    outcome: Outcome
     verdict: str
+    reference: float | None = None
+    ours: Metric | None = None
+    difference: float | None = None
     run: str = ""
-
-    @property
-    def differs(self) -> bool:
-        return self.verdict.startswith("differs")
 
 
 def judge(plan: Plan, cell: Cell, step: Step | None, committed: Path | None = None) -> Line:
@@ -38,36 +55,58 @@ def judge(plan: Plan, cell: Cell, step: Step | None, committed: Path | None = No
     Args:
         committed: folder of committed run folders, the reference of tables without published values.
     """
-    published = cell.published.value if cell.published else None
     if step is None:
-        return Line(cell, published, None, None, "not run: no run is known to make this cell")
+        return _not_run(cell, "no run is known to make this cell")
     if step.record is None:
-        return Line(cell, published, None, None, f"not run: {step.why}")
-    found = find_result(step.record, cell)
-    if found is None:
-        return Line(cell, published, None, None, f"not run: {step.record.name} did not score it", step.record.name)
-    result, metric = found
-    run = step.record.name
+        return _not_run(cell, step.why)
+    record = step.record
+    scored = find_result(record, cell)
+    if scored is None:
+        return _not_run(cell, f"{record.name} did not score it", record.name)
+    result, metric = scored
     if cell.published is None:
-        reference, why = _committed_value(step.record, result, cell, committed)
-        if reference is None or metric.value is None:
-            return Line(cell, None, metric, None, why, run)
-        difference = metric.value - reference
-        close = abs(difference) <= (plan.tolerance or 0.0)
-        return Line(cell, reference, metric, difference, "reproduced" if close else "differs", run)
+        return _against_committed(plan, cell, record, result, metric, committed)
     if metric.value is None:
-        return Line(cell, published, metric, None, "not defined on this split", run)
-    pair = pair_of(step.record, result, result_column(result, cell.metric, cell.variant), metric, cell.published)
-    # a table states the metric's variant and the split's author itself
-    by_table = (Obstacle.METRIC_VARIANT, Obstacle.SPLIT_AUTHOR)
-    against = [str(reason) for reason in pair.breaking if reason.obstacle not in by_table]
-    if against:
-        return Line(cell, published, metric, pair.difference, f"not comparable: {'; '.join(against)}", run)
+        return Line(
+            cell, Outcome.NOT_JUDGED, "not defined on this split", cell.published.value, metric, run=record.name
+        )
+    column = result_column(result, cell.metric, cell.variant)
+    return _against_published(cell, pair_of(record, result, column, metric, cell.published))
+
+
+def _not_run(cell: Cell, why: str, run: str = "") -> Line:
+    reference = cell.published.value if cell.published else None
+    return Line(cell, Outcome.NOT_RUN, f"not run: {why}", reference, run=run)
+
+
+def _against_published(cell: Cell, pair: Pair) -> Line:
+    """Whether the published value lies in our interval."""
+    metric, reference = pair.measured, pair.published.value
+
+    def line(outcome: Outcome, verdict: str) -> Line:
+        return Line(cell, outcome, verdict, reference, metric, pair.difference, pair.record.name)
+
+    reasons = [str(reason) for reason in pair.breaking if reason.obstacle not in STATED]
+    if reasons:
+        return line(Outcome.NOT_JUDGED, f"not comparable: {'; '.join(reasons)}")
     if metric.low is None or metric.high is None:
-        return Line(cell, published, metric, pair.difference, "no interval (eval.bootstrap=0): not judged", run)
-    half = 0.05 if round(cell.published.value * 10) == cell.published.value * 10 else 0.005
-    inside = metric.low - half <= cell.published.value <= metric.high + half
-    return Line(cell, published, metric, pair.difference, "reproduced" if inside else "differs", run)
+        return line(Outcome.NOT_JUDGED, "no interval (eval.bootstrap=0): not judged")
+    rounding = 0.05 if round(reference * 10) == reference * 10 else 0.005
+    inside = metric.low - rounding <= reference <= metric.high + rounding
+    outcome = Outcome.REPRODUCED if inside else Outcome.DIFFERS
+    return line(outcome, outcome.value)
+
+
+def _against_committed(
+    plan: Plan, cell: Cell, record: Record, result: Result, metric: Metric, committed: Path | None
+) -> Line:
+    """Whether our value is close enough to the committed one of the same weights on the same data."""
+    reference, why = _committed_value(record, result, cell, committed)
+    if reference is None or metric.value is None:
+        return Line(cell, Outcome.NOT_JUDGED, why, None, metric, run=record.name)
+    difference = metric.value - reference
+    outcome = Outcome.REPRODUCED if abs(difference) <= (plan.tolerance or 0.0) else Outcome.DIFFERS
+    return Line(cell, outcome, outcome.value, reference, metric, difference, record.name)
 
 
 def _committed_value(record: Record, result: Result, cell: Cell, committed: Path | None) -> tuple[float | None, str]:
@@ -75,10 +114,14 @@ def _committed_value(record: Record, result: Result, cell: Cell, committed: Path
     assert cell.job is not None
     if committed is None or not (committed / cell.job.name / FILE_NAME).is_file():
         return None, "measured; nothing published or committed to compare with"
-    known = store.read(committed / cell.job.name)
-    found = find_result(known, cell)
-    if known.checkpoint is None or record.checkpoint is None or known.checkpoint.sha256 != record.checkpoint.sha256:
+    reference = store.read(committed / cell.job.name)
+    if (
+        reference.checkpoint is None
+        or record.checkpoint is None
+        or reference.checkpoint.sha256 != record.checkpoint.sha256
+    ):
         return None, "measured; the committed result is of other weights"
-    if found is None or found[0].data_hash != result.data_hash:
+    scored = find_result(reference, cell)
+    if scored is None or scored[0].data_hash != result.data_hash:
         return None, "measured; the committed result is on other data"
-    return found[1].value, ""
+    return scored[1].value, ""

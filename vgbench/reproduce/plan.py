@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +13,7 @@ import yaml
 
 from vgbench.core.errors import UserError
 from vgbench.leaderboard.columns import metric_title
-from vgbench.leaderboard.published import (
-    PublishedRow,
-    published_metric,
-    published_task,
-    read_published,
-)
+from vgbench.leaderboard.published import PublishedRow, published_metric, published_task, read_published
 from vgbench.records.record import Record
 
 OWN_KEYS = ("paper", "table", "runs", "checkpoints", "pretrained")
@@ -84,13 +80,46 @@ class Plan:
 
     @property
     def jobs(self) -> list[Job]:
+        """Every run once."""
         return list(dict.fromkeys(cell.job for cell in self.cells if cell.job is not None))
 
+    def cells_of(self, job: Job) -> list[Cell]:
+        """The cells that a job fills."""
+        return [cell for cell in self.cells if cell.job == job]
+
     def splits(self, job: Job) -> list[str]:
-        return list(dict.fromkeys(cell.split for cell in self.cells if cell.job == job))
+        """The splits that a job has to score."""
+        return list(dict.fromkeys(cell.split for cell in self.cells_of(job)))
 
 
-@dataclass
+@dataclass(frozen=True)
+class Estimate:
+    """GPU hours of an evaluation and of a training, None where nobody can say; ``basis``: what they rest on."""
+
+    evaluation: float | None = None
+    training: float | None = None
+    basis: tuple[str, ...] = ()
+
+
+class Need(Enum):
+    """What a run cannot do without."""
+
+    CHECKPOINT = "weights of the authors or of the suite"
+    DATA = "annotation files"
+    TOKENIZER = "vocabulary"
+    PRETRAINED = "weights to start from"
+    RECIPE = "a recipe"
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Something that a run needs and that is not there, and how a reader is told."""
+
+    need: Need
+    text: str
+
+
+@dataclass(frozen=True)
 class Step:
     """What is to be done for a job, in view of what is there.
 
@@ -98,8 +127,6 @@ class Step:
         action: "have" (a record fills its cells), "evaluate", "train", or "missing".
         why: for "missing", what is lacking; for "have", where the record is.
         config: the composed configuration; None if it could not be composed.
-        hours: estimated GPU hours of the evaluation and of the training, None where nobody can say.
-        basis: what the estimates rest on.
     """
 
     job: Job
@@ -107,17 +134,21 @@ class Step:
     why: str = ""
     record: Record | None = None
     config: Any = None
-    hours: tuple[float | None, float | None] = (None, None)
-    basis: list[str] = field(default_factory=list)
+    estimate: Estimate = Estimate()
 
 
 def available() -> dict[str, list[str]]:
     """Paper -> its tables."""
-    found: dict[str, list[str]] = {}
+    tables: dict[str, list[str]] = {}
     for file in sorted(Path(str(files("vgbench.configs") / "paper")).glob("*-*.yaml")):
         paper, _, table = file.stem.partition("-")
-        found.setdefault(paper, []).append(table)
-    return found
+        tables.setdefault(paper, []).append(table)
+    return tables
+
+
+def listing() -> str:
+    """The tables there are, as they are asked for."""
+    return ", ".join(f"paper={paper} table={'|'.join(tables)}" for paper, tables in available().items())
 
 
 def read_plan(paper: str, table: str = "main", published: Sequence[PublishedRow] | None = None) -> Plan:
@@ -129,10 +160,8 @@ def read_plan(paper: str, table: str = "main", published: Sequence[PublishedRow]
     Raises:
         UserError: if there is no such table, a key of it is not known, or it names published rows that do not exist.
     """
-    there = available()
-    if table not in there.get(paper, ()):
-        listed = ", ".join(f"paper={name} table={'|'.join(tables)}" for name, tables in there.items())
-        raise UserError(f"paper={paper} table={table}: there is no such table; there are: {listed}")
+    if table not in available().get(paper, ()):
+        raise UserError(f"paper={paper} table={table}: there is no such table; there are: {listing()}")
     file = Path(str(files("vgbench.configs") / "paper" / f"{paper}-{table}.yaml"))
     return parse_plan(paper, table, yaml.safe_load(file.read_text("utf-8")), str(file), published)
 
@@ -141,57 +170,83 @@ def parse_plan(
     paper: str, table: str, node: Mapping[str, Any], source: str, published: Sequence[PublishedRow] | None = None
 ) -> Plan:
     """:func:`read_plan` on parsed YAML; ``source`` is named in messages."""
-    rows = read_published() if published is None else published
-    _known(node, {"title", "notes", "tolerance", "rows"}, source)
-    plan = Plan(paper, table, node["title"], [], node.get("tolerance"), list(node.get("notes") or []))
-    for line in node["rows"]:
-        where = f"{source}: {line.get('label')}"
-        _known(line, _ROW_KEYS, where)
-        jobs = {key: _job(paper, table, key, line, item or {}, where) for key, item in line["jobs"].items()}
-        variants = line.get("variants") or {}
-        common = {"prediction_set": line.get("set", "main"), "row": line["label"]}
-        if "published" in line:
-            wanted = line["published"]
-            _known(wanted, set(PublishedRow._fields), where)
-            found = [row for row in rows if all(getattr(row, key) == value for key, value in wanted.items())]
-            if not found:
-                raise UserError(f"{where}: published.csv has no row with {wanted}")
-            for row in found:
-                metric, variant = published_metric(row)
-                plan.cells.append(
+    published_rows = read_published() if published is None else published
+    _check_keys(node, {"title", "notes", "tolerance", "rows"}, source)
+    cells = []
+    for row in node["rows"]:
+        where = f"{source}: {row.get('label')}"
+        _check_keys(row, _ROW_KEYS, where)
+        jobs = {key: _job(key, row, item or {}, where) for key, item in row["jobs"].items()}
+        if "published" in row:
+            cells += _published_cells(row, jobs, published_rows, where)
+        cells += _stated_cells(row, jobs)
+    return Plan(paper, table, node["title"], cells, node.get("tolerance"), list(node.get("notes") or []))
+
+
+def _published_cells(
+    row: Mapping[str, Any], jobs: Mapping[str, Job], published_rows: Sequence[PublishedRow], where: str
+) -> list[Cell]:
+    """A cell for every published number that a row of the YAML selects."""
+    selection = row["published"]
+    _check_keys(selection, set(PublishedRow._fields), where)
+    selected = [published for published in published_rows if selection.items() <= published._asdict().items()]
+    if not selected:
+        raise UserError(f"{where}: published.csv has no row with {selection}")
+    variants = row.get("variants") or {}
+    cells = []
+    for published in selected:
+        metric, variant = published_metric(published)
+        cells.append(
+            Cell(
+                row=row["label"],
+                job=jobs.get(published.dataset),
+                dataset=published.dataset,
+                split=published.split,
+                task=published_task(published),
+                metric=metric,
+                variant=variants.get(metric, variant),
+                prediction_set=row.get("set", "main"),
+                published=published,
+            )
+        )
+    return cells
+
+
+def _stated_cells(row: Mapping[str, Any], jobs: Mapping[str, Job]) -> list[Cell]:
+    """The cells that a row of the YAML states itself, where nothing is published."""
+    variants = row.get("variants") or {}
+    cells = []
+    for dataset, choice in (row.get("cells") or {}).items():
+        for split in choice["splits"]:
+            for name in choice["metrics"]:
+                task, _, metric = name.partition("/")
+                cells.append(
                     Cell(
-                        job=jobs.get(row.dataset),
-                        dataset=row.dataset,
-                        split=row.split,
-                        task=published_task(row),
+                        row=row["label"],
+                        job=jobs[dataset],
+                        dataset=dataset,
+                        split=split,
+                        task=task,
                         metric=metric,
-                        variant=variants.get(metric, variant),
-                        published=row,
-                        **common,
+                        variant=variants.get(metric, "default"),
+                        prediction_set=row.get("set", "main"),
                     )
                 )
-        for dataset, asked in (line.get("cells") or {}).items():
-            for split in asked["splits"]:
-                for name in asked["metrics"]:
-                    task, _, metric = name.partition("/")
-                    variant = variants.get(metric, "default")
-                    plan.cells.append(Cell(common["row"], jobs[dataset], dataset, split, task, metric, variant,
-                                           common["prediction_set"]))  # fmt: skip
-    return plan
+    return cells
 
 
-def _known(node: Mapping[str, Any], keys: frozenset[str] | set[str], where: str) -> None:
+def _check_keys(node: Mapping[str, Any], keys: frozenset[str] | set[str], where: str) -> None:
     for key in node:
         if key not in keys:
             raise UserError(f"{where}: unknown key {key!r}; there are: {', '.join(sorted(keys))}")
 
 
-def _job(paper: str, table: str, key: str, line: Mapping[str, Any], item: Mapping[str, Any], where: str) -> Job:
-    _known(item, _JOB_KEYS, f"{where}: jobs.{key}")
-    overrides = (*line.get("run", ()), *item.get("run", (f"dataset={key}",)))
+def _job(key: str, row: Mapping[str, Any], item: Mapping[str, Any], where: str) -> Job:
+    _check_keys(item, _JOB_KEYS, f"{where}: jobs.{key}")
+    overrides = (*row.get("run", ()), *item.get("run", (f"dataset={key}",)))
     method = next(text.partition("=")[2] for text in overrides if text.startswith("method="))
     checkpoint = item.get("checkpoint")
     # a checkpoint tells runs of one method on one data set apart
     tag = (checkpoint or "").partition(".")[0].replace(":", "-")
-    name = tag if tag.startswith(f"{method}-") else "-".join(part for part in (method, key, tag) if part)
+    name = tag if tag.startswith(f"{method}-") else "-".join(filter(None, (method, key, tag)))
     return Job(name, overrides, checkpoint, item.get("pretrained"), item.get("epoch_samples"))

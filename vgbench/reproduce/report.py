@@ -8,7 +8,7 @@ from typing import Any
 
 from vgbench.leaderboard.grid import Grid, Heading, text_row
 from vgbench.leaderboard.markdown import bullets, markdown_table
-from vgbench.reproduce.judge import Line
+from vgbench.reproduce.judge import Line, Outcome
 from vgbench.reproduce.plan import Plan, Step
 
 
@@ -24,16 +24,19 @@ def format_plan(plan: Plan, steps: Sequence[Step]) -> str:
     ]
     rows = []
     for step in steps:
-        cells = sum(cell.job == step.job for cell in plan.cells)
-        hours = ["" if value is None else f"{value:.2g} h" for value in step.hours]
+        cells = len(plan.cells_of(step.job))
+        hours = [
+            "" if value is None else f"{value:.2g} h" for value in (step.estimate.evaluation, step.estimate.training)
+        ]
         what = "cannot be run" if step.action == "missing" else step.action
         rows.append(text_row(step.job.name, what, str(cells), *hours, _how(step)))
     due = [step for step in steps if step.action != "have"]
-    totals = [sum(step.hours[place] or 0.0 for step in due) for place in (0, 1)]
-    basis = [f"{step.job.name}: {text}" for step in due for text in step.basis]
+    evaluation = sum(step.estimate.evaluation or 0.0 for step in due)
+    training = sum(step.estimate.training or 0.0 for step in due)
+    basis = [f"{step.job.name}: {text}" for step in due for text in step.estimate.basis]
     estimates = (
-        f"What is not there yet, on one GPU: {totals[0]:.2g} hours to evaluate released checkpoints, "
-        f"{totals[1]:.2g} hours to train. These are estimates, not measurements, from:"
+        f"What is not there yet, on one GPU: {evaluation:.2g} hours to evaluate released checkpoints, "
+        f"{training:.2g} hours to train. These are estimates, not measurements, from:"
     )
     return _page(plan, markdown_table(Grid(plan.title, headings, rows)), estimates, bullets(basis or ["nothing to do"]))
 
@@ -73,8 +76,8 @@ def format_lines(plan: Plan, lines: Sequence[Line]) -> str:
         for line in lines
     ]
     measured = sum(line.ours is not None for line in lines)
-    reproduced = sum(line.verdict == "reproduced" for line in lines)
-    different = sum(line.differs for line in lines)
+    reproduced = sum(line.outcome is Outcome.REPRODUCED for line in lines)
+    different = sum(line.outcome is Outcome.DIFFERS for line in lines)
     summary = (
         f"{len(lines)} cells: {reproduced} reproduced, {different} differ, {measured - reproduced - different} "
         f"measured but not judged, {len(lines) - measured} not run."
