@@ -32,7 +32,6 @@ class GRefCOCO(ReferDataset):
     homepage = "https://github.com/henghuiding/gRefCOCO"
     layouts = (ReferLayout, SeqTRLayout, MDETRLayout, HubLayout)
     multi_target = True
-    table_order = 3
     published_split_by = "unc"
     variants: ClassVar[Variants] = {
         "unc": (

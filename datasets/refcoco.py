@@ -26,7 +26,6 @@ class RefCOCO(ReferDataset):
     disagreements = ("papers give 142,209 expressions for the unc splits together; the files hold 142,210",)
     licence = _LICENCE
     homepage = _HOMEPAGE
-    table_order = 0
     published_split_by = "unc"
     variants: ClassVar[Variants] = {
         "unc": (
@@ -76,7 +75,6 @@ class RefCOCOPlus(ReferDataset):
     title = "RefCOCO+"
     licence = _LICENCE
     homepage = _HOMEPAGE
-    table_order = 1
     published_split_by = "unc"
     variants: ClassVar[Variants] = {
         "unc": (
@@ -115,7 +113,6 @@ class RefCOCOg(ReferDataset):
     licence = _LICENCE
     homepage = _HOMEPAGE
     file_suffix_is_ann_id = True
-    table_order = 2
     variants: ClassVar[Variants] = {
         "umd": (
             {

@@ -79,7 +79,6 @@ class RefShapes(ReferDataset):
 
     name = "refshapes"
     title = "RefShapes"
-    table_order = 4
     licence = "CC0 1.0 (generated)"
     homepage = "datasets/refshapes/README.md"
     embedded = True
@@ -154,7 +153,6 @@ class RefShapesPlus(RefShapes):
 
     name = "refshapes+"
     title = "RefShapes+"
-    table_order = 5
     variants = _variants("refshapes+", "unc")
 
 
@@ -163,7 +161,6 @@ class RefShapesG(RefShapes):
 
     name = "refshapesg"
     title = "RefShapesg"
-    table_order = 6
     variants = _variants("refshapesg", "umd")
 
 
@@ -172,7 +169,6 @@ class GRefShapes(RefShapes):
 
     name = "grefshapes"
     title = "gRefShapes"
-    table_order = 7
     tasks = ("grec", "gres")
     multi_target = True
     variants = _variants("grefshapes", "unc")

@@ -68,7 +68,6 @@ class GroundingData(ABC):
     published_split_by: ClassVar[str | None] = None  # the one that publications mean by the plain name, if they do
     published_names: ClassVar[tuple[str, ...]] = ()  # what publications call the dataset besides ``name``
     layout_names: Mapping[str, Any] = MappingProxyType({})  # layout -> what the dataset is called there, if it is known
-    table_order: ClassVar[int] = 100  # place among the datasets of a table; equal places: by name
     image_folders: ClassVar[tuple[str, ...]] = ()  # usual image roots, below data_root or up to two folders above
     image_names: ClassVar[tuple[str, ...]] = ("{:012d}.jpg", "COCO_train2014_{:012d}.jpg", "COCO_val2014_{:012d}.jpg")
 

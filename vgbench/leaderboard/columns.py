@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 from vgbench.records.record import Metric, Record, Result
@@ -23,11 +25,18 @@ _METRIC_TITLES = {
     **{"n_acc": "N-acc", "t_acc": "T-acc", "pointing_acc": "Pointing"},
 }
 SPLITS = ("val", "testA", "testB", "test")
-_ORDER = {
-    "task": ("rec", "res", "grec", "gres", "pointing", "phrase"),
-    "dataset": ("refcoco", "refcoco+", "refcocog", "grefcoco", "refshapes", "refshapes+", "refshapesg", "grefshapes"),
-    "split": SPLITS,
-}
+_TASKS = ("rec", "res", "grec", "gres", "pointing", "phrase")
+
+
+@cache
+def dataset_order() -> tuple[str, ...]:
+    """Names of the data sets that tables show first: a file, since their classes would take a second to import."""
+    return tuple((files("vgbench.leaderboards") / "order.txt").read_text("utf-8").split())
+
+
+def place(value: str, order: Sequence[str]) -> tuple[int, str]:
+    """Sort key: the place in an order, and by name behind it."""
+    return (order.index(value) if value in order else len(order), value)
 
 
 class Split(NamedTuple):
@@ -69,17 +78,14 @@ class Column(NamedTuple):
         return metric_title(self.metric, self.variant, self.control)
 
     def sort_key(self) -> tuple[Any, ...]:
-        def place(kind: str, value: str) -> tuple[int, str]:
-            order = _ORDER[kind]
-            return (order.index(value) if value in order else len(order), value)
-
+        """The order of columns: task, data set, split, version of the data, headline metrics before others."""
         metrics = HEADLINE.get(self.task, ())
         return (
             self.embedded,
-            place("task", self.task),
-            place("dataset", self.dataset),
+            place(self.task, _TASKS),
+            place(self.dataset, dataset_order()),
             self.split_by or "",
-            place("split", self.split),
+            place(self.split, SPLITS),
             self.data_hash,
             metrics.index(self.metric) if self.metric in metrics else len(metrics),
             self.metric,

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
+from vgbench.core import registry
 from vgbench.core.errors import UserError
 
 
@@ -75,21 +76,19 @@ def read_published(path: Path | None = None) -> list[PublishedRow]:
 def published_names(dataset: str, split_by: str | None) -> tuple[str, ...]:
     """The names in published.csv of a data set with this author of its splits.
 
-    The usual author is not named there; one data set may have several names.
+    The class of the data set tells whose splits are meant where no author is named, and what else it is called.
     """
-    facts = _dataset_facts(dataset)
-    names = (dataset, *facts.aliases)
-    return names if split_by in (None, facts.usual_split_by) else tuple(f"{name}_{split_by}" for name in names)
-
-
-class _Facts(NamedTuple):
-    usual_split_by: str | None
-    aliases: tuple[str, ...]
+    names, plain_split_by = _dataset_names(dataset)
+    return names if split_by in (None, plain_split_by) else tuple(f"{name}_{split_by}" for name in names)
 
 
 @cache
-def _dataset_facts(dataset: str) -> _Facts:
-    return _Facts("berkeley", ("refclef",)) if dataset == "referit" else _Facts("unc", ())
+def _dataset_names(dataset: str) -> tuple[tuple[str, ...], str | None]:
+    """All names of a data set, and the author of its splits where the name stands alone."""
+    if dataset not in registry.datasets:
+        return (dataset,), None
+    cls = registry.datasets.load(dataset)
+    return (dataset, *cls.published_names), cls.published_split_by
 
 
 def published_metric(row: PublishedRow) -> tuple[str, str]:
