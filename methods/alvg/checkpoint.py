@@ -7,7 +7,7 @@ from vgbench.layers.beit3 import MASK_TOKEN, beit3_keys
 from vgbench.methods.beit3.heads import PredictionHead
 from vgbench.methods.beit3.queries import QueryGenerator
 
-__all__ = ["UNUSED", "official_keys"]
+__all__ = ["UNUSED", "official_names"]
 
 # Keys of the authors' files that nothing reads.
 UNUSED = (
@@ -20,7 +20,7 @@ UNUSED = (
 )
 
 
-def official_keys(encoder_layers: int, query_layers: int, decoder_layers: int, enhance: bool) -> list[KeyEntry]:
+def official_names(encoder_layers: int, query_layers: int, decoder_layers: int, enhance: bool) -> list[KeyEntry]:
     """The whole table for a model of these depths, with or without image enhancement."""
 
     def entries(ours: str, official: str, kinds: tuple[str, ...] = ("weight", "bias")) -> list[KeyEntry]:

@@ -54,7 +54,7 @@ def run(case: Case) -> dict[str, Tensor]:
     method.load_official(case.weights)
     method = method.to(case.device).eval()
     if mode.startswith("steps"):
-        entries = method.official_keys()
+        entries = method.official_names()
         return run_steps(case, method, entries, lambda batch: _losses(method, batch)["total"])
     return _run_model(case, method)
 
@@ -110,7 +110,7 @@ def _run_model(case: Case, method: ALVG) -> dict[str, Tensor]:
     result |= dict(zip(("match_sample", "match_query", "match_target"), pairs, strict=True))
     result |= {f"loss.{name}": value for name, value in losses.items()}
     result["loss.loss_total"] = losses["total"] - losses["loss_mask"]  # the official name leaves the mask loss out
-    gradients = export_mapped({name: p.grad for name, p in method.named_parameters()}, method.official_keys())
+    gradients = export_mapped({name: p.grad for name, p in method.named_parameters()}, method.official_names())
     return result | {f"grad.{name}": value for name, value in gradients.items()}
 
 

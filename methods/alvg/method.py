@@ -6,7 +6,7 @@ side, N = g * g, D encoder width, E head width, Q queries (1: one target per exp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +18,7 @@ from vgbench.checkpoints.names import KeyEntry
 from vgbench.core.errors import UserError
 from vgbench.layers.beit3 import EncoderOutput
 from vgbench.methods.alvg import loss
-from vgbench.methods.alvg.checkpoint import UNUSED, official_keys
+from vgbench.methods.alvg.checkpoint import UNUSED, official_names
 from vgbench.methods.alvg.model import ImageEnhancement, MaskHead, ParallelDecoder
 from vgbench.methods.beit3.criterion import Targets, name_layers
 from vgbench.methods.beit3.heads import NO_TARGET_SCORE, PredictionHead, detections, encode_mask, ranked_predictions
@@ -78,6 +78,10 @@ class ALVG(BEiT3Method):
 
     name: ClassVar[str] = "ALVG"
     tasks = frozenset({"rec", "res", "grec", "gres"})
+    checkpoint_signatures: ClassVar[Mapping[str, str]] = {
+        "head.transformer.img_enhance.*": "an ALVG checkpoint",
+        "head.transformer.decoder.layers.0.linear1.weight": "an ALVG checkpoint without image enhancement",
+    }
 
     def __init__(
         self,
@@ -222,9 +226,9 @@ class ALVG(BEiT3Method):
         """Foreground probability [B, 8g, 8g] -> [B, *size]."""
         return F.interpolate(mask[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
-    def official_keys(self) -> list[KeyEntry]:
+    def official_names(self) -> list[KeyEntry]:
         depths = (len(self.encoder.layers), len(self.query_generator.layers), len(self.decoder.layers))
-        return official_keys(*depths, enhance=self.enhance is not None)
+        return official_names(*depths, enhance=self.enhance is not None)
 
     def unread_keys(self) -> tuple[str, ...]:
         return UNUSED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,10 @@ class AMC(GroundingMethod):
 
     name = "AMC"
     tasks = frozenset({"rec", "pointing"})
+    checkpoint_signatures: ClassVar[Mapping[str, str]] = {
+        "visual_encoder_m.*": "an ALBEF/AMC checkpoint",
+        "text_encoder.*": "an ALBEF/AMC checkpoint",
+    }
     requires_grad_at_inference = True
     file_options = frozenset({"tokenizer", "proposals"})
     wants_masks = False  # the rectangular masks of the loss are made from the boxes

@@ -117,7 +117,7 @@ class BEiT3Method(GroundingMethod):
         self.register_buffer("position", position.flatten(2).transpose(1, 2), persistent=False)
 
     @abstractmethod
-    def official_keys(self) -> list[KeyEntry]:
+    def official_names(self) -> list[KeyEntry]:
         """Table of names, ours and the authors'."""
 
     @abstractmethod
@@ -172,7 +172,7 @@ class BEiT3Method(GroundingMethod):
     def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
         state, adapted = adapt_size(state, self.encoder, OFFICIAL_ENCODER)
         what = f"an official {self.name} checkpoint"
-        return load_mapped(self, state, self.official_keys(), what, self.unread_keys(), adapted)
+        return load_mapped(self, state, self.official_names(), what, self.unread_keys(), adapted)
 
     def load_pretrained(self, path: Path) -> LoadReport:
         """Load the encoder from a BEiT-3 file of its authors, or from a model that was trained here."""

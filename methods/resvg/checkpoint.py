@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
-from vgbench.checkpoints.read import read_checkpoint
+from vgbench.checkpoints.parts import Part, load_parts
 from vgbench.core.errors import UserError
-from vgbench.layers.bert import bert_weights
+from vgbench.layers.bert import load_bert, looks_like_bert
 from vgbench.methods.resvg.model import ResVGNetwork
 
-__all__ = ["entries", "load_pretrained", "load_whole"]
+__all__ = ["load_pretrained", "load_whole", "official_names"]
 
 # (pattern of our name, official name); the first that matches counts. Names that match none are the same.
 RENAMES = (
@@ -51,7 +52,7 @@ def official_name(ours: str) -> str:
     return ours
 
 
-def entries(network: ResVGNetwork) -> list[KeyEntry]:
+def official_names(network: ResVGNetwork) -> list[KeyEntry]:
     """Every parameter and buffer of ``network`` with its name in the authors' checkpoints."""
     names = (name for name in network.state_dict() if not name.endswith("num_batches_tracked"))
     return [KeyEntry(name, (official_name(name),)) for name in names]
@@ -69,7 +70,7 @@ def load_whole(network: ResVGNetwork, state: Mapping[str, Tensor]) -> LoadReport
     if not has_prior and network.prior_mlp is not None and any(name.startswith("trans_decoder.") for name in state):
         raise UserError("this is a VLTVG checkpoint, without a prior branch; set method.prior_dim=null to load it")
     modern = {_modern(name): value for name, value in state.items()}
-    report = load_mapped(network, modern, entries(network), "an official ResVG checkpoint", UNUSED)
+    report = load_mapped(network, modern, official_names(network), "an official ResVG checkpoint", UNUSED)
     original = {_modern(name): name for name in state}
     return LoadReport(
         used=tuple(original[name] for name in report.used), unused=tuple(original[name] for name in report.unused)
@@ -82,56 +83,41 @@ def _modern(name: str) -> str:
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-def load_part(network: ResVGNetwork, state: Mapping[str, Tensor], source: Path) -> LoadReport:
-    """One of the files that training starts from, told by its names: DETR (backbone, ``input_proj``, encoder), BERT,
-    or VLTVG (everything but the prior branch).
-
-    Raises:
-        UserError: if it is none of them or does not fit.
-    """
-    own = entries(network)
-    if any(name.startswith("trans_decoder.") for name in state):
-        own = [entry for entry in own if not entry.ours.startswith("prior_mlp.")]
-        return load_mapped(
-            network, state, own, "an official VLTVG checkpoint", (*UNUSED, "trans_decoder.decoder.ffn.*")
-        )
-    if any(name.startswith("transformer.encoder.") for name in state):
-        wanted = [entry for entry in own if entry.ours.startswith(("backbone.", "input_proj.", "encoder."))]
-        detr = [
-            KeyEntry(entry.ours, (entry.official[0].replace("trans_encoder.", "transformer.", 1),)) for entry in wanted
-        ]
-        return load_mapped(network, state, detr, "a DETR checkpoint (detr-r50*.pth)", DETR_UNUSED)
-    bert = bert_weights(state)
-    if bert:
-        names = {ours: official for ours, (official, _) in bert.items()}
-        table = [KeyEntry(f"bert.{name}", (names.get(name, name),)) for name in network.bert.state_dict()]
-        return load_mapped(network, state, table, "a BERT checkpoint (bert-base-uncased)", ("*",))
-    raise UserError(f"{source}: neither DETR nor BERT nor VLTVG weights; give detr-r50*.pth and bert-base-uncased")
+def _has(prefix: str) -> Callable[[Mapping[str, Tensor]], bool]:
+    """Whether any name of a state dict begins with ``prefix``."""
+    return lambda state: any(name.startswith(prefix) for name in state)
 
 
-def parts_in(path: Path) -> list[Path]:
-    """The checkpoint files that ``pretrained=`` names: the file itself, or those in a folder and its subfolders (a
-    folder in the layout of transformers counts once, by its safetensors file).
+def _load_vltvg(network: ResVGNetwork, state: Mapping[str, Tensor]) -> LoadReport:
+    """Everything but the prior branch."""
+    table = [entry for entry in official_names(network) if not entry.ours.startswith("prior_mlp.")]
+    return load_mapped(network, state, table, "an official VLTVG checkpoint", (*UNUSED, "trans_decoder.decoder.ffn.*"))
 
-    Raises:
-        UserError: if there is none.
-    """
-    if not path.is_dir():
-        return [path]
-    files = []
-    for folder in [path, *sorted(item for item in path.iterdir() if item.is_dir())]:
-        safe = sorted(folder.glob("*.safetensors"))
-        files += safe or sorted(folder.glob("pytorch_model.bin"))
-        files += sorted(folder.glob("*.pth"))
-    if not files:
-        raise UserError(f"{path}: holds no checkpoint; put detr-r50*.pth and the folder bert-base-uncased there")
-    return files
+
+def _load_detr(network: ResVGNetwork, state: Mapping[str, Tensor]) -> LoadReport:
+    """Backbone, ``input_proj`` and encoder."""
+    table = [
+        KeyEntry(entry.ours, (entry.official[0].replace("trans_encoder.", "transformer.", 1),))
+        for entry in official_names(network)
+        if entry.ours.startswith(("backbone.", "input_proj.", "encoder."))
+    ]
+    return load_mapped(network, state, table, "a DETR checkpoint (detr-r50*.pth)", DETR_UNUSED)
 
 
 def load_pretrained(network: ResVGNetwork, path: Path) -> LoadReport:
-    """:func:`load_part` for every file of ``path`` (a file or a folder, see :func:`parts_in`)."""
-    reports = [load_part(network, read_checkpoint(file), file) for file in parts_in(path)]
-    return LoadReport(
-        used=tuple(name for report in reports for name in report.used),
-        unused=tuple(name for report in reports for name in report.unused),
+    """What training starts from, each file told by its names: DETR, BERT, or VLTVG.
+
+    Args:
+        network: the whole network.
+        path: a file or a folder, see :func:`vgbench.checkpoints.parts.checkpoint_files`.
+
+    Raises:
+        UserError: if a file is none of them or does not fit, or there is none.
+    """
+    parts = (
+        Part("VLTVG", _has("trans_decoder."), partial(_load_vltvg, network)),
+        Part("DETR", _has("transformer.encoder."), partial(_load_detr, network)),
+        Part("BERT", looks_like_bert, partial(load_bert, network.bert)),
     )
+    reports = load_parts(path, parts, "give detr-r50*.pth and the folder bert-base-uncased")
+    return LoadReport.joined(reports.values())

@@ -16,7 +16,7 @@ from vgbench.checkpoints.names import export_mapped
 from vgbench.conform.case import Case
 from vgbench.core.errors import UserError
 from vgbench.layers.boxes import iou, xyxy_to_cxcywh
-from vgbench.methods.resvg.checkpoint import entries
+from vgbench.methods.resvg.checkpoint import official_names
 from vgbench.methods.resvg.method import ResVG, original_boxes
 from vgbench.methods.resvg.transforms import Draws, EvalTransform, TrainTransform
 from vgbench.text.wordpiece import WordPiece
@@ -97,7 +97,9 @@ def batch(inputs: dict[str, Tensor], prefix: str = "") -> Batch:
 
 def gradients(method: ResVG) -> dict[str, Tensor]:
     """Gradients under the official names."""
-    return export_mapped({name: value.grad for name, value in method.model.named_parameters()}, entries(method.model))
+    return export_mapped(
+        {name: value.grad for name, value in method.model.named_parameters()}, official_names(method.model)
+    )
 
 
 def rec(case: Case) -> dict[str, Tensor]:
@@ -170,7 +172,7 @@ def steps(case: Case) -> dict[str, Tensor]:
         optimizer.step()
     with torch.no_grad():
         result[f"optim.loss_after_step{len(batches)}"] = method(batches[0])["total"]
-    final = export_mapped(method.model.state_dict(), entries(method.model))
+    final = export_mapped(method.model.state_dict(), official_names(method.model))
     result |= {f"optim.step{len(batches)}.{name}": value for name, value in final.items()}
     for name, shipped in spec["schedules"].items():
         factors = _schedule(shipped)

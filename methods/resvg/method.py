@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,7 @@ class ResVG(GroundingMethod):
     name = "ResVG"
     pad_id = 0
     tasks = frozenset({"rec"})
+    checkpoint_signatures: ClassVar[Mapping[str, str]] = {"visumodel.*": "a TransVG/ResVG checkpoint"}
     wants_masks = False
     file_options = frozenset({"tokenizer", "priors"})
 

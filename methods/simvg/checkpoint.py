@@ -8,7 +8,7 @@ from vgbench.methods.beit3.decoder import DecoderLayer
 from vgbench.methods.beit3.heads import PredictionHead
 from vgbench.methods.beit3.queries import QueryGenerator
 
-__all__ = ["DECODER_ONLY", "UNUSED", "official_keys"]
+__all__ = ["DECODER_ONLY", "UNUSED", "official_names"]
 
 # Keys of the authors' files that nothing reads.
 UNUSED = (
@@ -26,7 +26,7 @@ DECODER_ONLY = (
 )
 
 
-def official_keys(encoder_layers: int, query_layers: int, decoder_layers: int | None) -> list[KeyEntry]:
+def official_names(encoder_layers: int, query_layers: int, decoder_layers: int | None) -> list[KeyEntry]:
     """The whole table for a model of these depths; ``decoder_layers=None``: of the token branch alone."""
 
     def entries(ours: str, official: str) -> list[KeyEntry]:

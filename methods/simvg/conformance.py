@@ -48,12 +48,12 @@ def run(case: Case) -> dict[str, Tensor]:
     method.load_official(case.weights)
     method = method.to(case.device).eval()
     if mode.startswith("steps"):
-        return run_steps(case, method, method.official_keys(), lambda batch: method(batch)["total"])
+        return run_steps(case, method, method.official_names(), lambda batch: method(batch)["total"])
     return _run_model(case, method)
 
 
 def _run_model(case: Case, method: SimVG) -> dict[str, Tensor]:
-    entries = method.official_keys()
+    entries = method.official_names()
     frozen = tuple(case.spec.get("frozen_prefixes") or ())
     theirs = {entry.ours: entry.official[0] for entry in entries}
     for name, parameter in method.named_parameters():

@@ -22,7 +22,7 @@ from vgbench.methods.beit3.criterion import Targets, name_layers
 from vgbench.methods.beit3.heads import NO_TARGET_SCORE, PredictionHead, detections, ranked_predictions
 from vgbench.methods.beit3.method import BEiT3Method
 from vgbench.methods.beit3.queries import QueryGenerator, TextPooling
-from vgbench.methods.simvg.checkpoint import DECODER_ONLY, UNUSED, official_keys
+from vgbench.methods.simvg.checkpoint import DECODER_ONLY, UNUSED, official_names
 from vgbench.methods.simvg.loss import distillation_targets
 from vgbench.methods.simvg.model import Decoder
 from vgbench.types import Batch, Prediction
@@ -71,6 +71,10 @@ class SimVG(BEiT3Method):
 
     name: ClassVar[str] = "SimVG"
     tasks = frozenset({"rec", "grec"})
+    checkpoint_signatures: ClassVar[Mapping[str, str]] = {
+        "head.input_cls_proj.*": "a SimVG checkpoint",
+        "vis_enc.beit3.*": "a checkpoint of the SimVG family",
+    }
     output_labels: Mapping[str, str] = {"decoder": "SimVG-DB", "token": "SimVG-TB"}
     wants_masks = False
 
@@ -201,9 +205,9 @@ class SimVG(BEiT3Method):
             sets[name] = ranked_predictions(boxes, scores, batch.geometry, many, limit)
         return sets
 
-    def official_keys(self) -> list[KeyEntry]:
+    def official_names(self) -> list[KeyEntry]:
         decoder_layers = None if self.decoder is None else len(self.decoder.layers)
-        return official_keys(len(self.encoder.layers), len(self.query_generator.layers), decoder_layers)
+        return official_names(len(self.encoder.layers), len(self.query_generator.layers), decoder_layers)
 
     def unread_keys(self) -> tuple[str, ...]:
         return UNUSED if self.decoder is not None else UNUSED + DECODER_ONLY

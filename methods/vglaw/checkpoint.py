@@ -21,6 +21,7 @@ import math
 import mmap
 import pickle
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgbench.checkpoints.names import KeyEntry, LoadReport, describe_state, load_mapped
+from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
+from vgbench.checkpoints.parts import Part, load_parts
 from vgbench.checkpoints.read import read_checkpoint
 from vgbench.core.errors import UserError
-from vgbench.layers.bert import bert_weights
+from vgbench.layers.bert import load_bert, looks_like_bert
 from vgbench.layers.vitdet import ViTDet, fit_relative_positions
 
 __all__ = [
     "load_backbone",
-    "load_bert",
     "load_pretrained",
     "looks_like_mindspore",
-    "official_entries",
+    "official_names",
     "read_detectron2",
     "read_mindspore",
 ]
@@ -49,6 +50,7 @@ log = logging.getLogger(__name__)
 
 UNUSED = ("text_encoder.pooler.dense.weight", "text_encoder.pooler.dense.bias")
 MASK_HEAD = "up_sample.*"
+PARTS_ADVICE = "put Detectron2's model_final_61ccd1.pkl and the folder of bert-base-uncased there"
 
 # --- MindSpore -------------------------------------------------------------------------------------------------------
 
@@ -338,29 +340,6 @@ def load_backbone(backbone: ViTDet, state: Mapping[str, Tensor]) -> LoadReport:
 # --- pretrained parts ------------------------------------------------------------------------------------------------
 
 
-def load_bert(text_encoder: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
-    """Embeddings and the first layers of a BERT checkpoint; further layers, pooler and task heads are left out.
-
-    Raises:
-        UserError: if a layer is missing or of another size.
-    """
-    found = bert_weights(state)
-    names = [name for name, _ in text_encoder.named_parameters()]
-    entries = [KeyEntry(name, (found[name][0] if name in found else name,)) for name in names]
-    return load_mapped(text_encoder, state, entries, "a BERT checkpoint", unused=("*",))
-
-
-def pretrained_files(path: Path) -> list[Path]:
-    """The checkpoint files in a folder and its direct subfolders; of one folder's safetensors and others the former."""
-    if path.is_file():
-        return [path]
-    files = []
-    for folder in (path, *sorted(inner for inner in path.iterdir() if inner.is_dir())):
-        here = [file for file in sorted(folder.iterdir()) if file.suffix in (".pkl", ".pth", ".pt", ".bin")]
-        files += sorted(folder.glob("*.safetensors")) or here
-    return files
-
-
 def load_pretrained(text_encoder: nn.Module, backbone: ViTDet, path: Path) -> LoadReport:
     """Load a ViTDet detector and a BERT, each recognised by its names.
 
@@ -372,34 +351,22 @@ def load_pretrained(text_encoder: nn.Module, backbone: ViTDet, path: Path) -> Lo
     Raises:
         UserError: if a file is neither, or a folder lacks one of them.
     """
-    reports: dict[str, LoadReport] = {}
-    for file in pretrained_files(path):
-        state = read_detectron2(file)
-        if any(name.endswith("blocks.0.attn.qkv.weight") for name in state):
-            kind, report = "ViTDet", load_backbone(backbone, state)
-        elif "embeddings.word_embeddings.weight" in bert_weights(state):
-            kind, report = "BERT", load_bert(text_encoder, state)
-        else:
-            raise UserError(f"{file}: neither a ViTDet nor a BERT, but {describe_state(state)}; take it out of there")
-        if kind in reports:
-            raise UserError(f"{path}: holds more than one {kind} checkpoint, {file} is the second; leave only one")
-        reports[kind] = report
-    if path.is_dir() and len(reports) < 2:
-        missing = next(kind for kind in ("ViTDet", "BERT") if kind not in reports)
-        raise UserError(
-            f"{path}: no {missing} checkpoint in it; put Detectron2's model_final_61ccd1.pkl and the folder of "
-            "bert-base-uncased there, or give one file alone"
-        )
-    if "BERT" not in reports:
-        log.warning("%s: no BERT; the text encoder starts from random weights", path)
-    if "ViTDet" not in reports:
-        log.warning("%s: no ViTDet; the visual encoder starts from random weights", path)
-    both = list(reports.values())
-    return LoadReport(
-        used=sum((report.used for report in both), ()),
-        unused=sum((report.unused for report in both), ()),
-        adapted=sum((report.adapted for report in both), ()),
+    parts = (
+        Part("ViTDet", _looks_like_vitdet, partial(load_backbone, backbone)),
+        Part("BERT", looks_like_bert, partial(load_bert, text_encoder)),
     )
+    reports = load_parts(path, parts, PARTS_ADVICE, read_detectron2)
+    missing_parts = [part.name for part in parts if part.name not in reports]
+    if path.is_dir() and missing_parts:
+        raise UserError(f"{path}: no {missing_parts[0]} checkpoint in it; {PARTS_ADVICE}, or give one file alone")
+    for name in missing_parts:
+        encoder = "visual" if name == "ViTDet" else "text"
+        log.warning("%s: no %s; the %s encoder starts from random weights", path, name, encoder)
+    return LoadReport.joined(reports.values())
+
+
+def _looks_like_vitdet(state: Mapping[str, Tensor]) -> bool:
+    return any(name.endswith("blocks.0.attn.qkv.weight") for name in state)
 
 
 # --- the authors' whole model ----------------------------------------------------------------------------------------
@@ -414,12 +381,12 @@ _GENERATOR = {
 }
 
 
-def official_entries(network: nn.Module, blocks: int) -> list[KeyEntry]:
+def official_names(network: nn.Module, blocks: int) -> list[KeyEntry]:
     """The table: every parameter of the network and its name(s) in dcdcvgroup/vglaw-mindspore."""
-    return [_official_entry(name, blocks) for name, _ in network.named_parameters()]
+    return [_official_name(name, blocks) for name, _ in network.named_parameters()]
 
 
-def _official_entry(name: str, blocks: int) -> KeyEntry:
+def _official_name(name: str, blocks: int) -> KeyEntry:
     if name in ("weight_generator.S", "weight_generator.D"):
         return KeyEntry(name, (name,), trailing=1)
     if name.startswith("weight_generator.proj."):

@@ -110,7 +110,7 @@ def _multitask(case: Case) -> dict[str, Tensor]:
     losses["total"].backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     out["grad_global_norm"] = torch.nn.utils.get_total_norm([g for g in gradients.values() if g is not None])
-    out |= {f"grad.{name}": value for name, value in export_mapped(gradients, method.official_entries).items()}
+    out |= {f"grad.{name}": value for name, value in export_mapped(gradients, method.official_names()).items()}
     return {**out, **_two_steps(case, method, batch)}
 
 
@@ -142,7 +142,7 @@ def _two_steps(case: Case, method: VGLAW, batch: Batch) -> dict[str, Tensor]:
     with torch.no_grad():
         out["optim.loss_after_step2"] = method(batch)["total"]
     parameters = dict(method.model.named_parameters())
-    stepped = export_mapped(parameters, method.official_entries)
+    stepped = export_mapped(parameters, method.official_names())
     return {**out, **{f"optim.step2.{name}": value for name, value in stepped.items()}}
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgbench.checkpoints.names import LoadReport, load_mapped
+from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.checkpoints.read import read_checkpoint
 from vgbench.core.errors import UserError
 from vgbench.data.rle import encode
@@ -69,6 +69,7 @@ class VGLAW(GroundingMethod):
 
     name = "VG-LAW"
     tasks = frozenset({"rec", "res"})
+    checkpoint_signatures: ClassVar[Mapping[str, str]] = {"weight_generator.S": "a VG-LAW checkpoint"}
     pad_id = 0
     file_options = frozenset({"tokenizer"})
 
@@ -280,10 +281,9 @@ class VGLAW(GroundingMethod):
         sampled = F.grid_sample(attention[None, None], grid[None], padding_mode="border", align_corners=False)
         return sampled[0, 0]
 
-    @cached_property
-    def official_entries(self) -> list[Any]:
-        """Our parameter names and the authors' (see :func:`checkpoint.official_entries`)."""
-        return checkpoint.official_entries(self.model, len(self.model.visual_encoder.blocks))
+    def official_names(self) -> list[KeyEntry]:
+        """Our parameter names and the authors' (see :func:`checkpoint.official_names`)."""
+        return checkpoint.official_names(self.model, len(self.model.visual_encoder.blocks))
 
     def read_official(self, path: Path, ema: bool = True) -> dict[str, Tensor]:
         """The state dict of an authors' file: a MindSpore ``.ckpt``, or its content as ``.safetensors``."""
@@ -293,7 +293,7 @@ class VGLAW(GroundingMethod):
 
     def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
         unused = checkpoint.UNUSED if self.wants_masks else (*checkpoint.UNUSED, checkpoint.MASK_HEAD)
-        return load_mapped(self.model, state, self.official_entries, "an official VG-LAW checkpoint", unused)
+        return load_mapped(self.model, state, self.official_names(), "an official VG-LAW checkpoint", unused)
 
     def load_pretrained(self, path: Path) -> LoadReport:
         """Start from Detectron2's ViTDet Mask R-CNN (``.pkl`` or ``.pth``) and a BERT, or one of them.

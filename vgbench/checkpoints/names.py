@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    pass
-import fnmatch
-
 from vgbench.core.errors import UserError
+from vgbench.core.registry import methods
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,12 @@ class LoadReport:
     adapted: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
 
+    @classmethod
+    def joined(cls, reports: Iterable[LoadReport]) -> LoadReport:
+        """One report of several files."""
+        reports = list(reports)
+        return cls(*(tuple(key for r in reports for key in getattr(r, field.name)) for field in fields(cls)))
+
 
 @dataclass(frozen=True)
 class KeyEntry:
@@ -49,31 +52,29 @@ class KeyEntry:
     trailing: int = 0
 
 
-# Families by telling keys, the most specific first: (pattern that some key must match, description).
-_FAMILIES = (
-    ("head.transformer.img_enhance.*", "an ALVG checkpoint"),
-    ("head.transformer.decoder.layers.0.linear1.weight", "an ALVG checkpoint without image enhancement"),
-    ("head.input_cls_proj.*", "a SimVG checkpoint"),
-    ("vis_enc.beit3.*", "a checkpoint of the SimVG family"),
-    ("weight_generator.S", "a VG-LAW checkpoint"),
-    ("beit3.encoder.*", "a BEiT-3 pre-training checkpoint (that is for pretrained=)"),
-    ("visual_encoder_m.*", "an ALBEF/AMC checkpoint"),
-    ("text_encoder.*", "an ALBEF/AMC checkpoint"),
-    ("visumodel.*", "a TransVG/ResVG checkpoint"),
-    ("*relation_embedding*", "a graph-based grounding checkpoint"),
-    ("transformer.encoder.layers.*", "a DETR checkpoint"),
-    ("*backbone.net.pos_embed", "a ViTDet checkpoint"),
-    ("*bert.embeddings.word_embeddings.weight", "a BERT checkpoint"),
-    ("*embeddings.word_embeddings.weight", "a BERT checkpoint"),
-    ("*blocks.0.attn.qkv.weight", "a vision Transformer (ViT)"),
-    ("*layer1.0.conv1.weight", "a ResNet"),
-    ("*visual.transformer.*", "a CLIP checkpoint"),
-)
+# Models of other people that are no methods here, the most specific first: (pattern of a telling key, description).
+FOREIGN_SIGNATURES = {
+    "beit3.encoder.*": "a BEiT-3 pre-training checkpoint (that is for pretrained=)",
+    "*relation_embedding*": "a graph-based grounding checkpoint",
+    "transformer.encoder.layers.*": "a DETR checkpoint",
+    "*backbone.net.pos_embed": "a ViTDet checkpoint",
+    "*bert.embeddings.word_embeddings.weight": "a BERT checkpoint",
+    "*embeddings.word_embeddings.weight": "a BERT checkpoint",
+    "*blocks.0.attn.qkv.weight": "a vision Transformer (ViT)",
+    "*layer1.0.conv1.weight": "a ResNet",
+    "*visual.transformer.*": "a CLIP checkpoint",
+}
+
+
+def method_signatures() -> dict[str, str]:
+    """``checkpoint_signatures`` of all registered methods, longer patterns (the more specific ones) first."""
+    signatures = {key: text for name in methods for key, text in methods.load(name).checkpoint_signatures.items()}
+    return dict(sorted(signatures.items(), key=lambda item: -len(item[0])))
 
 
 def describe_state(names: Collection[str]) -> str:
     """What a state dict looks like, judged by its names: "a ResNet", "a BEiT-3 pre-training checkpoint", ..."""
-    for pattern, description in _FAMILIES:
+    for pattern, description in {**method_signatures(), **FOREIGN_SIGNATURES}.items():
         if any(fnmatch.fnmatchcase(name, pattern) for name in names):
             return description
     first = next(iter(names), None)
@@ -103,19 +104,19 @@ def load_mapped(
     """
     unused = tuple(unused)
     own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    wanted = {name for entry in entries for name in entry.official}
-    missing = [name for entry in entries for name in entry.official if name not in state]
-    if missing:
+    official_names = {name for entry in entries for name in entry.official}
+    missing_names = [name for entry in entries for name in entry.official if name not in state]
+    if missing_names:
         raise UserError(
             f"expected {expected}, but this looks like {describe_state(state)}: "
-            f"{len(missing)} of {len(wanted)} keys are missing, the first is {missing[0]!r}"
+            f"{len(missing_names)} of {len(official_names)} keys are missing, the first is {missing_names[0]!r}"
         )
-    ignored = [name for name in state if name not in wanted]
-    unknown = [name for name in ignored if not any(fnmatch.fnmatchcase(name, pattern) for pattern in unused)]
-    if unknown:
+    ignored = [name for name in state if name not in official_names]
+    unknown_names = [name for name in ignored if not any(fnmatch.fnmatchcase(name, pattern) for pattern in unused)]
+    if unknown_names:
         raise UserError(
             f"expected {expected}, but this looks like {describe_state(state)}: "
-            f"{len(unknown)} keys are unknown, the first is {unknown[0]!r}"
+            f"{len(unknown_names)} keys are unknown, the first is {unknown_names[0]!r}"
         )
     values = {}
     for entry in entries:
@@ -133,7 +134,9 @@ def load_mapped(
     with torch.no_grad():
         for name, value in values.items():
             own[name].copy_(value)
-    return LoadReport(used=tuple(name for name in state if name in wanted), unused=tuple(ignored), adapted=adapted)
+    return LoadReport(
+        used=tuple(name for name in state if name in official_names), unused=tuple(ignored), adapted=adapted
+    )
 
 
 def export_mapped(tensors: Mapping[str, Tensor | None], entries: Sequence[KeyEntry]) -> dict[str, Tensor]:

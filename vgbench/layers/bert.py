@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-__all__ = ["Bert", "bert_weights"]
+from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
+
+__all__ = ["Bert", "bert_weights", "load_bert", "looks_like_bert"]
 
 
 class Bert(nn.Module):
@@ -81,10 +83,31 @@ def bert_weights(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
     ``LayerNorm.gamma/beta`` (2018 archives) or ``weight/bias``. Pooler, task heads and stored position ids are left
     out, and so are layers beyond those that the caller wants (it takes the names that it has).
     """
-    chosen = {}
+    weights = {}
     for name, value in state.items():
         ours = name.removeprefix("bert.")
         if ours.startswith(("embeddings.", "encoder.")) and ours != "embeddings.position_ids":
             ours = ours.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-            chosen[ours] = (name, value)
-    return chosen
+            weights[ours] = (name, value)
+    return weights
+
+
+def looks_like_bert(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the names of a BERT checkpoint (a model around a BERT may have them too)."""
+    return "embeddings.word_embeddings.weight" in bert_weights(state)
+
+
+def load_bert(bert: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
+    """Embeddings and the first layers of a BERT checkpoint; further layers, pooler and task heads are left out.
+
+    Args:
+        bert: module with the parameter names of :class:`Bert`.
+        state: see :func:`bert_weights`.
+
+    Raises:
+        UserError: if a layer is missing or of another size.
+    """
+    weights = bert_weights(state)
+    names = [name for name, _ in bert.named_parameters()]
+    entries = [KeyEntry(name, (weights[name][0] if name in weights else name,)) for name in names]
+    return load_mapped(bert, state, entries, "a BERT checkpoint", unused=("*",))

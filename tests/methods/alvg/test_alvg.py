@@ -267,7 +267,7 @@ def test_the_training_step_is_one_graph():
 def test_parameter_groups_are_the_official_ones():
     spec = yaml.safe_load((SHARED / "alvg-steps-a" / "case.yaml").read_text())
     method = conformance.build(spec)
-    theirs = {entry.ours: entry.official for entry in method.official_keys()}
+    theirs = {entry.ours: entry.official for entry in method.official_names()}
     names = {id(parameter): name for name, parameter in method.named_parameters()}
     idle = set(spec["no_gradient"]["names"])
     for group in method.param_groups(spec["recipe"]["lr"]["rest"]):

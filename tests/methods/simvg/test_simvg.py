@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -20,13 +21,15 @@ from vgbench.conform.case import Case
 from vgbench.conform.compare import compare
 from vgbench.conform.run import run_case
 from vgbench.core.errors import UserError
+from vgbench.data.leakage import SeenImages
 from vgbench.layers.boxes import cxcywh_to_xyxy
 from vgbench.methods.alvg import ALVG
 from vgbench.methods.beit3.criterion import Targets
 from vgbench.methods.simvg import SimVG, conformance
 from vgbench.methods.simvg.loss import distillation_targets
 from vgbench.training import weights
-from vgbench.training.setup import start_weights
+from vgbench.training.data import TrainingSet
+from vgbench.training.start import start_from
 from vgbench.types import Batch, Geometry
 
 HERE = Path(__file__).parents[2]
@@ -168,7 +171,7 @@ def test_the_training_step_is_one_graph():
 def test_parameter_groups_are_the_official_ones(case):
     spec = yaml.safe_load((SHARED / case / "case.yaml").read_text())
     method = conformance.build(spec)
-    theirs = {entry.ours: entry.official for entry in method.official_keys()}
+    theirs = {entry.ours: entry.official for entry in method.official_names()}
     names = {id(parameter): name for name, parameter in method.named_parameters()}
     idle = set(spec["no_gradient"]["names"])
     for group in method.param_groups(spec["recipe"]["lr"]["rest"]):
@@ -285,7 +288,7 @@ def test_weights_of_another_image_size_are_adapted(tmp_path):
 def test_official_weights_of_another_image_size_are_adapted():
     """The official loader stops where pre-training was at 512 and fine-tuning is at 640 pixels."""
     small, large = SimVG(**TINY), SimVG(**{**TINY, "image_size": 96})
-    official = export_mapped(small.state_dict(), small.official_keys())
+    official = export_mapped(small.state_dict(), small.official_names())
     report = large.load_official(official)
     (name,) = report.adapted
     assert name == "vis_enc.beit3.encoder.embed_positions.A.weight" and not report.unused
@@ -301,11 +304,12 @@ def test_a_next_stage_starts_from_the_raw_weights(tmp_path):
     weights.save(raw.state_dict(), {}, run / "model.raw.safetensors")
     weights.save(average.state_dict(), {}, run / "model.safetensors")
     official = {"state_dict": raw, "ema_state_dict": average}
-    keys = raw.official_keys()
+    keys = raw.official_names()
     torch.save({name: export_mapped(m.state_dict(), keys) for name, m in official.items()}, tmp_path / "det_best.pth")
     for spec in (run, tmp_path / "det_best.pth", run / "model.safetensors"):
         method = SimVG(**TINY)
-        start_weights(compose([f"weights={spec}", "method=simvg", "dataset=refcoco"]), method)
+        config = compose([f"weights={spec}", "method=simvg", "dataset=refcoco"])
+        start_from(config, method, Mock(spec=TrainingSet, sources=(), seen=SeenImages([])), run)
         wanted = average if spec.name == "model.safetensors" else raw
         assert torch.equal(method.text_proj.weight, wanted.text_proj.weight), spec
         weights.load(method, weights.resolve(str(spec)))
