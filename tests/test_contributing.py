@@ -83,11 +83,12 @@ def test_the_example_metric_scores_with_intervals(pets: Path, monkeypatch: pytes
     from centre_hit import CentreHit
     from pets import Pets
 
-    from vgbench import metrics
+    from vgbench.core import registry
     from vgbench.metrics.evaluator import evaluate_predictions
     from vgbench.predictions.table import Predictions
 
-    monkeypatch.setitem(metrics.METRICS, "centre_hit", CentreHit)
+    monkeypatch.setattr(registry, "metrics", registry.Registry("vgbench.metrics", "metric"))
+    registry.metrics.add("centre_hit", CentreHit)
     table = Pets(pets, cache_dir=pets / "cache").load("test")
     boxes = [[[12, 8, 28, 22]], [[28, 5, 32, 25]], [[100, 100, 110, 110]]]  # inside; on the right border; outside
     answers = [Prediction(torch.tensor(box, dtype=torch.float32), torch.ones(1)) for box in boxes]

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from vgbench.data.table import AnnotationTable as AnnotationTable
     from vgbench.data.verify import verify as verify
     from vgbench.method import GroundingMethod as GroundingMethod
-    from vgbench.metrics import GroundingMetric as GroundingMetric
-    from vgbench.metrics import Pairs as Pairs
-    from vgbench.metrics import Ratio as Ratio
+    from vgbench.metrics.base import GroundingMetric as GroundingMetric
+    from vgbench.metrics.base import Ratio as Ratio
     from vgbench.metrics.base import Variant as Variant
+    from vgbench.metrics.pairs import Pairs as Pairs
+    from vgbench.metrics.tasks import Task as Task
     from vgbench.types import Batch as Batch
     from vgbench.types import Geometry as Geometry
     from vgbench.types import Prediction as Prediction
@@ -39,13 +40,14 @@ _HOME = {
     "Geometry": "vgbench.types",
     "GroundingData": "vgbench.data.dataset",
     "GroundingMethod": "vgbench.method",
-    "GroundingMetric": "vgbench.metrics",
+    "GroundingMetric": "vgbench.metrics.base",
     "LoadReport": "vgbench.checkpoints.names",
-    "Pairs": "vgbench.metrics",
+    "Pairs": "vgbench.metrics.pairs",
     "Prediction": "vgbench.types",
-    "Ratio": "vgbench.metrics",
+    "Ratio": "vgbench.metrics.base",
     "Sample": "vgbench.types",
     "TableBuilder": "vgbench.data.builder",
+    "Task": "vgbench.metrics.tasks",
     "Transform": "vgbench.types",
     "UserError": "vgbench.core.errors",
     "Variant": "vgbench.metrics.base",

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from vgbench import metrics
 from vgbench.cli.main import main
 from vgbench.cli.new import new
 from vgbench.config import plugins
 from vgbench.config.compose import compose
 from vgbench.core import registry
 from vgbench.core.errors import UserError
+from vgbench.metrics import catalog
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -63,12 +63,12 @@ def test_a_dataset_from_a_file_takes_the_options_of_all_datasets(
 
 
 def test_a_metric_from_a_file_is_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "centre_hit" not in metrics.catalog()
+    assert "centre_hit" not in catalog.variants()
     plugins.load(str(copied(tmp_path, "centre_hit.py")))
-    assert metrics.catalog()["centre_hit"] == {"strict": "a centre on the border is outside"}
-    assert metrics.make_metric("centre_hit/strict").rule.strict
-    assert metrics.primary_metric(["centre_hit"]) == "centre_hit/hit"
-    assert metrics.primary_metric(["centre_hit", "rec"]) == "rec/prec@0.5"
+    assert catalog.variants()["centre_hit"] == {"strict": "a centre on the border is outside"}
+    assert catalog.make_metric("centre_hit/strict").rule.strict
+    assert catalog.primary_metric(["centre_hit"]) == "centre_hit/hit"
+    assert catalog.primary_metric(["centre_hit", "rec"]) == "rec/prec@0.5"
     small = ["dataset.images={train: 4, val: 4, testA: 4, testB: 4}", f"dataset.cache_dir={tmp_path}/cache"]
     assert (
         main(["score", "trivial", "dataset=refshapes", "split=val", "task=centre_hit", "eval.bootstrap=20", *small])

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from vgbench import GroundingMetric, Pairs, Ratio, Variant
+from vgbench import GroundingMetric, Pairs, Ratio, Task, Variant
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class CentreRule:
 class CentreHit(GroundingMetric):
     """``hit``: percent of expressions."""
 
-    task = "centre_hit"
-    primary = "hit"
+    # One box predicted and one annotated will do: any method and any dataset of "rec".
+    task = Task("centre_hit", "hit", "Centre hit", predicted_by=frozenset({"rec"}), annotated_by=frozenset({"rec"}))
     Rule = CentreRule
     variants: ClassVar = {"strict": Variant({"strict": True}, "a centre on the border is outside")}
     columns = ("hit",)

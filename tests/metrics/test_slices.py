@@ -15,7 +15,8 @@ from vgbench.cli import compare
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
 from vgbench.leaderboard.versus import format_versus, holm, versus
-from vgbench.metrics import Outcomes, Ratio, slices
+from vgbench.metrics import slices
+from vgbench.metrics.base import Outcomes, Ratio
 from vgbench.metrics.slices import Buckets, buckets, sliced
 from vgbench.predictions.writer import PredictionWriter
 from vgbench.records import store

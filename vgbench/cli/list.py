@@ -42,9 +42,9 @@ def print_catalog(what: str | None) -> int:
         for paper, papers_tables in available().items():
             print(f"  {paper:12} {', '.join(papers_tables)}")
     if what in (None, "metrics"):
-        from vgbench.metrics import catalog
+        from vgbench.metrics.catalog import variants
 
         print("metrics and their variants (eval.variants=[task/name,...]):")
-        for task, names in catalog().items():
+        for task, names in variants().items():
             print(f"  {task:12} {', '.join(names)}")
     return 0

@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,12 +94,13 @@ def _register(module: ModuleType) -> list[str]:
     """Put the module's own classes into the registries; their names."""
     from vgbench.data.dataset import GroundingData
     from vgbench.method import GroundingMethod
-    from vgbench.metrics import GroundingMetric
+    from vgbench.metrics.base import GroundingMetric
+    from vgbench.metrics.tasks import SUITE
 
-    kinds: tuple[tuple[type, Registry, str], ...] = (
-        (GroundingMethod, methods, "name"),
-        (GroundingData, datasets, "name"),
-        (GroundingMetric, metrics, "task"),
+    kinds: tuple[tuple[type, Registry, Callable[[Any], str]], ...] = (
+        (GroundingMethod, methods, lambda cls: cls.name),
+        (GroundingData, datasets, lambda cls: cls.name),
+        (GroundingMetric, metrics, lambda cls: cls.task.name),
     )
     found = []
     for value in list(vars(module).values()):
@@ -107,10 +108,11 @@ def _register(module: ModuleType) -> list[str]:
             continue
         if value.__module__.partition(".")[0] != module.__name__.partition(".")[0]:
             continue  # imported from elsewhere, e.g. a base class
-        for kind, registry, attribute in kinds:
+        for kind, registry, name_of in kinds:
             if issubclass(value, kind):
-                name = _choice(getattr(value, attribute))
-                if name in registry and registry.load(name) is not value:
+                name = _choice(name_of(value))
+                taken = name in registry and registry.load(name) is not value
+                if taken or (registry is metrics and name in SUITE):
                     raise UserError(
                         f"--plugin {module.__name__}: there is a {registry.noun} {name!r} already; rename it"
                     )

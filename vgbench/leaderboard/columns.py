@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from vgbench.metrics.tasks import task_of
 from vgbench.records.record import Metric, Record, Result
 
-#: Metrics of a task that a leaderboard shows unless all are asked for.
-HEADLINE = {
-    "rec": ("prec@0.5",),
-    "res": ("miou", "oiou"),
-    "grec": ("pr@f1", "n_acc"),
-    "gres": ("giou", "ciou", "n_acc"),
-    "pointing": ("pointing_acc",),
-    "phrase": ("recall@1",),
-}
-_TITLES = {"rec": "REC", "res": "RES", "grec": "GREC", "gres": "GRES", "pointing": "Pointing game"}
-_METRIC_TITLES = {
-    **{"miou": "mIoU", "oiou": "oIoU", "giou": "gIoU", "ciou": "cIoU", "pr@f1": "Pr@F1", "f1": "F1"},
-    **{"n_acc": "N-acc", "t_acc": "T-acc", "pointing_acc": "Pointing"},
-}
 SPLITS = ("val", "testA", "testB", "test")
-_TASKS = ("rec", "res", "grec", "gres", "pointing", "phrase")
 
 
 @cache
@@ -75,19 +60,21 @@ class Column(NamedTuple):
     @property
     def title(self) -> str:
         """The metric, e.g. "Prec@0.5 (giou)"."""
-        return metric_title(self.metric, self.variant, self.control)
+        return metric_title(self.task, self.metric, self.variant, self.control)
 
     def sort_key(self) -> tuple[Any, ...]:
         """The order of columns: task, data set, split, version of the data, headline metrics before others."""
-        metrics = HEADLINE.get(self.task, ())
+        task = task_of(self.task)
+        headline = task.headline
         return (
             self.embedded,
-            place(self.task, _TASKS),
+            task.order,
+            task.name,
             place(self.dataset, dataset_order()),
             self.split_by or "",
             place(self.split, SPLITS),
             self.data_hash,
-            metrics.index(self.metric) if self.metric in metrics else len(metrics),
+            headline.index(self.metric) if self.metric in headline else len(headline),
             self.metric,
             self.variant != "default",
             self.variant,
@@ -95,13 +82,14 @@ class Column(NamedTuple):
         )
 
 
-def metric_title(metric: str, variant: str = "default", control: str = "") -> str:
-    title = _METRIC_TITLES.get(metric) or re.sub(r"^(prec|recall|f1)\b", lambda match: match[0].capitalize(), metric)
+def metric_title(task: str, metric: str, variant: str = "default", control: str = "") -> str:
+    """E.g. "Prec@0.5 (giou) [shuffled text]"."""
+    title = task_of(task).metric_title(metric)
     return title + (f" ({variant})" if variant != "default" else "") + (f" [{control}]" if control else "")
 
 
 def task_title(task: str, embedded: bool) -> str:
-    return f"{_TITLES.get(task, task)} on {'embedded (rendered)' if embedded else 'real'} data"
+    return f"{task_of(task).title} on {'embedded (rendered)' if embedded else 'real'} data"
 
 
 def row_label(record: Record, result: Result) -> str:

@@ -32,7 +32,7 @@ def compare(
 
     Args:
         format: "markdown" and "latex" are tables for readers; "csv" and "json" hold every number of every record.
-        all_metrics: every metric, not only :data:`HEADLINE`.
+        all_metrics: every metric, not only the headlines of the tasks.
         seeds: runs that differ in the seed alone become mean and standard deviation.
         published: rows of :func:`read_published`; a list of measured against published is added.
         others: published numbers of all methods join the tables of real data as rows of their own.

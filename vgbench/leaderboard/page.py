@@ -19,7 +19,6 @@ from vgbench import __version__
 from vgbench.core.errors import UserError
 from vgbench.core.files import write_atomically
 from vgbench.leaderboard.columns import (
-    HEADLINE,
     SPLITS,
     Column,
     inference_rate,
@@ -32,6 +31,7 @@ from vgbench.leaderboard.columns import (
 from vgbench.leaderboard.pairs import published_pairs
 from vgbench.leaderboard.published import PublishedRow, read_published
 from vgbench.leaderboard.tables import folder_names, second_definitions
+from vgbench.metrics.tasks import task_of
 from vgbench.records.curves import read_curves
 from vgbench.records.record import Record
 
@@ -114,7 +114,7 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
     _tell_apart(lines, folder_names(records))
     groups, images = _examples(records, rows)
     order = sorted(columns, key=Column.sort_key)
-    headline = {column for column in order if column.metric in HEADLINE.get(column.task, ())}
+    headline = {column for column in order if column.metric in task_of(column.task).headline}
     headline -= second_definitions(headline, held)
     return {
         "version": __version__,
@@ -124,7 +124,7 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
             {
                 **column._asdict(),
                 "where": column.where,
-                "title": metric_title(column.metric, column.variant, column.control),
+                "title": metric_title(column.task, column.metric, column.variant, column.control),
                 "task_title": task_title(column.task, column.embedded),
                 "headline": column in headline,
             }

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vgbench.leaderboard.columns import (
-    HEADLINE,
     Column,
     Split,
     metric_title,
@@ -23,6 +22,7 @@ from vgbench.leaderboard.columns import (
     row_label,
     task_title,
 )
+from vgbench.metrics.tasks import task_of
 from vgbench.records.record import Metric, Record, Result
 
 
@@ -154,7 +154,7 @@ def _table(
     _mark_data(table)
     hidden_titles = sorted(
         {
-            metric_title(column.metric, column.variant)
+            metric_title(column.task, column.metric, column.variant)
             for column in hidden
             if (column.embedded, column.task) == (embedded, task)
         }
@@ -176,7 +176,7 @@ def by_first(columns: Sequence[Column]) -> Callable[[Row], float]:
 
 def is_headline(column: Column, columns: Sequence[Column]) -> bool:
     """Whether a column is shown unless all are asked for: a headline metric, or any where a table has none."""
-    headline = HEADLINE.get(column.task, ())
+    headline = task_of(column.task).headline
     return column.metric in headline or not any(
         other.metric in headline for other in columns if (other.task, other.embedded) == (column.task, column.embedded)
     )

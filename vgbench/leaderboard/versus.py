@@ -12,16 +12,15 @@ import numpy as np
 from vgbench.core.errors import UserError
 from vgbench.data.dataset import GroundingData
 from vgbench.data.table import AnnotationTable
-from vgbench.leaderboard.columns import HEADLINE, metric_title, row_label, task_title
-from vgbench.metrics import Outcomes
+from vgbench.leaderboard.columns import metric_title, row_label, task_title
+from vgbench.metrics.base import Outcomes
 from vgbench.metrics.bootstrap import Comparison, compare_paired
 from vgbench.metrics.evaluator import evaluate_predictions
 from vgbench.metrics.slices import buckets
+from vgbench.metrics.tasks import task_of
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.table import Predictions
 from vgbench.records.record import Record, Result
-
-_GRADUAL = {"rec": "miou"}  # metric of a task that says how wrong an answer is, where the headline is yes or no
 
 
 @dataclass(frozen=True)
@@ -125,8 +124,7 @@ def _shared(first: Record, second: Record) -> bool:
 
 def _versus(first: Record, one: Result, second: Record, other: Result, resamples: int, worst: int) -> Versus:
     data, table = load_table(first, one)
-    metric = HEADLINE[one.task][0]
-    gradual = _GRADUAL.get(one.task, metric)
+    metric, gradual = task_of(one.task).headline[0], task_of(one.task).gradual
     answers = [_answers(record, result, table) for record, result in ((first, one), (second, other))]
     left, right = (
         evaluate_predictions(table, predictions, tasks=[one.task], bootstrap=0).outcomes[one.task]
@@ -234,7 +232,7 @@ def format_versus(comparisons: Sequence[Versus], pictures: Path | None = None) -
         where = " ".join(part for part in (result.dataset, author, result.split) if part)
         first, second = comparison.first, comparison.second
         parts.append(
-            f"## {second} against {first}: {where}, {metric_title(comparison.metric)} "
+            f"## {second} against {first}: {where}, {metric_title(result.task, comparison.metric)} "
             f"({task_title(result.task, result.embedded)})"
         )
         lines = [
@@ -255,7 +253,7 @@ def format_versus(comparisons: Sequence[Versus], pictures: Path | None = None) -
             "*: significant at 5 % (slices: after Holm's correction for all of them)."
         )
         if comparison.disagreements:
-            title = metric_title(comparison.gradual)
+            title = metric_title(result.task, comparison.gradual)
             lines = [f"Largest disagreements ({title}):", "", f"| expression | {first} | {second} | key |"]
             lines.append("|:--|--:|--:|:--|")
             for entry in comparison.disagreements:

@@ -10,7 +10,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +18,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from vgbench.core.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs
+from vgbench.metrics.tasks import Task
 
 
 class Ratio(NamedTuple):
@@ -90,8 +88,7 @@ class GroundingMetric(Metric):
         UserError: for an unknown variant, or a number where none belongs or one is missing.
     """
 
-    task: ClassVar[str]
-    primary: ClassVar[str]
+    task: ClassVar[Task]
     variants: ClassVar[Mapping[str, Variant]]
     Rule: ClassVar[type]
     higher_is_better = True
@@ -102,13 +99,13 @@ class GroundingMetric(Metric):
     def __init__(self, variant: str = "") -> None:
         super().__init__()
         self.variant = variant
-        self.rule: Any = resolve(self.task, self.Rule(), self.variants, variant)
+        self.rule: Any = resolve(self.task.name, self.Rule(), self.variants, variant)
         self.add_state("table", default=[], dist_reduce_fx="cat")
 
     @property
     def spec(self) -> str:
         """``task`` or ``task/variant``."""
-        return f"{self.task}/{self.variant}" if self.variant else self.task
+        return f"{self.task.name}/{self.variant}" if self.variant else self.task.name
 
     @property
     @abstractmethod

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from vgbench.data.table import AnnotationTable
-from vgbench.metrics import GroundingMetric, Outcomes, Pairs, make_metric, primary_metric
+from vgbench.metrics.base import GroundingMetric, Outcomes
 from vgbench.metrics.bootstrap import intervals
+from vgbench.metrics.catalog import make_metric, primary_metric
+from vgbench.metrics.pairs import Pairs
 from vgbench.predictions.reader import align, check
 from vgbench.predictions.table import Predictions
 from vgbench.types import Prediction
-
-if TYPE_CHECKING:
-    pass
-
 
 CHUNK = 2048  # expressions scored at once
 
@@ -138,7 +136,7 @@ class Evaluator:
             for name, ratio in result.ratios.items():
                 low, high = bounds.get(name, (math.nan, math.nan))
                 score = Score(
-                    task=metric.task,
+                    task=metric.task.name,
                     variant=metric.variant or "default",
                     metric=name,
                     value=ratio.value,

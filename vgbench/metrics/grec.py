@@ -17,6 +17,7 @@ from vgbench.metrics import boxes as overlaps
 from vgbench.metrics.base import GroundingMetric, Ratio, Variant, batch_means
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs, pad
+from vgbench.metrics.tasks import SUITE
 
 _CHUNK = 2048  # expressions matched at once: bounds the memory of [n, kept, targets]
 
@@ -37,8 +38,7 @@ class GRECRule:
 class GREC(GroundingMetric):
     """``pr@f1``, ``n_acc`` and ``t_acc``; variants see :attr:`variants`."""
 
-    task = "grec"
-    primary = "pr@f1"
+    task = SUITE["grec"]
     Rule = GRECRule
     variants: ClassVar = {
         "iou": Variant({"overlap": "iou"}, "what the GREC paper's text says: plain IoU >= 0.5"),

@@ -16,6 +16,7 @@ import numpy as np
 from vgbench.metrics.base import GroundingMetric, Ratio, Variant, batch_means
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs
+from vgbench.metrics.tasks import SUITE
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,7 @@ class GRESRule:
 class GRES(GroundingMetric):
     """``giou``, ``ciou``, ``prec@0.7`` ... ``prec@0.9``, ``n_acc``, ``t_acc``; variants see :attr:`variants`."""
 
-    task = "gres"
-    primary = "giou"
+    task = SUITE["gres"]
     Rule = GRESRule
     variants: ClassVar = {
         "nt_from_mask": Variant({"rejection": "mask"}, "an empty mask is the rejection, whatever the model decides"),

@@ -19,6 +19,7 @@ from vgbench.metrics.base import GroundingMetric, Ratio, Variant
 from vgbench.metrics.boxes import iou_inclusive_intersection
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs
+from vgbench.metrics.tasks import SUITE
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,7 @@ class PointingRule:
 class Pointing(GroundingMetric):
     """``pointing_acc`` (or ``prec@0.5`` of the chosen proposal); variants see :attr:`variants`."""
 
-    task = "pointing"
-    primary = "pointing_acc"
+    task = SUITE["pointing"]
     Rule = PointingRule
     variants: ClassVar = {
         "merged": Variant({"merged": True}, "earlier work: in the box around all boxes of the phrase"),

@@ -15,6 +15,7 @@ from vgbench.metrics import boxes as overlaps
 from vgbench.metrics.base import GroundingMetric, Ratio, Variant, batch_means
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs, pad
+from vgbench.metrics.tasks import SUITE
 
 OVERLAPS = {
     "iou": overlaps.iou,
@@ -44,8 +45,7 @@ class RECRule:
 class REC(GroundingMetric):
     """``prec@0.5`` ... ``prec@0.9`` and ``miou`` of the first box; variants see :attr:`variants`."""
 
-    task = "rec"
-    primary = "prec@0.5"
+    task = SUITE["rec"]
     Rule = RECRule
     variants: ClassVar = {
         "giou": Variant(

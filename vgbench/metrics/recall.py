@@ -18,6 +18,7 @@ from vgbench.metrics.base import GroundingMetric, Ratio, Variant
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs
 from vgbench.metrics.pointing import merge_boxes
+from vgbench.metrics.tasks import SUITE
 
 # Official entity types of Flickr30k Entities; a phrase may have several, "notvisual" phrases have no box.
 TYPES = ("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other")
@@ -33,8 +34,7 @@ class RecallRule:
 class Recall(GroundingMetric):
     """``recall@1``, ``recall@5``, ``recall@10``, ``recall@upper``, all and per type; variants see :attr:`variants`."""
 
-    task = "phrase"
-    primary = "recall@1"
+    task = SUITE["phrase"]
     Rule = RecallRule
     variants: ClassVar = {
         "merged": Variant({"merged": True}, "older papers: ground truth is the box around all boxes of the phrase"),

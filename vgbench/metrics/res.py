@@ -15,6 +15,7 @@ from vgbench.core.errors import UserError
 from vgbench.metrics.base import GroundingMetric, Ratio, Variant, batch_means
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs
+from vgbench.metrics.tasks import SUITE
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ class RESRule:
 class RES(GroundingMetric):
     """``miou``, ``oiou``, ``prec@0.5`` ... ``prec@0.9`` of masks; variants see :attr:`variants`."""
 
-    task = "res"
-    primary = "miou"
+    task = SUITE["res"]
     Rule = RESRule
     variants: ClassVar = {
         "res480": Variant({"frame": "480x480"}, "LAVT: prediction and ground truth at 480 x 480"),

@@ -11,9 +11,9 @@ import numpy as np
 
 from vgbench.data.describe import LOCATION
 from vgbench.data.table import AnnotationTable
-from vgbench.leaderboard.columns import HEADLINE
-from vgbench.metrics import Outcomes
+from vgbench.metrics.base import Outcomes
 from vgbench.metrics.bootstrap import intervals
+from vgbench.metrics.tasks import task_of
 from vgbench.records.record import Metric
 
 SMALL, LARGE = 0.05, 0.20  # share of the image that a target covers
@@ -105,7 +105,7 @@ def headline(outcomes: Outcomes, task: str, table: AnnotationTable, bootstrap: i
     """What the record keeps of one result: its headline metrics by metric, rule and bucket (see :func:`sliced`)."""
     found = {
         metric: sliced(outcomes, metric, table, bootstrap=bootstrap)
-        for metric in HEADLINE[task]
+        for metric in task_of(task).headline
         if metric in outcomes.ratios
     }
     return {metric: rules for metric, rules in found.items() if rules}

@@ -7,10 +7,15 @@ from pathlib import Path
 
 from vgbench.core.errors import UserError
 from vgbench.core.files import write_atomically
-from vgbench.leaderboard.columns import HEADLINE
+from vgbench.metrics.tasks import task_of
 from vgbench.records.curves import read_curves
 
-SHOWN = frozenset({"miou", *(metric for shown in HEADLINE.values() for metric in shown)})  # curves of validation
+
+def _is_telling(name: str) -> bool:
+    """Whether a metric (``task/metric``) is worth a curve: a headline of its task, or how wrong its answers are."""
+    spec, _, metric = name.rpartition("/")
+    task = task_of(spec.rpartition(":")[2].partition("/")[0])
+    return metric in (*task.headline, task.gradual)
 
 
 def curves(log: Path, out: Path) -> None:
@@ -29,8 +34,7 @@ def curves(log: Path, out: Path) -> None:
     series = read_curves(log)
     losses = {name[6:]: points for name, points in series.items() if name.startswith("train/") and points}
     metrics = {name[4:]: points for name, points in series.items() if name.startswith("val/") and points}
-    chosen = {name: points for name, points in metrics.items() if name.rpartition("/")[2] in SHOWN}
-    metrics = chosen or metrics
+    metrics = {name: points for name, points in metrics.items() if _is_telling(name)} or metrics
     if not losses and not metrics:
         raise UserError(f"{log}: no train/* or val/* column with a number in it")
     epochs = dict(series.get("epoch", ()))

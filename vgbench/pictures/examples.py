@@ -18,7 +18,8 @@ from torch import Tensor
 from vgbench.core.files import write_atomically
 from vgbench.data.table import AnnotationTable, Row
 from vgbench.method import GroundingMethod
-from vgbench.metrics import Pairs, make_metric
+from vgbench.metrics.catalog import make_metric
+from vgbench.metrics.pairs import Pairs
 from vgbench.pictures.draw import _shown_boxes, box_iou, contact_sheet, draw, normalised, outlines, save
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.table import Predictions
@@ -90,7 +91,7 @@ def _right(predictions: Predictions, part: AnnotationTable) -> list[bool]:
         metric = make_metric("pointing" if pointing else "rec")
     metric.sync_on_compute = False  # only the first process draws
     metric.update(pairs)
-    return metric.outcomes().ratios[metric.primary].num.astype(bool).tolist()
+    return metric.outcomes().ratios[metric.task.primary].num.astype(bool).tolist()
 
 
 def _set_name(method: GroundingMethod, name: str) -> str:

@@ -64,7 +64,7 @@ class Cell:
 
     @property
     def where(self) -> str:
-        return f"{self.dataset} {self.split} {metric_title(self.metric, self.variant)}"
+        return f"{self.dataset} {self.split} {metric_title(self.task, self.metric, self.variant)}"
 
 
 @dataclass

@@ -10,18 +10,22 @@ import lightning as L
 
 from vgbench.data.table import AnnotationTable
 from vgbench.method import GroundingMethod
-from vgbench.metrics import primary_metric
+from vgbench.metrics.catalog import primary_metric
 from vgbench.metrics.evaluator import ScoreReport, evaluate_predictions, flat_metrics
+from vgbench.metrics.tasks import task_of
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.writer import PredictionWriter, merge_parts
 from vgbench.types import Batch, Prediction
 
 
-def tasks_by_output(method: GroundingMethod, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Every output of a method -> those of ``tasks`` that are scored of it."""
-    return {
-        name: tuple(task for task in tasks if task in method.output_tasks.get(name, tasks)) for name in method.outputs
-    }
+def metrics_by_output(method: GroundingMethod, metrics: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Every output of a method -> those of ``metrics`` (``task`` or ``task/variant``) that are scored of it."""
+
+    def predicts(output: str, metric: str) -> bool:
+        task = task_of(metric.partition("/")[0])
+        return output not in method.output_tasks or task.is_predicted(method.output_tasks[output])
+
+    return {name: tuple(metric for metric in metrics if predicts(name, metric)) for name in method.outputs}
 
 
 class Evaluation:
@@ -31,8 +35,7 @@ class Evaluation:
         table: the expressions to score.
         split: its name.
         folder: where prediction files go; every process writes its own part, process 0 joins them.
-        outputs: the outputs that are written -> the tasks that are scored of each.
-        variants: ``task/variant``, beside the defaults; those of tasks that are not scored are left out.
+        outputs: the outputs that are written -> the metrics (``task`` or ``task/variant``) that are scored of each.
         primary: full name of the metric that selects checkpoints; None: the primary metric of the tasks.
 
     Attributes:
@@ -45,12 +48,11 @@ class Evaluation:
         split: str,
         folder: Path,
         outputs: Mapping[str, Sequence[str]],
-        variants: Sequence[str] = (),
         primary: str | None = None,
     ) -> None:
         self.table, self.split, self.folder = table, split, folder
-        self.outputs, self.variants = dict(outputs), tuple(variants)
-        self.primary = primary or primary_metric([task for tasks in outputs.values() for task in tasks])
+        self.outputs = dict(outputs)
+        self.primary = primary or primary_metric([name for metrics in outputs.values() for name in metrics])
         self.skipped = 0
         self._writers: dict[str, PredictionWriter] = {}
 
@@ -90,12 +92,11 @@ class Evaluation:
             name: evaluate_predictions(
                 self.table,
                 read_predictions(self.file(name), self.table, missing=missing),
-                tasks=tasks,
-                variants=[variant for variant in self.variants if variant.partition("/")[0] in tasks],
+                metrics,
                 bootstrap=bootstrap,
             )
-            for name, tasks in self.outputs.items()
-            if tasks
+            for name, metrics in self.outputs.items()
+            if metrics
         }
 
     def flat(self, reports: Mapping[str, ScoreReport]) -> dict[str, float]:

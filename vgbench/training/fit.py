@@ -15,7 +15,7 @@ from vgbench.records.record import Checkpoint, Training
 from vgbench.training import weights
 from vgbench.training.callbacks import ExponentialMovingAverage, KeepBestModel, Throughput, ValidationEpochs
 from vgbench.training.data import TrainingSamples, evaluation_loader, training_loader
-from vgbench.training.evaluation import Evaluation, tasks_by_output
+from vgbench.training.evaluation import Evaluation, metrics_by_output
 from vgbench.training.folder import process_rank
 from vgbench.training.logs import join_logs
 from vgbench.training.model import TrainedModel
@@ -57,7 +57,7 @@ def fit(
         samples.validation.table,
         recipe.val_split,
         folder / "validation",
-        tasks_by_output(method, tasks),
+        metrics_by_output(method, tasks),
         primary=recipe.monitor,
     )
     loader = training_loader(config, trainer, method, samples.train)

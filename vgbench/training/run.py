@@ -22,6 +22,7 @@ from vgbench.training.setup import (
     load_summary,
     method_name,
     parameter_count,
+    scored_variants,
     shared_tasks,
 )
 from vgbench.training.start import start_from
@@ -35,6 +36,7 @@ def run(config: DictConfig) -> RunResult:
     data = load_training_data(config)
     method = build_method(config.method)
     tasks = shared_tasks(method, data.dataset, config.task)
+    metrics = [*tasks, *scored_variants(method, data.dataset, tasks, config.eval.variants)]
     samples = training_samples(config, method, data)
     folder = run_folder(config, f"{choices(config)['method']}-{choices(config)['dataset']}")
     start = start_from(config, method, data, folder)
@@ -43,7 +45,7 @@ def run(config: DictConfig) -> RunResult:
     if start.report:
         say(f"start weights: {load_summary(start.report)}")
     model = fit(config, method, samples, tasks, folder, start)
-    scores = score_splits(config, model, data.dataset, tasks, folder)
+    scores = score_splits(config, model, data.dataset, metrics, folder)
     return write_record(config, model, scores, folder, started)
 
 
@@ -55,7 +57,8 @@ def evaluate(config: DictConfig) -> RunResult:
     model, path, report = load_model(config)
     dataset = build_data(config)
     tasks = shared_tasks(model.method, dataset, config.task)
+    metrics = [*tasks, *scored_variants(model.method, dataset, tasks, config.eval.variants)]
     folder = run_folder(config, f"eval-{method_name(model.method)}-{choices(config)['dataset']}")
     say(f"{folder}: {model.method.name} from {path}: {load_summary(report)}")
-    scores = score_splits(config, model, dataset, tasks, folder)
+    scores = score_splits(config, model, dataset, metrics, folder)
     return write_record(config, model, scores, folder, started)

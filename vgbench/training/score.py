@@ -16,7 +16,7 @@ from vgbench.metrics.evaluator import ScoreReport, format_report
 from vgbench.records.record import Result
 from vgbench.records.results import ScoredOutput, results_of
 from vgbench.training.data import evaluation_loader, evaluation_samples, scored_splits
-from vgbench.training.evaluation import Evaluation, tasks_by_output
+from vgbench.training.evaluation import Evaluation, metrics_by_output
 from vgbench.training.logs import say
 from vgbench.training.model import TrainedModel
 from vgbench.training.module import GroundingModule, Stopwatch
@@ -52,10 +52,10 @@ class Scores:
 
 @quiet()
 def score_splits(
-    config: DictConfig, model: TrainedModel, dataset: GroundingData, tasks: Sequence[str], folder: Path
+    config: DictConfig, model: TrainedModel, dataset: GroundingData, metrics: Sequence[str], folder: Path
 ) -> Scores:
     """Score a model on every split of ``eval.splits``; predictions and pictures go into the run folder."""
-    scorer = Scorer(config, model, dataset, tasks, folder)
+    scorer = Scorer(config, model, dataset, metrics, folder)
     splits = tuple(scorer.score(split) for split in scored_splits(config, dataset))
     return Scores(splits, whole=scorer.trainer.is_global_zero)
 
@@ -64,10 +64,10 @@ class Scorer:
     """One model on the splits of one dataset."""
 
     def __init__(
-        self, config: DictConfig, model: TrainedModel, dataset: GroundingData, tasks: Sequence[str], folder: Path
+        self, config: DictConfig, model: TrainedModel, dataset: GroundingData, metrics: Sequence[str], folder: Path
     ) -> None:
         self.config, self.model, self.dataset, self.folder = config, model, dataset, folder
-        self.outputs = tasks_by_output(model.method, tasks)
+        self.outputs = metrics_by_output(model.method, metrics)
         self.trainer = build_trainer(config, folder, [], inference_mode=not model.method.requires_grad_at_inference)
 
     def score(self, split: str) -> SplitScores:
@@ -108,7 +108,7 @@ class Scorer:
         return seen.among(table, self.dataset.coco_of_vg()) if seen else None
 
     def _evaluation(self, split: str, table: AnnotationTable, folder: Path) -> Evaluation:
-        return Evaluation(table, split, folder, self.outputs, list(self.config.eval.variants))
+        return Evaluation(table, split, folder, self.outputs)
 
     def _predict(self, evaluation: Evaluation, samples: GroundingDataset) -> tuple[dict[str, ScoreReport], Stopwatch]:
         """Predict all samples and score them; the reports by output."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,11 @@ from vgbench.core.errors import UserError
 from vgbench.core.registry import methods
 from vgbench.data.dataset import GroundingData
 from vgbench.method import GroundingMethod
+from vgbench.metrics.catalog import make_metric, tasks
+from vgbench.metrics.tasks import SUITE
 from vgbench.training import weights
 
 log = logging.getLogger(__name__)
-
-
-# Which metrics a pair of method and dataset is scored with: the tasks that both have.
-PRIMARY = ("rec", "grec", "phrase", "pointing", "res", "gres")
 
 
 # Least values of the numbers that everything else is computed from; floats may be written as integers.
@@ -80,25 +78,42 @@ def choices(config: DictConfig) -> dict[str, str]:
 
 
 def shared_tasks(method: GroundingMethod, data: GroundingData, task: str | None) -> tuple[str, ...]:
-    """The tasks to score.
+    """The tasks to score: those that method and dataset allow and one of them names, or the one asked for.
 
     Raises:
         UserError: if method and dataset have none in common, or not the one asked for.
     """
-    can = set(method.tasks) & ({*data.tasks, "pointing"} if "rec" in data.tasks else set(data.tasks))
-    if "phrase" in data.tasks and "rec" in method.tasks:  # ranked boxes for a noun phrase
-        can.add("phrase")
-    if not method.wants_masks:
-        can -= {"res", "gres"}
-    tasks = tuple(name for name in PRIMARY if name in can)
-    if task is not None:
-        tasks = tuple(name for name in tasks if name == task)
-    if not tasks:
+    possible = [one.name for one in tasks().values() if one.applies(method.tasks, data.tasks, method.wants_masks)]
+    wanted = {*method.tasks, *data.tasks} if task is None else {task}
+    shared = tuple(name for name in possible if name in wanted)
+    if not shared:
         raise UserError(
             f"method {method.name} does {', '.join(sorted(method.tasks))}, dataset {data.name} offers "
             f"{', '.join(data.tasks)}{f', task={task} was asked for' if task else ''}: nothing in common"
         )
-    return tasks
+    return shared
+
+
+def scored_variants(
+    method: GroundingMethod, data: GroundingData, scored: Sequence[str], variants: Sequence[str]
+) -> tuple[str, ...]:
+    """Those of ``eval.variants`` that are computed besides the metrics of the tasks ``scored``.
+
+    Variants of a task that method or dataset name, but that is not scored here, are left out: one list serves many
+    datasets. A task that neither of them names (a plug-in's) is scored because its variant is asked for.
+
+    Raises:
+        UserError: for an unknown variant, or one of a plug-in's task that cannot be computed for this pair.
+    """
+    chosen = []
+    for spec in variants:
+        task = make_metric(spec).task
+        if task.name in scored:
+            chosen.append(spec)
+        elif task.name not in {*SUITE, *method.tasks, *data.tasks}:
+            shared_tasks(method, data, task.name)
+            chosen.append(spec)
+    return tuple(chosen)
 
 
 def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path, LoadReport]:
