@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
             name, help=help, description=f"{help} {more}", epilog=f"example: {EXAMPLES[name]}"
         )
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        if name not in ("compare", "new"):  # these read records and templates only
+        if name != "new":  # it reads templates only
             command.add_argument("--plugin", action="append", default=[], metavar="FILE.py|PACKAGE", help=PLUGIN)
         return command
 
