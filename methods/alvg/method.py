@@ -192,7 +192,8 @@ class ALVG(BEiT3Method):
         return losses | {"total": total}
 
     def heads_to_compile(self) -> Iterable[nn.Module]:
-        heads = (self.query_generator, self.enhance, self.decoder, self.head, self.mask_head)
+        # not the mask head: convolutions gain nothing, and PyTorch 2.11 stops at their compiled backward pass
+        heads = (self.query_generator, self.enhance, self.decoder, self.head)
         return (head for head in heads if head is not None)
 
     def idle(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vgbench.layers.bert import Bert
 from vgbench.layers.detr import DetrEncoder
+from vgbench.layers.gather import gather_last
 from vgbench.layers.mlp import MLP
 from vgbench.layers.position import sine_position_2d
 from vgbench.layers.resnet import ResNet
@@ -124,7 +125,7 @@ class RelativeAttention(nn.Module):
             codes = self._split(F.linear(table, weight))  # [heads, 2 range + 1, d / heads]
             per_offset = query @ codes.transpose(-1, -2) / math.sqrt(query.shape[-1])
             index = place[:, None, :, None] - place[:, None, None, :] + self.max_offset
-            bias = bias + per_offset.gather(-1, index.expand(*per_offset.shape[:3], -1))
+            bias = bias + gather_last(per_offset, index)
         return bias if pad is None else bias.masked_fill(pad[:, None, None, :], -torch.inf)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vgbench.layers.depth import branch_scales, drop_path_rates
 from vgbench.layers.patches import embed_patches
+from vgbench.layers.resize import resize_bicubic
 
 __all__ = ["Projection", "ViTDet", "fit_relative_positions"]
 
@@ -36,17 +37,24 @@ def fit_relative_positions(table: Tensor, length: int) -> Tensor:
     return F.interpolate(table.t()[None].float(), size=length, mode="linear")[0].t().to(table.dtype)
 
 
+def _filled(size: int) -> int:
+    """The next multiple of 8: matrix products in half precision are several times faster on such widths."""
+    return size + -size % 8
+
+
 def _relative_rows(table: Tensor, size: int) -> Tensor:
-    """Rows of the table by (query position, key position): [2n-1, d] -> [n, n, d], row ``q - k + n - 1``."""
+    """Rows of the table by (query position, key position): [2n-1, d] -> [n, m, d], row ``q - k + n - 1``; keys beyond
+    the n that there are (m is n filled up to a multiple of 8) have zeros."""
     position = torch.arange(size, device=table.device)
-    return fit_relative_positions(table, 2 * size - 1)[position[:, None] - position[None, :] + size - 1]
+    rows = fit_relative_positions(table, 2 * size - 1)[position[:, None] - position[None, :] + size - 1]
+    return F.pad(rows, (0, 0, 0, _filled(size) - size))
 
 
-def _key_positions(height: int, width: int, size: int, like: Tensor) -> Tensor:
-    """One-hot row and column of every key of a grid, then zeros up to ``size``: [height * width, size]."""
-    rows = torch.eye(height, dtype=like.dtype, device=like.device).repeat_interleave(width, 0)
-    columns = torch.eye(width, dtype=like.dtype, device=like.device).repeat(height, 1)
-    return F.pad(torch.cat([rows, columns], dim=1), (0, size - height - width))
+def _key_positions(height: int, width: int, like: Tensor) -> Tensor:
+    """One-hot row and column of every key of a grid, each filled up with zeros: [height * width, m_h + m_w]."""
+    rows = torch.eye(height, _filled(height), dtype=like.dtype, device=like.device).repeat_interleave(width, 0)
+    columns = torch.eye(width, _filled(width), dtype=like.dtype, device=like.device).repeat(height, 1)
+    return torch.cat([rows, columns], dim=1)
 
 
 class Attention(nn.Module):
@@ -84,9 +92,11 @@ class Attention(nn.Module):
         row_scores = torch.einsum("gnyxd,ykd->gnyxk", on_grid, _relative_rows(self.rel_pos_h, height))
         column_scores = torch.einsum("gnyxd,xkd->gnyxk", on_grid, _relative_rows(self.rel_pos_w, width))
         scores = torch.cat([row_scores, column_scores], dim=-1).flatten(2, 3)
-        more = height + width + -(dim + height + width) % 8  # fused kernels want multiples of 8
-        q = torch.cat([q * dim**-0.5, F.pad(scores, (0, more - height - width)).to(q.dtype)], dim=-1)
-        k = torch.cat([k, _key_positions(height, width, more, k).expand(grids, self.heads, -1, -1)], dim=-1)
+        more = scores.shape[-1] + -dim % 8  # fused kernels want multiples of 8
+        fill = more - scores.shape[-1]
+        q = torch.cat([q * dim**-0.5, F.pad(scores, (0, fill)).to(q.dtype)], dim=-1)
+        places = F.pad(_key_positions(height, width, k), (0, fill))
+        k = torch.cat([k, places.expand(grids, self.heads, -1, -1)], dim=-1)
         out = F.scaled_dot_product_attention(q, k, F.pad(v, (0, more)), scale=1.0)[..., :dim]
         return self.proj(out.transpose(1, 2).reshape(grids, height, width, -1))
 
@@ -247,8 +257,7 @@ class ViTDet(nn.Module):
         table = table.unflatten(1, (side, side))
         if (height, width) == (side, side):
             return table
-        table = table.permute(0, 3, 1, 2).float()
-        return F.interpolate(table, (height, width), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+        return resize_bicubic(table[0], (height, width))[None]
 
     def forward(
         self,
