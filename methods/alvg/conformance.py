@@ -10,7 +10,6 @@ from torch import Tensor
 
 from vgbench.checkpoints.names import export_mapped
 from vgbench.conform.case import Case
-from vgbench.conform.metrics.scoring import FIVE, outcomes, percent, table
 from vgbench.data import rle
 from vgbench.methods.alvg import loss
 from vgbench.methods.alvg.method import ALVG
@@ -23,6 +22,7 @@ from vgbench.methods.beit3.conformance import (
 )
 from vgbench.methods.beit3.heads import detections
 from vgbench.methods.beit3.queries import truncated_sine_position_1d
+from vgbench.methods.evaluators.scoring import FIVE, outcomes, percent, table
 from vgbench.metrics.base import Outcomes
 from vgbench.types import Prediction
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vgbench.conform.metrics.scoring import (
+from vgbench.methods.evaluators.scoring import (
     FIVE,
     Entries,
     Row,

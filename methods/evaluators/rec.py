@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vgbench.conform.metrics.scoring import (
+from vgbench.methods.evaluators.scoring import (
     FIVE,
     Entries,
     Row,

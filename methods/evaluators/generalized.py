@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vgbench.conform.metrics.scoring import (
+from vgbench.methods.evaluators.scoring import (
     Entries,
     Row,
     Values,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vgbench.conform.metrics.scoring import Entries, Row, Values, outcomes, table
+from vgbench.methods.evaluators.scoring import Entries, Row, Values, outcomes, table
 from vgbench.metrics.base import Outcomes
 from vgbench.types import Prediction
 

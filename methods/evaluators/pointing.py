@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vgbench.conform.metrics.scoring import Entries, Row, Values, outcomes, table
+from vgbench.methods.evaluators.scoring import Entries, Row, Values, outcomes, table
 from vgbench.metrics.pointing import enlarge, peak
 from vgbench.types import Prediction
 

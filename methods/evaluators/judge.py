@@ -9,9 +9,9 @@ from typing import Any
 
 from vgbench.conform.case import Case
 from vgbench.conform.compare import CaseResult
-from vgbench.conform.metrics import generalized, phrases, pointing, rec, res
-from vgbench.conform.metrics.scoring import Entries, Row, Values
 from vgbench.core.errors import UserError
+from vgbench.methods.evaluators import generalized, phrases, pointing, rec, res
+from vgbench.methods.evaluators.scoring import Entries, Row, Values
 
 # Tolerances of the case by kind of value; whole numbers and texts must be equal.
 EXACT, FLOAT32_PERCENT, TWO_DECIMALS, LIST, REFSEG = 1e-6, 1e-4, 0.005, 1e-5, 1e-4

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from vgbench.conform.case import Case
-from vgbench.conform.metrics.judge import NOT_OFFERED, compute, judge
 from vgbench.conform.run import run_case
+from vgbench.methods.evaluators.judge import NOT_OFFERED, compute, judge
 
-CASES = Path(__file__).parents[1] / "conformance"
+CASES = Path(__file__).parents[2] / "conformance"
 METRICS = CASES / "metrics-a"
 
 

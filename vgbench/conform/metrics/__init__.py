@@ -1,1 +1,0 @@
-"""The numbers of other people's evaluators, reproduced by our metric classes (cases ``metrics-*``)."""
