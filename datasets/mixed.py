@@ -353,9 +353,9 @@ class Mixed(LayoutDataset):
             sources = [*sources, self.vg_image_data]
         return sources
 
-    def _names(self, image: str) -> Iterator[str]:
+    def image_file_names(self, image: str) -> Iterator[str]:
         path = PurePosixPath(image)
-        names = [path.name, *super()._names(path.name)] if path.name.startswith("COCO_") else [path.name]
+        names = [path.name, *super().image_file_names(path.name)] if path.name.startswith("COCO_") else [path.name]
         for folder in (str(path.parent), *self._other_folders.get(str(path.parent), ())):
             for name in names:
                 yield f"{folder}/{name}"

@@ -23,9 +23,9 @@ from PIL import Image as PILImage
 from pycocotools import mask as rle
 
 from vgbench.core.errors import UserError, require_extra
+from vgbench.data.additional import IMAGES, TABLE, AdditionalData
 from vgbench.data.checks import BadSample, read_json
-from vgbench.data.extra import IMAGES, TABLE, Extra
-from vgbench.data.images import decode_image
+from vgbench.data.images import ImageFile, decode_image
 from vgbench.data.table import AnnotationTable
 
 __all__ = [
@@ -140,7 +140,7 @@ class CopyPaste:
     """
 
     instances: Sequence[Instance]
-    image_path: Callable[[str], Path]
+    image_path: Callable[[str], ImageFile]
     present: Mapping[int, Iterable[str]] = field(default_factory=dict)
     area: tuple[float, float] = (0.03, 0.15)
     max_overlap: float = 0.2
@@ -459,7 +459,7 @@ def augment(
         "scenes": scenes,
         "painted_from": sorted(painted_from),
     }
-    return Extra.write(folder, AnnotationTable.from_rows(rows, info)).table
+    return AdditionalData.write(folder, AnnotationTable.from_rows(rows, info)).table
 
 
 def _rows(scene: Scene, queries: Sequence[tuple[int, str]], number: int, name: str) -> Iterable[dict[str, Any]]:
@@ -496,7 +496,7 @@ def _encoded(mask: Mapping[str, Any]) -> dict[str, Any]:
     return {"size": list(mask["size"]), "counts": counts.encode() if isinstance(counts, str) else counts}
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: ImageFile) -> np.ndarray:
     try:
         return decode_image(path).permute(1, 2, 0).numpy().copy()
     except BadSample as error:

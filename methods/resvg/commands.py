@@ -12,8 +12,8 @@ from hydra.utils import instantiate
 from vgbench.config.compose import compose, split_overrides
 from vgbench.core.console import progress
 from vgbench.core.errors import UserError
+from vgbench.data.additional import AdditionalData
 from vgbench.data.dataset import GroundingData
-from vgbench.data.extra import Extra
 from vgbench.methods.resvg.augmentation import (
     SEEDS_APART,
     CopyPaste,
@@ -75,7 +75,9 @@ def priors(overrides: Sequence[str]) -> int:
     for split in data.parse_splits(own["split"] if "split" in own else [s for s in data.splits if s != "pretrain"]):
         expressions += data.load(split).arrow.column("expression").to_pylist()
     if "extra_train" in own:
-        expressions += Extra.open(Path(own["extra_train"]).expanduser()).table.arrow.column("expression").to_pylist()
+        expressions += (
+            AdditionalData.open(Path(own["extra_train"]).expanduser()).table.arrow.column("expression").to_pylist()
+        )
     batch, seed = _whole(own, "batch", 8, least=1), _whole(own, "seed", 0)
     with progress(f"{data.name}: {generator.name}") as show:
         made = make_priors(

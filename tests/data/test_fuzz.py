@@ -17,9 +17,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from vgbench.core.errors import UserError
+from vgbench.data.additional import AdditionalData
 from vgbench.data.checks import read_json
 from vgbench.data.dataset import GroundingData
-from vgbench.data.extra import Extra
 from vgbench.data.table import AnnotationTable
 from vgbench.datasets.amc_vg import AMCVisualGenome
 from vgbench.datasets.arpgrounding import ARPGrounding
@@ -340,8 +340,8 @@ def test_tables_of_others_are_refused(tmp_path: Path) -> None:
     for content in (b"", b"ARROW1", b"\0" * 1000):
         (tmp_path / "annotations.arrow").write_bytes(content)
         with pytest.raises(UserError, match="not an annotation table"):
-            Extra.open(tmp_path)
+            AdditionalData.open(tmp_path)
     with pa.ipc.new_file(str(tmp_path / "annotations.arrow"), pa.schema([("a", pa.int64())])):
         pass
     with pytest.raises(UserError, match=r"annotations\.arrow: not an annotation table"):
-        Extra.open(tmp_path)
+        AdditionalData.open(tmp_path)

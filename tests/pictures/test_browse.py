@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from vgbench.cli.main import main
-from vgbench.data.extra import Extra
+from vgbench.data.additional import AdditionalData
 from vgbench.data.table import AnnotationTable
 from vgbench.pictures.browse import SIDE, browse
 
@@ -123,7 +123,7 @@ def test_command(table: AnnotationTable, tmp_path: Path, capsys: pytest.CaptureF
     folder = tmp_path / "made"
     (folder / "images").mkdir(parents=True)
     Image.new("RGB", (600, 300)).save(folder / "images" / "a.png")
-    Extra.write(folder, table)
+    AdditionalData.write(folder, table)
     assert main(["data", "browse", f"extra_train={folder}", f"out={tmp_path / 'sheet'}", "limit=2"]) == 0
     page = Path(capsys.readouterr().out.strip())
     assert page == tmp_path / "sheet" / "index.html" and str(folder) in page.read_text("utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from torchvision import tv_tensors
 
 from vgbench.core.errors import UserError
 from vgbench.data.checks import BadSample
-from vgbench.data.images import decode_image
+from vgbench.data.images import ImageFile, decode_image
 from vgbench.data.table import AnnotationTable, Row
 from vgbench.types import Sample, Transform
 
@@ -51,7 +50,7 @@ class GroundingDataset(Dataset[Sample | str]):
     def __init__(
         self,
         table: AnnotationTable,
-        image_path: Callable[[str], Path],
+        image_path: Callable[[str], ImageFile],
         transform: Transform,
         *,
         sampling: Literal["object", "expression"] = "expression",

@@ -110,7 +110,7 @@ def main(action: str, overrides: Sequence[str], decode: bool, strict: bool, yes:
 
 
 def _browse(own: dict[str, str], rest: Sequence[str]) -> int:
-    from vgbench.data.extra import Extra
+    from vgbench.data.additional import AdditionalData
     from vgbench.pictures.browse import Shown, browse
 
     if "out" not in own:
@@ -119,7 +119,7 @@ def _browse(own: dict[str, str], rest: Sequence[str]) -> int:
     if not limit.isdecimal() or int(limit) < 1:
         raise UserError(f"limit={limit}: how many images to show, a whole number from 1 on")
     if "extra_train" in own:
-        extra = Extra.open(Path(own["extra_train"]).expanduser())
+        extra = AdditionalData.open(Path(own["extra_train"]).expanduser())
         shown: list[Shown] = [(str(extra.folder), extra.table, extra.image_path)]
     else:
         if not any(item.startswith("dataset=") for item in rest):

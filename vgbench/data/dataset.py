@@ -1,40 +1,42 @@
 """The contract between a dataset and the suite: original files on disk -> annotation table.
 
-A dataset is a class that names its splits and files and turns them into an annotation table.
-This module does for all of them what is the same everywhere: the cache (an Arrow file under a key of the source
-files' SHA-256), the check of every single sample, and finding the image files.
+A dataset is a class that names its splits and files and turns them into an annotation table. What is the same for all
+of them is done here and in the modules beside: the cache (:mod:`.cache`), the checks of every single sample
+(:mod:`.checks`), and finding the image files (:mod:`.images`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from PIL import Image
-
 from vgbench.core.errors import MissingData, UserError
-from vgbench.core.files import atomic, file_sha256, folder_sha256, folder_state
-from vgbench.data.checks import BadSample, check_size, read_json
-from vgbench.data.filters import open_filter
-from vgbench.data.images import IMAGE_ERRORS, BadImage
-from vgbench.data.shards import Shards
+from vgbench.data.cache import cached_table, sha256, table_path
+from vgbench.data.checks import read_json
+from vgbench.data.filters import NamedFilter, open_filter
+from vgbench.data.images import ImageFinder
 from vgbench.data.table import SCHEMA, AnnotationTable
 
 log = logging.getLogger(__name__)
 
 
-class GroundingData(ABC):
+@dataclass(frozen=True)
+class Counts:
+    """Published size of a split; None: not published, or publications disagree."""
+
+    images: int | None = None
+    refs: int | None = None
+    expressions: int | None = None
+
+
+class GroundingData(ImageFinder, ABC):
     """Base class of all datasets.
 
     Args:
@@ -62,14 +64,13 @@ class GroundingData(ABC):
     embedded: ClassVar[bool] = False  # rendered test bench: never in one table with real data
     version: ClassVar[int] = 1  # of the reader; a change makes cached tables stale
     disagreements: ClassVar[tuple[str, ...]] = ()  # counts where publications differ from each other or from the files
+    filters: ClassVar[tuple[type[NamedFilter], ...]] = ()  # published reviews, of this dataset's expressions or others'
     disjoint: bool = True  # no image is in two splits
     split_by: str | None = None  # author of the split, where several are in use
     usual_split_by: ClassVar[str | None] = None  # the one that is meant where none is given
     published_split_by: ClassVar[str | None] = None  # the one that publications mean by the plain name, if they do
     published_names: ClassVar[tuple[str, ...]] = ()  # what publications call the dataset besides ``name``
     layout_names: Mapping[str, Any] = MappingProxyType({})  # layout -> what the dataset is called there, if it is known
-    image_folders: ClassVar[tuple[str, ...]] = ()  # usual image roots, below data_root or up to two folders above
-    image_names: ClassVar[tuple[str, ...]] = ("{:012d}.jpg", "COCO_train2014_{:012d}.jpg", "COCO_val2014_{:012d}.jpg")
 
     def __init__(
         self,
@@ -80,11 +81,13 @@ class GroundingData(ABC):
         on_bad_sample: Literal["error", "skip"] = "error",
         filter: str | None = None,
     ) -> None:
-        self._data_root = None if data_root is None else Path(data_root).expanduser()
-        self._image_root = None if image_root is None else Path(image_root).expanduser()
-        self.image_template = image_template
         default = os.environ.get("VGBENCH_CACHE") or Path("~/.cache/vgbench").expanduser()
-        self.cache_dir = Path(cache_dir if cache_dir is not None else default)
+        super().__init__(
+            None if data_root is None else Path(data_root).expanduser(),
+            None if image_root is None else Path(image_root).expanduser(),
+            image_template,
+            Path(cache_dir if cache_dir is not None else default),
+        )
         if on_bad_sample not in ("error", "skip"):
             raise UserError(f"{self.name}: on_bad_sample={on_bad_sample!r} is not known; use error or skip")
         self.on_bad_sample = on_bad_sample
@@ -94,7 +97,7 @@ class GroundingData(ABC):
             self.name = f"{type(self).name}@{self._filter.name}"
             self.title = f"{type(self).title} ({self._filter.name})"
             self.splits = {
-                split: Counts() if self._filter.covers(split) else known for split, known in self.splits.items()
+                split: Counts() if self._filter.covers(split) else counts for split, counts in self.splits.items()
             }
 
     @abstractmethod
@@ -205,28 +208,8 @@ class GroundingData(ABC):
             UserError: if files are missing or damaged, or (``on_bad_sample="error"``) if a sample cannot be used.
         """
         self.check_split(split)
-        sums = {self._label(path): self._sha256(path) for path in self.sources(split)}
-        name = type(self).name  # filters are applied to the same table
-        identity = [type(self).__qualname__, name, self.version, SCHEMA.to_string(), split, self.options(), sums]
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        path = self.cache_dir / "tables" / f"{re.sub(r'[^a-z0-9]+', '-', name)}-{split}-{key[:24]}.arrow"
-        table = None
-        if path.exists():
-            try:
-                table = AnnotationTable.open(path)
-            except UserError as error:
-                log.warning("%s", error)
-        if table is None:
-            table = self.read(split)
-            table.info["sources"] = sums
-            try:
-                if not table.info["volatile"]:
-                    table.save(path)
-                    table = AnnotationTable.open(path)
-            except OSError as error:
-                log.warning("%s: annotation table not cached (%s)", path, error.strerror)
-        root = self.image_root
-        table.info["image_root"] = None if root is None else str(root)
+        table = self._cached_table(split)
+        table.info["image_root"] = None if self.image_root is None else str(self.image_root)
         skipped: dict[str, int] = table.info["skipped"]
         if skipped:
             total = sum(skipped.values())
@@ -245,6 +228,19 @@ class GroundingData(ABC):
             log.info("%s %s: %s", self.name, split, note)
         return table
 
+    def _cached_table(self, split: str) -> AnnotationTable:
+        """What :meth:`read` gives (filters are applied to it afterwards), and the SHA-256 of its sources."""
+        sums = {self._label(path): self._sha256(path) for path in self.sources(split)}
+        name = type(self).name
+        identity = [type(self).__qualname__, name, self.version, SCHEMA.to_string(), split, self.options(), sums]
+
+        def read() -> AnnotationTable:
+            table = self.read(split)
+            table.info["sources"] = sums
+            return table
+
+        return cached_table(table_path(self.cache_dir, name, split, identity), read)
+
     def _label(self, path: Path) -> str:
         try:
             return path.relative_to(self.data_root).as_posix()
@@ -252,112 +248,7 @@ class GroundingData(ABC):
             return path.name
 
     def _sha256(self, path: Path) -> str:
-        """SHA-256 of a file, or of all files of a folder, remembered by (path, size, modification time) so that it is
-        read only once."""
         try:
-            stat = path.stat()
-            listing = folder_state(path) if path.is_dir() else None
+            return sha256(path, self.cache_dir)
         except OSError:
             raise self.missing(f"{path.name} is not there") from None
-        name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
-        memo = self.cache_dir / "hashes" / f"{name}.json"
-        state = [stat.st_size, stat.st_mtime_ns, listing]
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(memo.read_text())
-            if known["state"] == state:
-                return known["sha256"]
-        digest = file_sha256(path) if listing is None else folder_sha256(path)
-        with contextlib.suppress(OSError), atomic(memo) as temporary:
-            temporary.write_text(json.dumps({"path": str(path), "state": state, "sha256": digest}))
-        return digest
-
-    @cached_property
-    def image_root(self) -> Path | None:
-        """The image folder: as given, else the first usual place that exists; None if there is none.
-
-        Raises:
-            UserError: if one was given and does not exist.
-        """
-        if self._image_root is not None:
-            if not self._image_root.is_dir() and not (self._image_root.suffix == ".tar" and self._image_root.is_file()):
-                raise UserError(f"{self.name}: {self._image_root}: no such folder; set image_root=FOLDER")
-            return self._image_root
-        if self._data_root is None:
-            return None
-        for base in (self._data_root, *list(self._data_root.resolve().parents)[:2]):
-            for folder in self.image_folders:
-                if (base / folder).is_dir():
-                    return base / folder
-        return None
-
-    @cached_property
-    def shards(self) -> Shards | None:
-        """The images, if :attr:`image_root` is a tar file or a folder of them (:mod:`vgbench.data.shards`)."""
-        return None if self.image_root is None else Shards.below(self.image_root, self.cache_dir)
-
-    def find_image(self, image: str) -> Path | None:
-        """The file of ``image`` (a value of the table's image column), or None if it is not on disk."""
-        root = self.image_root
-        if root is None:
-            return None
-        for name in self._names(image):
-            path = root / name if self.shards is None else self.shards.find(name)
-            if path is not None and path.is_file():
-                return path
-        return None
-
-    def _names(self, image: str) -> Iterator[str]:
-        """File names that ``image`` may have on disk, likeliest first."""
-        digits = re.findall(r"\d+", PurePosixPath(image).stem)
-        number = int(digits[-1]) if digits else None
-        if self.image_template is not None:
-            if number is None:
-                raise UserError(f"{self.name}: image_template={self.image_template!r}, but {image!r} has no number")
-            try:
-                yield self.image_template.format(number)
-            except (IndexError, KeyError, ValueError) as error:
-                raise UserError(
-                    f"{self.name}: image_template={self.image_template!r} is no template ({error})"
-                ) from None
-            return
-        yield image
-        if number is not None:
-            for template in self.image_names:
-                yield template.format(number)
-
-    def image_path(self, image: str) -> Path:
-        """Where the file of ``image`` is; if it is not on disk, where it is expected.
-
-        Raises:
-            UserError: if there is no image folder at all.
-        """
-        root = self.image_root
-        if root is None:
-            places = ", ".join(self.image_folders)
-            raise UserError(f"{self.name}: no image folder found ({places}); set image_root=FOLDER")
-        return self.find_image(image) or root / next(self._names(image))
-
-    def image_size(self, image: str) -> tuple[int, int]:
-        """(width, height) from the header of the image file, for layouts that do not tell.
-
-        Raises:
-            BadImage: if the file is missing or no image.
-        """
-        path = self.find_image(image)
-        if path is None:
-            place = f"{image} in {self.image_root or 'no image folder'}; set image_root=FOLDER"
-            raise BadImage("image file is missing and the annotations do not tell its size", place)
-        try:
-            with path.open("rb") as file, Image.open(file) as opened:
-                return check_size(*opened.size)
-        except (*IMAGE_ERRORS, BadSample) as error:
-            raise BadImage("image file that is no image", f"{path}: {error}") from None
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Published size of a split; None: not published, or publications disagree."""
-
-    images: int | None = None
-    refs: int | None = None
-    expressions: int | None = None

@@ -1,15 +1,13 @@
 """Named filters: evaluation sets without the expressions that somebody found to be wrong, over the same files.
 
-Lists stay where their authors publish them; a filtered dataset has a name of its own (``refcoco@ref-l4``), so that its
-results never stand in one column with those of the whole set.
+Lists stay where their authors publish them; a filtered dataset has a name of its own (``<dataset>@<filter>``), so that
+its results never stand in one column with those of the whole set.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,10 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vgbench.core.errors import UserError
+from vgbench.core.registry import datasets
 from vgbench.data.checks import BadSample, read_json, take
 from vgbench.data.table import AnnotationTable
-
-Identity = tuple[int, tuple[float, ...], str]
 
 
 class Filter(ABC):
@@ -51,27 +48,51 @@ class Filter(ABC):
     def apply(self, table: AnnotationTable, split: str) -> AnnotationTable:
         """``table`` without them; ``info["filter"]`` says which filter and how many expressions it took."""
         out = self.left_out(table, split)
-        kept = table.take(np.flatnonzero(~out))
-        kept.info = {**table.info, "filter": {"name": self.name, "left_out": int(out.sum())}}
-        return kept
+        rest = table.take(np.flatnonzero(~out))
+        rest.info = {**table.info, "filter": {"name": self.name, "left_out": int(out.sum())}}
+        return rest
+
+
+class NamedFilter(Filter):
+    """A filter that was published for some datasets and is opened by its name (``filters`` of a dataset class).
+
+    Args:
+        dataset: name of the dataset to filter.
+        root: its data_root, where the lists are looked for.
+
+    Raises:
+        UserError: if the filter is not for this dataset, or its lists are not there.
+    """
+
+    name: str
+
+    @abstractmethod
+    def __init__(self, dataset: str, root: Path | None) -> None: ...
+
+
+def named_filters() -> dict[str, type[NamedFilter]]:
+    """The filters that registered datasets bring along."""
+    return {kind.name: kind for data in datasets.classes() for kind in data.filters}
 
 
 def open_filter(spec: str, dataset: str, splits: Collection[str], root: Path | None) -> Filter:
     """
     Args:
-        spec: "ref-l4", or a JSON file (:class:`ListFilter`).
+        spec: the name of a published filter (:class:`NamedFilter`), or a JSON file (:class:`ListFilter`).
         dataset: name of the dataset.
         splits: its splits.
-        root: data_root, where the lists of "ref-l4" are looked for.
+        root: data_root, where the lists of named filters are looked for.
 
     Raises:
         UserError: if there is no such filter or file, or the file names a split that there is not.
     """
-    if spec == ReviewedFilter.name:
-        return ReviewedFilter(dataset, root)
+    published = named_filters()
+    if spec in published:
+        return published[spec](dataset, root)
     path = Path(spec).expanduser()
     if path.suffix != ".json" or not path.is_file():
-        raise UserError(f"dataset.filter={spec}: neither a JSON file that is there nor the name of a filter (ref-l4)")
+        names = ", ".join(published)
+        raise UserError(f"dataset.filter={spec}: neither a JSON file that is there nor the name of a filter ({names})")
     listed = ListFilter(path)
     unknown = sorted(listed.exclude.keys() - set(splits))
     if unknown:
@@ -102,7 +123,7 @@ class ListFilter(Filter):
             raise UserError(f"{path}: by={self.by!r} is not known; use {', '.join(self.COLUMNS)} or ann_id")
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):
             raise UserError(f"{path}: name {self.name!r}: use lower-case letters, digits, dots and dashes")
-        if self.name == ReviewedFilter.name:
+        if self.name in named_filters():
             raise UserError(f"{path}: name {self.name!r} is that of a published review; choose another")
 
     def covers(self, split: str) -> bool:
@@ -112,113 +133,20 @@ class ListFilter(Filter):
         return self.path
 
     def left_out(self, table: AnnotationTable, split: str) -> np.ndarray:
-        wanted = self.exclude[split]
+        excluded = self.exclude[split]
         if self.by == "ann_id":
             ids: list[Any] = table.arrow.column("ann_ids").to_pylist()
-            found = {ann for row in ids for ann in row}
-            out = [not wanted.isdisjoint(row) for row in ids]
+            all_ids = {number for row in ids for number in row}
+            out = [not excluded.isdisjoint(row) for row in ids]
         else:
             ids = table.arrow.column(self.COLUMNS[self.by]).to_pylist()
-            found = set(ids)
-            out = [number in wanted for number in ids]
-        unknown = wanted - found
+            all_ids = set(ids)
+            out = [number in excluded for number in ids]
+        unknown = excluded - all_ids
         if unknown:
             first = ", ".join(map(repr, sorted(unknown, key=str)[:3]))
             raise UserError(
-                f"{self.path}: {len(unknown):,} of {len(wanted):,} {self.by} of {split} are not in the data ({first}); "
-                "does the list belong to this dataset, split author and layout?"
+                f"{self.path}: {len(unknown):,} of {len(excluded):,} {self.by} of {split} are not in the data "
+                f"({first}); does the list belong to this dataset, split author and layout?"
             )
         return np.array(out, dtype=bool)
-
-
-class ReviewedFilter(Filter):
-    """The review of RefCOCO, RefCOCO+ and RefCOCOg by the authors of Ref-L4 (Chen et al., 2024, arXiv 2406.16866).
-
-    Files ``<set>_<split>_reviewed.json`` in ``refcocos_annotation_reviewed`` of their release: one image entry per
-    expression with its caption, one annotation with ``caption_quality`` (0: wrong label). Expressions are recognised by
-    image, box and words, because the files number them afresh.
-    """
-
-    name = "ref-l4"
-    FOLDERS = (
-        "refcocos_annotation_reviewed",
-        "Ref-L4/refcocos_annotation_reviewed",
-        "JierunChen/Ref-L4/refcocos_annotation_reviewed",
-    )
-
-    def __init__(self, dataset: str, root: Path | None) -> None:
-        if dataset not in ("refcoco", "refcoco+", "refcocog"):
-            raise UserError(
-                f"dataset.filter=ref-l4: there is no review of {dataset}, only of refcoco, refcoco+, refcocog"
-            )
-        self.dataset = dataset
-        places = [] if root is None else [root, *root.resolve().parents[:2]]
-        found = [place / folder for place in places for folder in self.FOLDERS if (place / folder).is_dir()]
-        if not found:
-            raise UserError(
-                f"dataset.filter=ref-l4: no folder {self.FOLDERS[0]} in {root}; it is part of the Ref-L4 release on "
-                "huggingface.co (JierunChen/Ref-L4)"
-            )
-        self.folder = found[0]
-
-    def covers(self, split: str) -> bool:
-        return split != "train"
-
-    def file(self, split: str) -> Path:
-        path = self.folder / f"{self.dataset}_{split}_reviewed.json"
-        if not path.is_file():
-            raise UserError(f"{path}: is not there, so {split} cannot be filtered; get it, or leave out dataset.filter")
-        return path
-
-    def left_out(self, table: AnnotationTable, split: str) -> np.ndarray:
-        path = self.file(split)
-        wrong = _wrong_expressions(path)
-        total = sum(wrong.values())
-        out = np.zeros(len(table), dtype=bool)
-        for index, row in enumerate(table):
-            identity = _identity(row.image_id, row.boxes.reshape(-1).tolist(), row.expression)
-            if wrong[identity] > 0:  # duplicates were reviewed one by one
-                wrong[identity] -= 1
-                out[index] = True
-        if int(out.sum()) != total:
-            raise UserError(
-                f"{path}: {total - int(out.sum()):,} of its {total:,} wrong expressions are not in {split}; does it "
-                "belong to this dataset and split author?"
-            )
-        return out
-
-
-def _identity(image_id: int, box: list[float], text: str) -> Identity:
-    """Image, box to two decimals (as annotated), words without case and punctuation."""
-    words = " ".join(re.sub(r"[^\w\s]|_", " ", text.lower()).split())
-    return image_id, tuple(round(value, 2) for value in box), words
-
-
-def _wrong_expressions(path: Path) -> Counter[Identity]:
-    content = read_json(path)
-    wrong: Counter[Identity] = Counter()
-    try:
-        images: dict[Any, Any] = {}
-        for record in take(content, "images", list):
-            images[json.dumps(take(record, "id", (int, str)))] = record
-        for index, annotation in enumerate(take(content, "annotations", list)):
-            try:
-                if take(annotation, "caption_quality", (int, float)) > 0:
-                    continue
-                image = images.get(json.dumps(take(annotation, "image_id", (int, str))))
-                if image is None:
-                    raise BadSample("image_id without an image")
-                box = take(annotation, "bbox", list)
-                if len(box) != 4 or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in box):
-                    raise BadSample("'bbox' is not a list of four numbers")
-                name = take(image, "file_name", str)
-                digits = re.findall(r"\d{12}", name)
-                if not digits:
-                    raise BadSample("file_name without an image id", repr(name)[:60])
-                corners = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
-                wrong[_identity(int(digits[0]), corners, take(image, "caption", str))] += 1
-            except BadSample as error:
-                raise UserError(f"{path}: annotations[{index}]: {error}") from None
-    except BadSample as error:
-        raise UserError(f"{path}: {error}") from None
-    return wrong

@@ -7,44 +7,37 @@ Training draws images in an order of its own and must be able to resume it, so s
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import io
-import json
 import tarfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, Literal
 
 from vgbench.core.errors import UserError
-from vgbench.core.files import atomic
+from vgbench.data.cache import memo_of, remembered
 
 __all__ = ["ShardImage", "Shards"]
 
 
-class ShardImage(type(Path())):  # type: ignore[misc]
-    """The path of an image inside a shard, e.g. ``train-000.tar/COCO_train2014_000000581857.jpg``; for reading only."""
+@dataclass(frozen=True)
+class ShardImage:
+    """An image inside a shard (an :class:`~vgbench.data.images.ImageFile`): ``size`` bytes from ``offset`` on."""
 
     shard: Path
+    member: str
     offset: int
     size: int
 
-    @classmethod
-    def at(cls, shard: Path, name: str, offset: int, size: int) -> ShardImage:
-        image = cls(shard, name)
-        image.shard, image.offset, image.size = shard, offset, size
-        return image
+    def __str__(self) -> str:
+        return f"{self.shard}/{self.member}"
 
-    def is_file(self, **options: Any) -> bool:
-        return True
+    @property
+    def name(self) -> str:
+        return self.member.rpartition("/")[2]
 
-    def exists(self, **options: Any) -> bool:
-        return True
-
-    def open(self, mode: str = "rb", *arguments: Any, **options: Any) -> Any:
+    def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
         """The image's bytes as a binary file."""
-        if mode != "rb":
-            raise io.UnsupportedOperation(f"{self}: images in shards are read as bytes only")
         with self.shard.open("rb") as file:
             file.seek(self.offset)
             return io.BytesIO(file.read(self.size))
@@ -62,10 +55,11 @@ class Shards:
     """
 
     def __init__(self, paths: Iterable[Path], cache_dir: Path) -> None:
-        self._by_name: dict[str, list[tuple[str, Path, int, int]]] = {}
+        self._by_name: dict[str, list[ShardImage]] = {}
         for path in paths:
             for name, offset, size in _index(path, cache_dir):
-                self._by_name.setdefault(name.rpartition("/")[2], []).append((name, path, offset, size))
+                image = ShardImage(path, name, offset, size)
+                self._by_name.setdefault(image.name, []).append(image)
 
     @classmethod
     def below(cls, root: Path, cache_dir: Path) -> Shards | None:
@@ -75,22 +69,20 @@ class Shards:
 
     def find(self, name: str) -> ShardImage | None:
         """The image called ``name``, in whatever folder inside a shard; a name with folders must end the one inside."""
-        for inside, shard, offset, size in self._by_name.get(name.rpartition("/")[2], ()):
-            if inside == name or inside.endswith(f"/{name}"):
-                return ShardImage.at(shard, inside, offset, size)
+        for image in self._by_name.get(name.rpartition("/")[2], ()):
+            if image.member == name or image.member.endswith(f"/{name}"):
+                return image
         return None
 
 
 def _index(path: Path, cache_dir: Path) -> list[tuple[str, int, int]]:
     """(name, offset, size) of the files in a tar file, remembered by its path, size and modification time."""
     stat = path.stat()
-    place = str(path.resolve())
-    state = [place, stat.st_size, stat.st_mtime_ns]
-    memo = cache_dir / "shards" / f"{hashlib.sha256(place.encode()).hexdigest()[:24]}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(memo.read_text())
-        if known["state"] == state:
-            return [(name, offset, size) for name, offset, size in known["files"]]
+    state = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+    return remembered(memo_of(path, cache_dir / "shards"), state, lambda: _read_index(path, stat.st_size))
+
+
+def _read_index(path: Path, size: int) -> list[tuple[str, int, int]]:
     try:
         with tarfile.open(path, "r:") as opened:
             files = [(member.name, member.offset_data, member.size) for member in opened if member.isfile()]
@@ -98,8 +90,6 @@ def _index(path: Path, cache_dir: Path) -> list[tuple[str, int, int]]:
         raise UserError(f"{path}: not an uncompressed tar file ({error})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    if files and files[-1][1] + files[-1][2] > stat.st_size:
+    if files and files[-1][1] + files[-1][2] > size:
         raise UserError(f"{path}: truncated: {files[-1][0]!r} goes on behind its end; make or copy it again")
-    with contextlib.suppress(OSError), atomic(memo) as temporary:
-        temporary.write_text(json.dumps({"state": state, "files": files}))
     return files

@@ -18,14 +18,14 @@ from pycocotools import mask as rle
 
 from vgbench.core.files import atomic
 from vgbench.data.checks import BadSample
-from vgbench.data.images import decode_image
+from vgbench.data.images import ImageFile, decode_image
 from vgbench.data.table import AnnotationTable, Row
 from vgbench.pictures.draw import outlines
 from vgbench.pictures.examples import choose
 
 __all__ = ["Shown", "browse"]
 
-Shown = tuple[str, AnnotationTable, Callable[[str], Path]]
+Shown = tuple[str, AnnotationTable, Callable[[str], ImageFile]]
 """Title, expressions, image name -> file."""
 
 SIDE = 420  # longest side of an image on the page, in pixels
@@ -63,7 +63,7 @@ def browse(shown: Sequence[Shown], folder: Path, limit: int = 60) -> Path:
     return target
 
 
-def _card(rows: Sequence[Row], image_path: Callable[[str], Path]) -> str:
+def _card(rows: Sequence[Row], image_path: Callable[[str], ImageFile]) -> str:
     """One image; its objects are drawn once, each expression knows the numbers of its own."""
     first = rows[0]
     objects: dict[str, str] = {}
@@ -109,9 +109,9 @@ def _shape(number: int, box: Sequence[float], mask: dict[str, Any] | None, categ
     return f'<g class="object c{number % 8}" data-object="{number}">{title}{path}{rectangle}</g>'
 
 
-def _picture(path: Path) -> str:
+def _picture(file: ImageFile) -> str:
     """A small JPEG as base64."""
-    image = Image.fromarray(decode_image(path).permute(1, 2, 0).numpy())
+    image = Image.fromarray(decode_image(file).permute(1, 2, 0).numpy())
     image.thumbnail((SIDE, SIDE))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=85)

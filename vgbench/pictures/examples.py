@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from vgbench.core.files import write_atomically
+from vgbench.data.images import ImageFile
 from vgbench.data.table import AnnotationTable, Row
 from vgbench.method import GroundingMethod
 from vgbench.metrics.catalog import make_metric
@@ -29,7 +30,7 @@ from vgbench.types import Prediction
 def examples(
     folder: Path,
     table: AnnotationTable,
-    image_path: Callable[[str], Path],
+    image_path: Callable[[str], ImageFile],
     predictions: Callable[[str], Path],
     method: GroundingMethod,
     count: int,

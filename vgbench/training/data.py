@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from vgbench.batches.samplers import TrainBatches, TrainLoader, eval_loader, train_loader
 from vgbench.batches.samples import GroundingDataset
+from vgbench.data.additional import AdditionalData, joined
 from vgbench.data.dataset import GroundingData
-from vgbench.data.extra import Extra, joined
+from vgbench.data.images import ImageFile
 from vgbench.data.leakage import SeenImages, exclude_leaked
 from vgbench.data.table import AnnotationTable
 from vgbench.method import GroundingMethod
@@ -39,7 +40,7 @@ class TrainingSet:
 
     dataset: GroundingData
     table: AnnotationTable
-    image_path: Callable[[str], Path]
+    image_path: Callable[[str], ImageFile]
     validation: AnnotationTable
     sources: tuple[TrainingData, ...]
     seen: SeenImages
@@ -66,28 +67,31 @@ def load_training_data(config: DictConfig) -> TrainingSet:
         table, extras = _without_leaked(config, dataset, table, extras)
     sources = [_source(table, dataset.name, recipe.train_split, dataset.split_by)]
     sources += [_source(extra.table, str(extra.table.info["dataset"]), "train") for extra in extras]
-    image_path: Callable[[str], Path] = dataset.image_path
+    image_path: Callable[[str], ImageFile] = dataset.image_path
     if extras:
         table, image_path = joined(table, image_path, extras)
     seen = SeenImages.of(table, dataset.coco_of_vg())
     return TrainingSet(dataset, table, image_path, dataset.load(recipe.val_split), tuple(sources), seen)
 
 
-def _extra_train(config: DictConfig) -> list[Extra]:
+def _extra_train(config: DictConfig) -> list[AdditionalData]:
     """The folders of ``recipe.extra_train``."""
     folders = config.recipe.extra_train or []
-    return [Extra.open(Path(str(path)).expanduser()) for path in ([folders] if isinstance(folders, str) else folders)]
+    return [
+        AdditionalData.open(Path(str(path)).expanduser())
+        for path in ([folders] if isinstance(folders, str) else folders)
+    ]
 
 
 def _without_leaked(
-    config: DictConfig, dataset: GroundingData, table: AnnotationTable, extras: Sequence[Extra]
-) -> tuple[AnnotationTable, list[Extra]]:
+    config: DictConfig, dataset: GroundingData, table: AnnotationTable, extras: Sequence[AdditionalData]
+) -> tuple[AnnotationTable, list[AdditionalData]]:
     """Training data without the images of every split that the run is selected or scored on."""
     names = dict.fromkeys([config.recipe.val_split, *scored_splits(config, dataset)])
     evaluations = [dataset.load(name) for name in names]
     table, *tables = exclude_leaked([table, *(extra.table for extra in extras)], evaluations, dataset.coco_of_vg())
     say(f"{dataset.name}: {table.info['excluded_images']:,} evaluation images left out of training")
-    return table, [Extra(extra.folder, clean) for extra, clean in zip(extras, tables, strict=True)]
+    return table, [AdditionalData(extra.folder, clean) for extra, clean in zip(extras, tables, strict=True)]
 
 
 def _source(table: AnnotationTable, dataset: str, split: str, split_by: str | None = None) -> TrainingData:

@@ -9,7 +9,7 @@ from PIL import Image as PILImage
 from pycocotools import mask as rle
 
 from vgbench.core.errors import UserError
-from vgbench.data.extra import Extra, joined
+from vgbench.data.additional import AdditionalData, joined
 from vgbench.data.leakage import leakage
 from vgbench.data.table import AnnotationTable
 from vgbench.methods.resvg.augmentation import (
@@ -150,9 +150,9 @@ def test_augmented_table(data, tmp_path):
     other = augment(painter, tmp_path / "other", 3, seed=2)
     assert [row.boxes.tolist() for row in other] != [row.boxes.tolist() for row in again]
 
-    extra = Extra.open(tmp_path / "aug")
+    extra = AdditionalData.open(tmp_path / "aug")
     assert extra.table.hash == made.hash and set(made.info["painted_from"]) <= {f"coco:{number}" for number in range(6)}
-    both, where = joined(table, image_path, [extra, Extra.open(tmp_path / "other")])
+    both, where = joined(table, image_path, [extra, AdditionalData.open(tmp_path / "other")])
     assert len(both) == len(table) + len(made) + len(other) and both.hash != table.hash
     assert leakage(both, table.take([0, 4])).images == 2
     for row in both:
@@ -165,7 +165,7 @@ def test_augmented_table(data, tmp_path):
     with pytest.raises(UserError, match=r"annotations\.arrow: exists"):
         augment(painter, tmp_path / "aug", 1)
     with pytest.raises(UserError, match="holds no annotations"):
-        Extra.open(tmp_path / "nothing")
+        AdditionalData.open(tmp_path / "nothing")
     with pytest.raises(UserError, match="share expressions"):
         joined(table, image_path, [extra, extra])
     with pytest.raises(UserError, match="counts=1-3"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vgbench.cli.main import main
-from vgbench.data.extra import Extra
+from vgbench.data.additional import AdditionalData
 from vgbench.data.table import AnnotationTable
 from vgbench.methods.resvg.priors import find_priors, make_priors
 from vgbench.methods.resvg.sketch import SketchGenerator, ThumbnailEncoder
@@ -59,7 +59,7 @@ def run(folder: Path, *overrides: str) -> Record:
 
 
 def test_scenes_are_of_refshapes(scenes: Path) -> None:
-    extra = Extra.open(scenes)
+    extra = AdditionalData.open(scenes)
     assert len(set(extra.table.column("image"))) == 5 and extra.table.has_masks
     assert all(name.startswith("refshapes:") for name in extra.table.info["painted_from"])
     for row in extra.table:
@@ -75,7 +75,7 @@ def test_run_with_both(data: list[str], scenes: Path, tmp_path: Path) -> None:
     entry = run(tmp_path, *data, f"method.priors={file}", f"recipe.extra_train={scenes}")
     assert entry.training is not None
     own, made = entry.training.data
-    table = Extra.open(scenes).table
+    table = AdditionalData.open(scenes).table
     assert (own.dataset, own.split) == ("refshapes", "train") and own.expressions
     assert (made.dataset, made.expressions, made.data_hash) == ("resvg-augmentation", len(table), table.hash)
     assert entry.training.steps == (own.expressions + len(table)) // 16
@@ -98,7 +98,7 @@ def test_predict_with_and_without_a_prior(
     data: list[str], scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(tmp_path, *data, "method.priors=sketch", "recipe.train_split=val")
-    extra = Extra.open(scenes)
+    extra = AdditionalData.open(scenes)
     image = extra.image_path(extra.table.row(0).image)
     common = ["predict", str(image), "left circle", "method=resvg", *data, f"checkpoint={tmp_path / 'resvg-refshapes'}"]
     capsys.readouterr()
