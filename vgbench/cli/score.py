@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     pass
 from vgbench.metrics.evaluator import ScoreReport, evaluate_predictions, format_report
 from vgbench.predictions.trivial import trivial_predictions
-from vgbench.records.external import check_register, register
+from vgbench.records.external import ExternalSplit, check_register, register
 
 
 def main(
@@ -82,6 +82,7 @@ def main(
         content = [report.as_dict() for report in reports.values()]
         write_atomically(Path(json_file), json.dumps(content, indent=2).encode())
     if folder:
-        written = register(predictions, reports, config, data, Path(folder), label or Path(file).stem, notes)
+        scored = {name: ExternalSplit(predictions[name], report) for name, report in reports.items()}
+        written = register(Path(folder), label or Path(file).stem, scored, data, config.dataset, notes)
         print(f"record: {written} (vgbench compare shows it)")
     return 0

@@ -108,6 +108,11 @@ class GroundingMetric(Metric):
         return f"{self.task.name}/{self.variant}" if self.variant else self.task.name
 
     @property
+    def resolution(self) -> str:
+        """The frame that boxes and masks are compared in, as reports name it: "original", "canvas", "480x480", ..."""
+        return "original"
+
+    @property
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """Names of the numbers that are kept of each expression."""

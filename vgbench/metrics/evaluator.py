@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vgbench.data.table import AnnotationTable
-from vgbench.metrics.base import GroundingMetric, Outcomes
+from vgbench.metrics.base import GroundingMetric, Outcomes, Ratio
 from vgbench.metrics.bootstrap import intervals
 from vgbench.metrics.catalog import make_metric, primary_metric
 from vgbench.metrics.pairs import Pairs
@@ -80,8 +80,8 @@ class ScoreReport:
             name: {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in vars(score).items()}
             for name, score in self.scores.items()
         }
-        own = {name: value for name, value in vars(self).items() if name not in ("scores", "outcomes")}
-        return {**own, "scores": scores}
+        about = {name: value for name, value in vars(self).items() if name not in ("scores", "outcomes")}
+        return {**about, "scores": scores}
 
 
 class Evaluator:
@@ -130,24 +130,11 @@ class Evaluator:
         outcomes = self.outcomes()
         scores: dict[str, Score] = {}
         for spec, result in outcomes.items():
-            metric = self.metrics[spec]
             bounds = intervals(result.ratios, images[result.rows], bootstrap, seed) if bootstrap else {}
-            frame = getattr(metric.rule, "frame", "image")
             for name, ratio in result.ratios.items():
-                low, high = bounds.get(name, (math.nan, math.nan))
-                score = Score(
-                    task=metric.task.name,
-                    variant=metric.variant or "default",
-                    metric=name,
-                    value=ratio.value,
-                    low=low,
-                    high=high,
-                    n=int((ratio.den > 0).sum()),
-                    resolution="original" if frame in ("image", "unit") else frame,
-                )
+                score = _score(self.metrics[spec], name, ratio, bounds.get(name, (math.nan, math.nan)))
                 scores[score.name] = score
         default = [spec for spec in self.metrics if "/" not in spec]
-        first = primary_metric(default) if default else next(iter(scores))
         return ScoreReport(
             dataset=str(self.table.info.get("dataset", "")),
             split=str(self.table.info.get("split", "")),
@@ -156,8 +143,21 @@ class Evaluator:
             images=len(np.unique(images)),
             scores=scores,
             outcomes=outcomes,
-            primary=first,
+            primary=primary_metric(default) if default else next(iter(scores)),
         )
+
+
+def _score(metric: GroundingMetric, name: str, ratio: Ratio, bounds: tuple[float, float]) -> Score:
+    return Score(
+        task=metric.task.name,
+        variant=metric.variant or "default",
+        metric=name,
+        value=ratio.value,
+        low=bounds[0],
+        high=bounds[1],
+        n=int((ratio.den > 0).sum()),
+        resolution=metric.resolution,
+    )
 
 
 def default_tasks(table: AnnotationTable, predictions: Predictions) -> list[str]:
@@ -187,7 +187,7 @@ def evaluate_predictions(
     Args:
         table: the annotations.
         predictions: of every expression, in any order.
-        tasks: rec, res, grec, gres, pointing, phrase; none: :func:`default_tasks`.
+        tasks: names of tasks; none: :func:`default_tasks`.
         variants: further metrics, ``task/variant``.
         bootstrap: resamples for the intervals; 0: none.
         seed: of the bootstrap.
@@ -216,21 +216,21 @@ def format_report(report: ScoreReport) -> str:
         "|---|---:|:---:|---:|",
     ]
     for name, score in report.scores.items():
-        shown = f"**{name}**" if name == report.primary else name
+        title = f"**{name}**" if name == report.primary else name
         if score.resolution != "original":
-            shown += f" ({score.resolution})"
+            title += f" ({score.resolution})"
         value = "not defined" if math.isnan(score.value) else f"{score.value:.2f}"
         interval = "" if math.isnan(score.low) else f"{score.low:.2f} to {score.high:.2f}"
-        lines.append(f"| {shown} | {value} | {interval} | {score.n} |")
+        lines.append(f"| {title} | {value} | {interval} | {score.n} |")
     return "\n".join(lines)
 
 
-def flat_metrics(reports: Mapping[str, ScoreReport], sets: Sequence[str]) -> dict[str, float]:
-    """Metric values by full name; of several prediction sets by ``set:name`` too, the bare name being the best."""
+def flat_metrics(reports: Mapping[str, ScoreReport], outputs: Sequence[str]) -> dict[str, float]:
+    """Metric values by full name; of several outputs by ``output:name`` too, the bare name being the best."""
     flat: dict[str, float] = {}
     for name, report in reports.items():
         for metric, value in report.values.items():
-            if len(sets) > 1:
+            if len(outputs) > 1:
                 flat[f"{name}:{metric}"] = value
             flat[metric] = max(value, flat.get(metric, value))
     return flat

@@ -18,6 +18,7 @@ from vgbench.metrics.base import GroundingMetric, Ratio, Variant, batch_means
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs, pad
 from vgbench.metrics.tasks import SUITE
+from vgbench.predictions.table import GREC_SCORE_THRESHOLD
 
 _CHUNK = 2048  # expressions matched at once: bounds the memory of [n, kept, targets]
 
@@ -27,7 +28,7 @@ class GRECRule:
     """Which boxes are kept and how they are matched. ``score32``: the score 0.7 itself, stored in float32, is kept."""
 
     overlap: str = "giou"
-    score: float = 0.7
+    score: float = GREC_SCORE_THRESHOLD
     score32: bool = False
     score_strict: bool = False
     first_target: bool = False

@@ -17,6 +17,7 @@ from vgbench.metrics.base import GroundingMetric, Ratio, Variant, batch_means
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs
 from vgbench.metrics.tasks import SUITE
+from vgbench.predictions.table import GREC_SCORE_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class GRESRule:
     """What rejects: the decision of the model, an empty mask, or no box with a score above ``score``."""
 
     rejection: Literal["decision", "mask", "boxes"] = "decision"
-    score: float = 0.7
+    score: float = GREC_SCORE_THRESHOLD
     frame: str = "image"
     thresholds: tuple[float, ...] = (0.7, 0.8, 0.9)
     batch: int | None = None
@@ -44,6 +45,10 @@ class GRES(GroundingMetric):
         "gres480": Variant({"frame": "480x480"}, "ReLA's resolution: prediction and ground truth at 480 x 480"),
         "canvas": Variant({"frame": "canvas"}, "in the network's frame of canvas_mask"),
     }
+
+    @property
+    def resolution(self) -> str:
+        return "original" if self.rule.frame == "image" else self.rule.frame
 
     @property
     def columns(self) -> tuple[str, ...]:

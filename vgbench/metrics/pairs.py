@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vgbench.core.errors import UserError
 from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
-
-if TYPE_CHECKING:
-    from vgbench.predictions.table import Predictions
-    from vgbench.types import Geometry
 from vgbench.metrics.frames import Array, decode, stretch, to_canvas
+from vgbench.predictions.table import Predictions
+from vgbench.types import Geometry
 
 
 class Pairs:
@@ -147,8 +145,8 @@ class Pairs:
         predicted = self.masks() if cut is None else self.predictions.masks_at(cut)
         if cut is not None and len(predicted) and all(mask is None for mask in predicted):
             raise UserError(
-                f"the predictions have no masks cut at {cut} % (masks_at); for VG-LAW name the percentage in "
-                "method.mask_cuts"
+                f"the predictions have no masks cut at {cut} %: column masks_at has none for this percentage; let the "
+                "method predict it, or leave out the variant"
             )
         for index, mask in enumerate(predicted):
             size = [int(self.heights[index]), int(self.widths[index])]

@@ -78,6 +78,10 @@ class REC(GroundingMetric):
     }
 
     @property
+    def resolution(self) -> str:
+        return "canvas" if self.rule.frame == "canvas" else "original"
+
+    @property
     def columns(self) -> tuple[str, ...]:
         tops = (f"iou_top{top}" for top in self.rule.top[1:])
         return ("iou", *tops, *(("centre",) if self.rule.centre else ()))

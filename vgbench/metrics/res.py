@@ -77,6 +77,10 @@ class RES(GroundingMetric):
             )
 
     @property
+    def resolution(self) -> str:
+        return "original" if self.rule.frame == "image" else self.rule.frame
+
+    @property
     def columns(self) -> tuple[str, ...]:
         return ("iou", "intersection", "union")
 

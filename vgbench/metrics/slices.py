@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from vgbench.data.table import AnnotationTable
 from vgbench.metrics.base import Outcomes
 from vgbench.metrics.bootstrap import intervals
 from vgbench.metrics.tasks import task_of
-from vgbench.records.record import Metric
 
 SMALL, LARGE = 0.05, 0.20  # share of the image that a target covers
 
@@ -25,6 +24,15 @@ class Buckets:
 
     names: tuple[str, ...]
     index: np.ndarray
+
+
+class SliceScore(NamedTuple):
+    """A metric in one bucket, in percent, on ``n`` expressions; ``low`` and ``high`` are NaN without bootstrap."""
+
+    value: float
+    n: int
+    low: float
+    high: float
 
 
 def buckets(table: AnnotationTable) -> dict[str, Buckets]:
@@ -39,7 +47,7 @@ def buckets(table: AnnotationTable) -> dict[str, Buckets]:
     lengths = np.array([len(text.split()) for text in texts], dtype=np.int64)
     location = np.array([LOCATION.search(text.lower()) is not None for text in texts], dtype=np.int64)
     area = _areas(table, counts)
-    found = {
+    rules = {
         "expression length": Buckets(("1-2 words", "3-5 words", "6-9 words", "10+ words"), _bin(lengths, (3, 6, 10))),
         "location words": Buckets(("without", "with"), location),
         "same category": Buckets(("alone", "1 other", "2 others", "3+ others"), _others(table)),
@@ -48,7 +56,7 @@ def buckets(table: AnnotationTable) -> dict[str, Buckets]:
         ),
         "targets": Buckets(("none", "one", "two", "three or more"), np.minimum(counts, 3)),
     }
-    return {name: rule for name, rule in found.items() if len(np.unique(rule.index[rule.index >= 0])) > 1}
+    return {name: rule for name, rule in rules.items() if len(np.unique(rule.index[rule.index >= 0])) > 1}
 
 
 def _bin(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
@@ -71,41 +79,40 @@ def _others(table: AnnotationTable) -> np.ndarray:
     for image, categories, numbers in rows:
         for category, number in zip(categories, numbers, strict=False):
             objects.setdefault((image, category), set()).add(number)
-    known = (len(objects[image, names[0]]) - 1 if len(names) == len(ids) == 1 else -1 for image, names, ids in rows)
-    return np.minimum(np.fromiter(known, dtype=np.int64, count=len(rows)), 3)
+    others = (len(objects[image, names[0]]) - 1 if len(names) == len(ids) == 1 else -1 for image, names, ids in rows)
+    return np.minimum(np.fromiter(others, dtype=np.int64, count=len(rows)), 3)
 
 
 def sliced(
-    outcomes: Outcomes, metric: str, table: AnnotationTable, variant: str = "default", bootstrap: int = 1000
-) -> dict[str, dict[str, Metric]]:
-    """A metric by rule and bucket, as the record stores it.
+    outcomes: Outcomes, metric: str, table: AnnotationTable, bootstrap: int = 1000
+) -> dict[str, dict[str, SliceScore]]:
+    """A metric by rule and bucket; buckets that it is not defined in are left out.
 
     Args:
         outcomes: of all rows of ``table``.
         bootstrap: resamples of the images for each interval; 0: no intervals.
     """
     images = table.column("image_id")[outcomes.rows]
-    result: dict[str, dict[str, Metric]] = {}
+    scores: dict[str, dict[str, SliceScore]] = {}
     for name, rule in buckets(table).items():
         for number, bucket in enumerate(rule.names):
-            part = outcomes.take(rule.index[outcomes.rows] == number)
-            ratio = part.ratios[metric]
-            if not len(part.rows) or math.isnan(ratio.value):
+            members = rule.index[outcomes.rows] == number
+            ratio = outcomes.take(members).ratios[metric]
+            if not members.any() or math.isnan(ratio.value):
                 continue
-            at = rule.index[outcomes.rows] == number
-            low, high = intervals({metric: ratio}, images[at], bootstrap)[metric] if bootstrap else (math.nan, math.nan)
-            made = Metric(ratio.value, int((ratio.den > 0).sum()), variant=variant)
-            if not math.isnan(low):
-                made.low, made.high = low, high
-            result.setdefault(name, {})[bucket] = made
-    return result
+            bounds = intervals({metric: ratio}, images[members], bootstrap) if bootstrap else {}
+            low, high = bounds.get(metric, (math.nan, math.nan))
+            scores.setdefault(name, {})[bucket] = SliceScore(ratio.value, int((ratio.den > 0).sum()), low, high)
+    return scores
 
 
-def headline(outcomes: Outcomes, task: str, table: AnnotationTable, bootstrap: int = 1000) -> dict[str, Any]:
-    """What the record keeps of one result: its headline metrics by metric, rule and bucket (see :func:`sliced`)."""
-    found = {
+def headline(
+    outcomes: Outcomes, task: str, table: AnnotationTable, bootstrap: int = 1000
+) -> dict[str, dict[str, dict[str, SliceScore]]]:
+    """The headline metrics of a task by metric, rule and bucket (see :func:`sliced`)."""
+    scores = {
         metric: sliced(outcomes, metric, table, bootstrap=bootstrap)
         for metric in task_of(task).headline
         if metric in outcomes.ratios
     }
-    return {metric: rules for metric, rules in found.items() if rules}
+    return {metric: rules for metric, rules in scores.items() if rules}

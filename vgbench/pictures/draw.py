@@ -19,6 +19,7 @@ from vgbench.core.files import write_atomically
 from vgbench.data.table import Row
 from vgbench.pictures.lettering import text_block
 from vgbench.pictures.palette import PAPER, TRUTH, pick_colours
+from vgbench.predictions.table import GREC_SCORE_THRESHOLD
 from vgbench.types import Prediction
 
 Pixels = Image.Image | np.ndarray | Tensor
@@ -114,7 +115,7 @@ def _shown_boxes(prediction: Prediction) -> np.ndarray:
     """The best box and every other that is kept at GREC's threshold, [n, 4] float64."""
     if prediction.no_target or not len(prediction.boxes):
         return np.zeros((0, 4))
-    kept = prediction.scores.cpu() >= _KEPT
+    kept = prediction.scores.cpu() >= GREC_SCORE_THRESHOLD
     kept[0] = True
     return prediction.boxes.cpu()[kept].double().numpy()
 
@@ -207,9 +208,6 @@ def heat_overlay(picture: Image.Image, prediction: Prediction, scale: float) -> 
     if prediction.point is not None:
         _cross(ImageDraw.Draw(out), prediction.point, scale, (255, 255, 255))
     return out
-
-
-_KEPT = 0.7  # GREC's threshold: of several boxes, those with a higher score are the answer
 
 
 def box_iou(prediction: Prediction, row: Row) -> float | None:

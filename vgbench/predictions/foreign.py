@@ -22,12 +22,10 @@ from vgbench.core.errors import UserError
 from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
 from vgbench.predictions.reader import check
-from vgbench.predictions.table import Predictions
+from vgbench.predictions.table import GREC_SCORE_THRESHOLD, Predictions
 from vgbench.types import Prediction
 
 __all__ = ["Reading", "read_foreign"]
-
-KEPT = 0.7  # GREC's score threshold: masks of entries above it make up the union
 
 # Where tools put the id of an expression and the model's words, in the order in which they are looked for.
 ID_FIELDS = ("key", "id", "expression_id", "sent_id", "question_id", "index", "doc_id", "image_id")
@@ -363,7 +361,7 @@ def _prediction(answer: _Answer | None, generalised: bool) -> Prediction:
     order = sorted(range(len(answer.boxes)), key=lambda index: -answer.scores[index])
     masks = answer.masks
     if len(masks) > 1 and len(masks) == len(answer.scores):
-        kept = [i for i in order if answer.scores[i] >= KEPT] if generalised else order[:1]
+        kept = [i for i in order if answer.scores[i] >= GREC_SCORE_THRESHOLD] if generalised else order[:1]
         masks = [masks[index] for index in kept]
     return Prediction(
         torch.tensor([answer.boxes[index] for index in order], dtype=torch.float32).reshape(-1, 4),

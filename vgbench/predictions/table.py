@@ -69,6 +69,10 @@ SCHEMA = _schema(pa.list_(pa.float32()))
 FILE_SCHEMA = _schema(pa.list_(pa.float16()))  # half the space; a peak is stored exactly as ``point``
 
 
+# Of several boxes those that score at least this are the answer (the evaluator of gRefCOCO's authors).
+GREC_SCORE_THRESHOLD = 0.7
+
+
 class Predictions:
     """Predictions of n expressions, in any order. Read-only.
 

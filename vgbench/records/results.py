@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vgbench.data.dataset import GroundingData
 from vgbench.data.table import AnnotationTable
@@ -60,7 +61,7 @@ def results_of(scored: ScoredOutput) -> list[Result]:
                 leaked_images=scored.leaked_images,
                 metrics=_metrics(report, key),
                 controls={name: _metrics(control, key) for name, control in scored.controls.items()},
-                slices={} if variant else slices.headline(outcomes, task, scored.table),
+                slices={} if variant else _slices(slices.headline(outcomes, task, scored.table)),
                 prediction_set=scored.output,
                 resolution=next(s.resolution for s in report.scores.values() if (s.task, s.variant) == key),
                 predictions=str(scored.predictions),
@@ -69,12 +70,27 @@ def results_of(scored: ScoredOutput) -> list[Result]:
     return results
 
 
-def _metrics(report: ScoreReport, key: tuple[str, str]) -> dict[str, Metric]:
-    def defined(value: float) -> float | None:
-        return None if math.isnan(value) else value
-
+def _slices(scores: Mapping[str, Mapping[str, Mapping[str, slices.SliceScore]]]) -> dict[str, Any]:
+    """Scores by metric, rule and bucket as the record stores them."""
     return {
-        score.metric: Metric(defined(score.value), score.n, defined(score.low), defined(score.high), score.variant)
+        metric: {
+            rule: {
+                bucket: Metric(score.value, score.n, _defined(score.low), _defined(score.high))
+                for bucket, score in buckets.items()
+            }
+            for rule, buckets in rules.items()
+        }
+        for metric, rules in scores.items()
+    }
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _metrics(report: ScoreReport, key: tuple[str, str]) -> dict[str, Metric]:
+    return {
+        score.metric: Metric(_defined(score.value), score.n, _defined(score.low), _defined(score.high), score.variant)
         for score in report.scores.values()
         if (score.task, score.variant) == key
     }
