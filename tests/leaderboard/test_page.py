@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from vgbench.core.errors import UserError
-from vgbench.leaderboard.page import collect, write_page
+from vgbench.leaderboard.page import write_page
+from vgbench.leaderboard.page_data import collect
 from vgbench.leaderboard.published import PublishedRow
 from vgbench.records import store
 from vgbench.records.record import Code, Cost, Environment, Hardware, Metric, Record, Result

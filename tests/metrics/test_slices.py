@@ -14,7 +14,8 @@ from PIL import Image
 from vgbench.cli import compare
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
-from vgbench.leaderboard.versus import format_versus, holm, versus
+from vgbench.leaderboard.versus import holm, versus
+from vgbench.leaderboard.versus_text import format_versus
 from vgbench.metrics import slices
 from vgbench.metrics.base import Outcomes, Ratio
 from vgbench.metrics.slices import Buckets, buckets, sliced

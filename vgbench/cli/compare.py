@@ -73,7 +73,8 @@ def main(
     if slices:
         if len(records) != 2:
             raise UserError(f"--slices compares two runs, found {len(records)}; name two run folders")
-        from vgbench.leaderboard.versus import format_versus, versus
+        from vgbench.leaderboard.versus import versus
+        from vgbench.leaderboard.versus_text import format_versus
 
         text += "\n" + format_versus(versus(*records), pictures)
     if output is None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 
 from vgbench.core.errors import UserError
 from vgbench.data.dataset import GroundingData
 from vgbench.data.table import AnnotationTable
-from vgbench.leaderboard.columns import metric_title, row_label, task_title
+from vgbench.leaderboard.columns import row_label
 from vgbench.metrics.base import Outcomes
 from vgbench.metrics.bootstrap import Comparison, compare_paired
 from vgbench.metrics.evaluator import evaluate_predictions
@@ -86,6 +87,13 @@ def load_table(record: Record, result: Result) -> tuple[GroundingData, Annotatio
     return data, table
 
 
+class Side(NamedTuple):
+    """One of two results that are compared."""
+
+    record: Record
+    result: Result
+
+
 def versus(first: Record, second: Record, *, resamples: int = 1000, worst: int = 12) -> list[Versus]:
     """Compare two runs on every split and task that both were scored on, with the default metrics.
 
@@ -96,71 +104,74 @@ def versus(first: Record, second: Record, *, resamples: int = 1000, worst: int =
     Raises:
         UserError: if they have no result on the same data, or predictions or annotations are gone.
     """
-    found = []
-    for one in first.results:
-        for other in second.results:
-            if _same(one, other) and (one.prediction_set == other.prediction_set or not _shared(first, second)):
-                found.append(_versus(first, one, second, other, resamples, worst))
-    if not found:
+    comparisons = [
+        _versus(Side(first, left), Side(second, right), resamples, worst)
+        for left in first.results
+        for right in second.results
+        if _same(left, right) and (left.prediction_set == right.prediction_set or not _share_a_set(first, second))
+    ]
+    if not comparisons:
         raise UserError(
             f"{first.name} and {second.name} have no result on the same data, task and split; "
             "vgbench compare prints what they have"
         )
-    return found
+    return comparisons
 
 
-def _same(one: Result, other: Result) -> bool:
-    def identity(result: Result) -> tuple[object, ...]:
-        default = all(metric.variant == "default" for metric in result.metrics.values())
-        return (result.dataset, result.split_by, result.split, result.task, result.data_hash, default)
+def _same(left: Result, right: Result) -> bool:
+    """Whether two results are of one task on the same data, both with the default metrics alone."""
+    if any(metric.variant != "default" for result in (left, right) for metric in result.metrics.values()):
+        return False
+    identity = attrgetter("dataset", "split_by", "split", "task", "data_hash")
+    return identity(left) == identity(right)
 
-    return identity(one) == identity(other) and identity(one)[-1] is True
 
-
-def _shared(first: Record, second: Record) -> bool:
+def _share_a_set(first: Record, second: Record) -> bool:
     """Whether the two runs have a prediction set of the same name: then only equal names are compared."""
     return bool({r.prediction_set for r in first.results} & {r.prediction_set for r in second.results})
 
 
-def _versus(first: Record, one: Result, second: Record, other: Result, resamples: int, worst: int) -> Versus:
-    data, table = load_table(first, one)
-    metric, gradual = task_of(one.task).headline[0], task_of(one.task).gradual
-    answers = [_answers(record, result, table) for record, result in ((first, one), (second, other))]
+def _versus(first: Side, second: Side, resamples: int, worst: int) -> Versus:
+    data, table = load_table(*first)
+    task = task_of(first.result.task)
+    predictions = _predictions(first, table), _predictions(second, table)
     left, right = (
-        evaluate_predictions(table, predictions, tasks=[one.task], bootstrap=0).outcomes[one.task]
-        for predictions in answers
+        evaluate_predictions(table, answers, tasks=[task.name], bootstrap=0).outcomes[task.name]
+        for answers in predictions
     )
-    labels = row_label(first, one), row_label(second, other)
+    labels = row_label(*first), row_label(*second)
     if labels[0] == labels[1]:
-        labels = f"{labels[0]} ({first.name})", f"{labels[1]} ({second.name})"
+        labels = f"{labels[0]} ({first.record.name})", f"{labels[1]} ({second.record.name})"
     return Versus(
         first=labels[0],
         second=labels[1],
-        result=one,
-        metric=metric,
-        gradual=gradual,
-        slices=_tests(left, right, metric, table, resamples),
-        disagreements=_disagreements(left, right, gradual, table, worst),
+        result=first.result,
+        metric=task.headline[0],
+        gradual=task.gradual,
+        slices=_tests(left, right, task.headline[0], table, resamples),
+        disagreements=_disagreements(left, right, task.gradual, table, worst),
         table=table,
         data=data,
-        predictions=(answers[0], answers[1]),
+        predictions=predictions,
     )
 
 
-def _answers(record: Record, result: Result, table: AnnotationTable) -> Predictions:
+def _predictions(side: Side, table: AnnotationTable) -> Predictions:
+    record, result = side
     if result.predictions is None or record.folder is None:
         raise UserError(f"{record.name}: its record names no predictions file; evaluate the run again")
     return read_predictions(record.folder / result.predictions, table, missing="empty")
 
 
 def _tests(first: Outcomes, second: Outcomes, metric: str, table: AnnotationTable, resamples: int) -> list[Slice]:
+    """The whole split, then every slice that both runs have values in."""
     images = table.column("image_id")
     parts = [("", "all", np.ones(len(table), dtype=bool))]
     for name, rule in buckets(table).items():
         parts += [(name, bucket, rule.index == number) for number, bucket in enumerate(rule.names)]
     lines = []
-    for name, bucket, chosen in parts:
-        left, right = first.take(chosen[first.rows]), second.take(chosen[second.rows])
+    for name, bucket, members in parts:
+        left, right = first.take(members[first.rows]), second.take(members[second.rows])
         values = left.ratios[metric].value, right.ratios[metric].value
         if len(left.rows) and not any(map(math.isnan, values)):
             test = compare_paired(left, right, metric, images[left.rows], resamples)
@@ -192,76 +203,9 @@ def _disagreements(
 
     left, right = percent(first), percent(second)
     order = np.argsort(-np.abs(right - left), kind="stable")[:count]
-    found = []
+    disagreements = []
     for place in order[left[order] != right[order]]:
         row = table.row(int(first.rows[place]))
         scores = float(left[place]), float(right[place])
-        found.append(Disagreement(int(first.rows[place]), row.key, row.expression, *scores))
-    return found
-
-
-def draw_disagreements(comparison: Versus, folder: Path) -> int:
-    """NN.png for every listed disagreement and sheet.png into ``folder``; returns how many could be drawn."""
-    from PIL import Image
-
-    from vgbench.pictures import draw
-    from vgbench.pictures.draw import contact_sheet
-
-    pictures = []
-    for number, entry in enumerate(comparison.disagreements):
-        row = comparison.table.row(entry.row)
-        answers = (predictions.prediction(entry.row) for predictions in comparison.predictions)
-        try:
-            with comparison.data.image_path(row.image).open("rb") as file, Image.open(file) as image:
-                shown = dict(zip((comparison.first, comparison.second), answers, strict=True))
-                pictures.append(draw.draw(image, row.expression, row, shown, size=360))
-        except (OSError, ValueError, Image.DecompressionBombError):
-            continue
-        draw.save(pictures[-1], folder / f"{number:02d}.png")
-    if pictures:
-        draw.save(contact_sheet(pictures), folder / "sheet.png")
-    return len(pictures)
-
-
-def format_versus(comparisons: Sequence[Versus], pictures: Path | None = None) -> str:
-    """Markdown of :func:`versus`; with ``pictures``, the disagreements are drawn into folders below it."""
-    parts = []
-    for comparison in comparisons:
-        result = comparison.result
-        author = None if result.embedded else result.split_by
-        where = " ".join(part for part in (result.dataset, author, result.split) if part)
-        first, second = comparison.first, comparison.second
-        parts.append(
-            f"## {second} against {first}: {where}, {metric_title(result.task, comparison.metric)} "
-            f"({task_title(result.task, result.embedded)})"
-        )
-        lines = [
-            f"| slice | {first} | {second} | difference | 95 % interval | p | expressions | images |",
-            "|:--|--:|--:|--:|:-:|--:|--:|--:|",
-        ]
-        for line in comparison.slices:
-            test = line.test
-            name = f"{line.rule}: {line.bucket}" if line.rule else "**all**"
-            lines.append(
-                f"| {name} | {line.first:.2f} | {line.second:.2f} | {test.difference:+.2f}"
-                f"{' *' if line.significant else ''} | {test.low:+.2f} to {test.high:+.2f} | "
-                f"{test.p_permutation:.3f} | {test.n} | {test.images} |"
-            )
-        parts.append("\n".join(lines))
-        parts.append(
-            "p: paired permutation test, exchanging the two image by image; intervals: paired bootstrap over images. "
-            "*: significant at 5 % (slices: after Holm's correction for all of them)."
-        )
-        if comparison.disagreements:
-            title = metric_title(result.task, comparison.gradual)
-            lines = [f"Largest disagreements ({title}):", "", f"| expression | {first} | {second} | key |"]
-            lines.append("|:--|--:|--:|:--|")
-            for entry in comparison.disagreements:
-                text = " ".join(entry.expression.split()).replace("|", r"\|")
-                lines.append(f"| {text} | {entry.first:.1f} | {entry.second:.1f} | {entry.key} |")
-            parts.append("\n".join(lines))
-        if pictures is not None:
-            sets = "" if result.prediction_set == "main" else f"-{result.prediction_set}"
-            folder = pictures / f"{where.replace(' ', '-')}-{result.task}{sets}"
-            parts.append(f"Pictures: {draw_disagreements(comparison, folder)} in {folder}")
-    return "\n\n".join(parts) + "\n"
+        disagreements.append(Disagreement(int(first.rows[place]), row.key, row.expression, *scores))
+    return disagreements
