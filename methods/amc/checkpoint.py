@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
-from vgbench.methods.amc.model import ALBEF, resize_positions
+from vgbench.methods.amc.model import ALBEF
+from vgbench.methods.amc.vision import resize_positions
 
 # Entries without effect: constants, ALBEF's single queue pointer (AMC's two start at 0), its image-id queue.
 UNUSED = re.compile(r"text_encoder(_m)?\.bert\.embeddings\.position_ids|queue_ptr|idx_queue")
@@ -26,9 +27,12 @@ TRAINING_PARTS = {part: pattern for part, pattern in PARTS.items() if part != "M
 MOMENTUM_HEAD = re.compile(r"text_encoder_m\.cls\.")
 
 
-def canonical(name: str) -> str:
-    """Name in the layout of training checkpoints: evaluation files leave ``bert.`` out of the text encoder's names."""
-    return re.sub(r"^(text_encoder(?:_m)?)\.(?!bert\.|cls\.)", r"\1.bert.", name)
+def official_names(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Our name of every entry of an official file -> its name there.
+
+    Ours are those of training checkpoints; evaluation files leave ``bert.`` out of the text encoder's names.
+    """
+    return {re.sub(r"^(text_encoder(?:_m)?)\.(?!bert\.|cls\.)", r"\1.bert.", name): name for name in state}
 
 
 def tied(name: str) -> str | None:
@@ -50,43 +54,56 @@ def load_albef(network: ALBEF, state: Mapping[str, Tensor]) -> LoadReport:
         UserError: for a missing or unknown name, another shape, or a tied copy that differs from its original.
     """
     own = network.state_dict()
-    given = {canonical(name): (name, value) for name, value in state.items()}
+    names = official_names(state)
     used, unused, adapted = [], [], []
     ready: dict[str, Tensor] = {}
-    for name, (original, value) in given.items():
+    for name, original in names.items():
         source = tied(name)
-        if UNUSED.fullmatch(name):
+        if source in names and not torch.equal(state[original], state[names[source]]):
+            raise UserError(f"checkpoint entry {original!r} differs from {source!r}, with which it should be tied")
+        if source is not None or UNUSED.fullmatch(name):
             unused.append(original)
-        elif source is not None:
-            if source in given and not torch.equal(value, given[source][1]):
-                raise UserError(f"checkpoint entry {original!r} differs from {source!r}, with which it should be tied")
-            unused.append(original)
-        elif name not in own:
+            continue
+        if name not in own:
             raise UserError(f"checkpoint entry {original!r} belongs to no part of AMC; give an AMC or ALBEF checkpoint")
-        else:
-            if name.endswith("pos_embed") and value.ndim == 3 and value.shape[1] != own[name].shape[1]:
-                side = round((own[name].shape[1] - 1) ** 0.5)
-                value = resize_positions(value.float(), (side, side))
-                adapted.append(original)
-            if value.shape != own[name].shape:
-                raise UserError(
-                    f"checkpoint entry {original!r} has shape {list(value.shape)}, this configuration of AMC has "
-                    f"{list(own[name].shape)}; set the sizes of method to those of the checkpoint"
-                )
-            ready[name] = value
-            used.append(original)
-    missing = set(own) - set(ready)
-    absent = {part for part, pattern in PARTS.items() if not any(map(pattern.match, ready))}
-    for part in absent:
-        missing = {name for name in missing if not PARTS[part].match(name)}
-    if not any(map(MOMENTUM_HEAD.match, ready)):
-        missing = {name for name in missing if not MOMENTUM_HEAD.match(name)}
-    if missing:
-        first = min(missing)
-        raise UserError(f"checkpoint lacks {first!r} and {len(missing) - 1} more entries of AMC; it is incomplete")
+        ready[name] = fitted(name, state[original], own[name])
+        if ready[name] is not state[original]:
+            adapted.append(original)
+        if ready[name].shape != own[name].shape:
+            raise UserError(
+                f"checkpoint entry {original!r} has shape {list(state[original].shape)}, this configuration of AMC has "
+                f"{list(own[name].shape)}; set the sizes of method to those of the checkpoint"
+            )
+        used.append(original)
+    absent = absent_parts(own, ready)
     with torch.no_grad():
         for name, value in ready.items():
             own[name].copy_(value)
     if "momentum model" in absent:
         network.update_momentum(0.0)
     return LoadReport(tuple(used), tuple(unused), tuple(adapted), tuple(sorted(absent)))
+
+
+def fitted(name: str, value: Tensor, target: Tensor) -> Tensor:
+    """``value`` itself, or a position table of another grid resized to the network's."""
+    if not name.endswith("pos_embed") or value.ndim != 3 or value.shape[1] == target.shape[1]:
+        return value
+    side = round((target.shape[1] - 1) ** 0.5)
+    return resize_positions(value.float(), (side, side))
+
+
+def absent_parts(own: Collection[str], ready: Collection[str]) -> set[str]:
+    """The parts of :data:`PARTS` that the entries ``ready`` lack as a whole.
+
+    Raises:
+        UserError: if other entries of the network's ``own`` are missing.
+    """
+    absent = {part for part, pattern in PARTS.items() if not any(map(pattern.match, ready))}
+    optional = [PARTS[part] for part in absent]
+    if not any(map(MOMENTUM_HEAD.match, ready)):
+        optional.append(MOMENTUM_HEAD)
+    missing = {name for name in set(own) - set(ready) if not any(pattern.match(name) for pattern in optional)}
+    if missing:
+        first = min(missing)
+        raise UserError(f"checkpoint lacks {first!r} and {len(missing) - 1} more entries of AMC; it is incomplete")
+    return absent

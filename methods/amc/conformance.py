@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 
 from vgbench.conform.case import Case
+from vgbench.conform.helpers import decode_bytes, epoch_rates, text_rows, training_samples, under_prefix
 from vgbench.methods.amc import heat as decisions
-from vgbench.methods.amc.method import AMC, LOSS_NAMES
+from vgbench.methods.amc.gradcam import Expressions, explain_matching, explain_similarity
+from vgbench.methods.amc.loss import negative_weights
+from vgbench.methods.amc.method import AMC
 from vgbench.methods.amc.schedule import SteppedWarmupCosine
+from vgbench.methods.amc.step import Draws, Pairs, Trace
 from vgbench.methods.amc.transforms import (
     ColourDraws,
     EvalTransform,
@@ -40,14 +45,8 @@ def build(case: Case, **options: Any) -> AMC:
     """The method with the sizes of the case, its weights loaded, in evaluation mode."""
     sizes, settings = case.spec["sizes"], case.spec["settings"]
     checkpoint_size = sizes.get("checkpoint_image_size", sizes["image_size"])
-    names = {
-        "alpha": "alpha",
-        "margin_mean": "margin_mean",
-        "margin_max": "margin_max",
-        "weight_mean": "weight_mean",
-        "weight_max": "weight_max",
-    }
-    options |= {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
+    names = ("alpha", "margin_mean", "margin_max", "weight_mean", "weight_max")
+    options |= {name: settings[name] for name in names if name in settings}
     if settings.get("mlm_distill_log_softmax_dim", 1) != 1:
         options["mlm_distill_axis"] = "vocabulary"
     method = AMC(
@@ -78,36 +77,34 @@ def build(case: Case, **options: Any) -> AMC:
     return method.to(case.device).eval()
 
 
-def _losses(method: AMC, inputs: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+def _losses(
+    method: AMC, inputs: Mapping[str, Tensor], prefix: str = "", trace: Trace | None = None
+) -> dict[str, Tensor]:
     """The training step with the recorded draws of the inputs under ``prefix``."""
-    get = {name.removeprefix(prefix): value for name, value in inputs.items() if name.startswith(prefix)}
-    return method.training_losses(
-        get["image"],
-        get["text_ids"],
-        get["text_pad"].bool(),
-        get["target_masks"],
-        get["gt_mask_indicator"].bool(),
-        (get["itm_negative_image_index"], get["itm_negative_text_index"]),
-        (get["mlm_input_ids"], get["mlm_labels"]),
+    recorded = under_prefix(inputs, prefix)
+    pairs = Pairs(recorded["image"], recorded["text_ids"], recorded["text_pad"].bool(), recorded["target_masks"])
+    draws = Draws(
+        selected=recorded["gt_mask_indicator"].bool(),
+        negatives=(recorded["itm_negative_image_index"], recorded["itm_negative_text_index"]),
+        masked_words=(recorded["mlm_input_ids"], recorded["mlm_labels"]),
     )
+    return method.training_losses(pairs, draws, trace)
 
 
 def _train(case: Case) -> dict[str, Tensor]:
-    from vgbench.methods.amc.loss import negative_weights
-
     method = build(case)
-    result = _losses(method, case.inputs)
-    out = {name: value for name, value in result.items() if name not in LOSS_NAMES}
-    out |= {f"loss.{name}": result[name] for name in LOSS_NAMES}
+    out: Trace = {}
+    losses = _losses(method, case.inputs, trace=out)
+    out |= {f"loss.{name}": value for name, value in losses.items()}
     selected = case.inputs["gt_mask_indicator"].bool()
     for name in ("gradcam_normalised", "gradcam_upsampled"):
-        out[name] = result[name][selected]
-    out["itm_weights_t2i"] = negative_weights(result["sim_t2i"])
-    out["itm_weights_i2t"] = negative_weights(result["sim_i2t"])
+        out[name] = out[name][selected]
+    out["itm_weights_t2i"] = negative_weights(out["sim_t2i"])
+    out["itm_weights_i2t"] = negative_weights(out["sim_i2t"])
     parameters = dict(method.network.named_parameters())
     for prefix, loss in (("grad.", "total"), ("grad_gcam.", "gcam_masked")):
         names = [name.removeprefix(prefix) for name in case.expected if name.startswith(prefix)]
-        gradients = torch.autograd.grad(result[loss], [parameters[name] for name in names], retain_graph=True)
+        gradients = torch.autograd.grad(losses[loss], [parameters[name] for name in names], retain_graph=True)
         out |= {f"{prefix}{name}": value for name, value in zip(names, gradients, strict=True)}
     out |= {f"after.{name}": value for name, value in method.network.state_dict().items()}
     return out
@@ -117,17 +114,13 @@ def _gradcam(case: Case) -> dict[str, Tensor]:
     settings, inputs = case.spec["settings"], case.inputs
     method = build(case, itc_block=settings.get("itc_block_num", 0), heat="itc")
     image = inputs["image"]
-    arguments = (
-        image,
-        torch.arange(len(image), device=image.device),
-        inputs["text_ids"],
-        inputs["text_pad"].bool(),
-    )
-    out = method.explain_matching(*arguments)
-    grid = (image.shape[-2] // method.patch_size, image.shape[-1] // method.patch_size)
-    out["pos_embed_interpolated"] = method.network.visual_encoder.positions(grid)
+    index = torch.arange(len(image), device=image.device)
+    expressions = Expressions(image, index, inputs["text_ids"], inputs["text_pad"].bool())
+    out = explain_matching(method.network, expressions, method.options.gradcam_layer)
+    vision = method.network.visual_encoder
+    out["pos_embed_interpolated"] = vision.positions(vision.grid(image))
     if "itc_block_num" in settings:
-        out["gradcam_itc"] = method.explain_similarity(*arguments)["gradcam"]
+        out["gradcam_itc"] = explain_similarity(method.network, expressions, method.options.itc_block)
     maps = [
         decisions.enlarge(heat, tuple(size))
         for heat, size in zip(out["gradcam"].cpu(), inputs["image_sizes"].tolist(), strict=True)
@@ -161,23 +154,17 @@ def _strictly_inside(point: tuple[int, int], boxes: Tensor) -> bool:
 
 
 def _steps(case: Case) -> dict[str, Tensor]:
-    spec, inputs = case.spec, case.inputs
-    recipe, procedure = spec["recipe"], spec["procedure"]
-    method = build(case)
-    base = recipe["schedule"]["lr"]
-    optimiser = recipe["optimizer"]
-    optimizer = build_optimizer(
-        method.param_groups(base),
-        partial(
-            torch.optim.AdamW,
-            betas=tuple(optimiser["betas"]),
-            eps=optimiser["eps"],
-            weight_decay=optimiser["weight_decay"],
-            amsgrad=optimiser["amsgrad"],
-        ),
+    spec, inputs, method = case.spec, case.inputs, build(case)
+    settings, procedure = spec["recipe"]["optimizer"], spec["procedure"]
+    factory = partial(
+        torch.optim.AdamW,
+        betas=tuple(settings["betas"]),
+        eps=settings["eps"],
+        weight_decay=settings["weight_decay"],
+        amsgrad=settings["amsgrad"],
     )
-    schedule = _schedule(recipe["schedule"])
-    names = [group["name"] for group in optimizer.param_groups]
+    optimizer = build_optimizer(method.param_groups(spec["recipe"]["schedule"]["lr"]), factory)
+    schedule = _schedule(spec["recipe"]["schedule"])
     steps, per_epoch = procedure["steps"], procedure["iterations_per_epoch"]
     out: dict[str, Tensor] = {}
     for number, epoch in enumerate(procedure["epoch_of_step"]):
@@ -194,20 +181,25 @@ def _steps(case: Case) -> dict[str, Tensor]:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         out[f"optim.grad_global_norm_{key}"] = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         optimizer.step()
-    key = f"step{steps}"
     for name, value in method.network.state_dict().items():
         kind = "queue" if name in ("image_queue", "text_queue", "queue_ptr_img", "queue_ptr_txt") else "optim"
         kind = "momentum" if "_m." in name else kind
-        out[f"{kind}.{key}.{name}"] = value.clone()
-    method.alpha.fill_(method.full_alpha)
-    out[f"optim.loss_after_{key}"] = _losses(method, inputs, "step1.")["total"].detach()
-    for title, shipped in spec["schedules"].items():
+        out[f"{kind}.step{steps}.{name}"] = value.clone()
+    method.alpha.fill_(method.options.alpha)
+    out[f"optim.loss_after_step{steps}"] = _losses(method, inputs, "step1.")["total"].detach()
+    names = [group["name"] for group in optimizer.param_groups]
+    return out | _schedules(method, spec["schedules"], names)
+
+
+def _schedules(method: AMC, schedules: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Tensor]:
+    """Learning rates per epoch and within the first one, and alpha within it, of the shipped schedules."""
+    out = {}
+    for title, shipped in schedules.items():
         factors, count = _schedule(shipped), shipped["first_epoch_iterations"]
-        epochs = [factors(epoch, 0, count) * shipped["lr"] for epoch in range(shipped["epochs"])]
         first = [factors(0, step, count) * shipped["lr"] for step in range(count)]
-        for name in names:
-            out[f"schedule.lr.{title}.{name}"] = torch.tensor(epochs)
-            out[f"schedule.lr.{title}_first_epoch.{name}"] = torch.tensor(first)
+        for group in groups:
+            out[f"schedule.lr.{title}.{group}"] = epoch_rates(factors, shipped["lr"], shipped["epochs"], count)
+            out[f"schedule.lr.{title}_first_epoch.{group}"] = torch.tensor(first)
         alphas = []
         for step in range(count):
             method.on_step(0, step, count)
@@ -216,7 +208,7 @@ def _steps(case: Case) -> dict[str, Tensor]:
     return out
 
 
-def _schedule(spec: dict[str, Any]) -> SteppedWarmupCosine:
+def _schedule(spec: Mapping[str, Any]) -> SteppedWarmupCosine:
     return SteppedWarmupCosine(
         epochs=spec["epochs"],
         warmup=spec["warmup_lr"] / spec["lr"],
@@ -227,76 +219,73 @@ def _schedule(spec: dict[str, Any]) -> SteppedWarmupCosine:
 
 
 def _preprocess(case: Case) -> dict[str, Tensor]:
-    sizes, inputs = case.spec["sizes"], case.inputs
-    tokenizer = WordPiece.from_text(bytes(inputs["vocab"].tolist()).decode(), sep=False)
-    words, size = sizes["max_words"], sizes["image_size"]
-    raw = [inputs[f"raw_image.{number}"].permute(2, 0, 1) for number in range(len(inputs["heat"]))]
-    texts = case.text("text_bytes")
-    boxes = [inputs[f"phrase_boxes.{number}"] for number in range(len(raw))]
+    tokenizer = WordPiece.from_text(decode_bytes(case.inputs["vocab"]), sep=False)
+    images = [case.inputs[f"raw_image.{number}"].permute(2, 0, 1) for number in range(len(case.inputs["heat"]))]
+    return _evaluation(case, tokenizer, images) | _training(case, tokenizer, images)
+
+
+def _evaluation(case: Case, tokenizer: WordPiece, images: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Transforms of evaluation, and what is made of recorded heat maps."""
+    sizes, words, texts = case.spec["sizes"], case.spec["sizes"]["max_words"], case.text("text_bytes")
 
     def evaluate(transform: EvalTransform) -> tuple[Tensor, list[str]]:
-        samples = [transform({"image": _image(image), "text": text}) for image, text in zip(raw, texts, strict=True)]
+        samples = [
+            transform({"image": tv_tensors.Image(image), "text": text})
+            for image, text in zip(images, texts, strict=True)
+        ]
         return torch.stack([sample["image"] for sample in samples]), [sample["text"] for sample in samples]
 
-    out: dict[str, Tensor] = {}
-    out["test.image"], clean = evaluate(EvalTransform(size, "pillow_bicubic", words["test"]))
-    out["test.clean_text_bytes"] = _bytes(clean)
+    pixels, clean = evaluate(EvalTransform(sizes["image_size"], "pillow_bicubic", words["test"]))
+    flickr, flickr_clean = evaluate(EvalTransform(sizes["flickr_size"], "opencv", words["flickr"]))
     ids, pad = tokenizer(clean)
-    out["test.text_ids"], out["test.text_mask"] = ids, ~pad
-    flickr, clean = evaluate(EvalTransform(sizes["flickr_size"], "opencv", words["flickr"]))
-    out["test.flickr_image_stride4"] = flickr[..., ::4, ::4]
-    out["test.flickr_clean_text_bytes"] = _bytes(clean)
     peaks = [
         decisions.peak(decisions.enlarge(heat, (image.shape[-2], image.shape[-1])))
-        for heat, image in zip(inputs["heat"], raw, strict=True)
+        for heat, image in zip(case.inputs["heat"], images, strict=True)
     ]
-    out["test.peak"] = torch.tensor(peaks)
-    out["test.point_correct"] = torch.tensor([_strictly_inside(p, b) for p, b in zip(peaks, boxes, strict=True)])
+    hits = [_strictly_inside(peak, case.inputs[f"phrase_boxes.{number}"]) for number, peak in enumerate(peaks)]
+    shorten = _shortener(case, tokenizer)
+    return {
+        "test.image": pixels,
+        "test.clean_text_bytes": text_rows(clean),
+        "test.text_ids": ids,
+        "test.text_mask": ~pad,
+        "test.flickr_image_stride4": flickr[..., ::4, ::4],
+        "test.flickr_clean_text_bytes": text_rows(flickr_clean),
+        "test.peak": torch.tensor(peaks),
+        "test.point_correct": torch.tensor(hits),
+        "train.truncated_text_ids": tokenizer([shorten(flickr_clean[2])])[0],
+    }
 
-    def shorten(text: str) -> str:
-        return tokenizer.truncate(text, sizes["max_tokens_train"] - 1)
 
-    train = TrainTransform(size, words["train"], shorten)
+def _training(case: Case, tokenizer: WordPiece, images: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The training transform with the recorded draws."""
+    sizes, out = case.spec["sizes"], {}
+    size = sizes["image_size"]
+    train = TrainTransform(size, sizes["max_words"]["train"], _shortener(case, tokenizer))
     captions = []
-    for number in range(sum(name.endswith(".image_index") for name in inputs)):
-        draws = {
-            name.removeprefix(f"train.{number}."): value
-            for name, value in inputs.items()
-            if name.startswith(f"train.{number}.")
-        }
-        image = raw[int(draws["image_index"])]
+    for prefix in training_samples(case.inputs):
+        draws = under_prefix(case.inputs, prefix)
+        image = images[int(draws["image_index"])]
         original = (image.shape[-2], image.shape[-1])
-        recorded = iter(draws["draw_box"].tolist())
         candidates = clamp_boxes(draws["boxes"], original)
-        chosen = candidates[[choose_box(candidates, partial(_replay, recorded))]]
+        box = candidates[[choose_box(candidates, partial(_replay, iter(draws["draw_box"].tolist())))]]
         jitter = bool(draws["draw_jitter"] < sizes["jitter_p"])
         colour = ColourDraws(
             flip=bool(draws["draw_flip"] < sizes["flip_p"]),
             gray=bool(draws["draw_gray"] < sizes["gray_p"]),
             jitter=tuple(draws["draw_jitter_factors"].tolist()) if jitter else None,
         )
-        pixels, masks = augment_colour(image, box_masks(chosen, original), size, colour)
-        text = case.text(f"train.{number}.text_bytes")[int(draws["draw_caption"])]
-        sample = train.finish({"image": _image(image), "text": text}, pixels, masks, text)
-        out[f"train.{number}.image"] = sample["image"]
-        out[f"train.{number}.mask"] = masks[0]
-        out[f"train.{number}.indicator"] = torch.tensor([len(sample["boxes"])])
-        out[f"train.{number}.clean_text_bytes"] = _bytes([sample["text"]])[0]
+        pixels, masks = augment_colour(image, box_masks(box, original), size, colour)
+        text = case.text(f"{prefix}text_bytes")[int(draws["draw_caption"])]
+        sample = train.finish({"image": tv_tensors.Image(image), "text": text}, pixels, masks, text)
+        out[f"{prefix}image"] = sample["image"]
+        out[f"{prefix}mask"] = masks[0]
+        out[f"{prefix}indicator"] = torch.tensor([len(sample["boxes"])])
+        out[f"{prefix}clean_text_bytes"] = text_rows([sample["text"]])[0]
         captions.append(sample["text"])
     ids, pad = tokenizer(captions)
-    out["train.text_ids"], out["train.text_mask"] = ids, ~pad
-    out["train.truncated_text_ids"] = tokenizer([shorten(clean[2])])[0]
-    return out
+    return out | {"train.text_ids": ids, "train.text_mask": ~pad}
 
 
-def _image(image: Tensor) -> Any:
-    from torchvision import tv_tensors
-
-    return tv_tensors.Image(image)
-
-
-def _bytes(texts: list[str]) -> Tensor:
-    """Texts as zero-padded UTF-8, uint8 [n, longest]."""
-    encoded = [text.encode() for text in texts]
-    width = max(map(len, encoded))
-    return torch.tensor([list(text.ljust(width, b"\0")) for text in encoded], dtype=torch.uint8)
+def _shortener(case: Case, tokenizer: WordPiece) -> Callable[[str], str]:
+    return partial(tokenizer.truncate, pieces=case.spec["sizes"]["max_tokens_train"] - 1)

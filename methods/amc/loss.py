@@ -1,4 +1,4 @@
-"""Losses of AMC: ITC, ITM, MLM (ALBEF) and attention mask consistency on the Grad-CAM map.
+"""Losses of AMC: ITC, ITM, MLM (ALBEF) and attention mask consistency of Grad-CAM maps.
 
 All of it in float32, whatever the autocast state. B pairs, K queue entries, E feature width, L text positions,
 N = h * w patches, V words.
@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100
-MAP_EPS = 1e-7
 
 
 class Contrastive(NamedTuple):
@@ -87,30 +86,6 @@ def matching(logits: Tensor) -> Tensor:
     labels = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
     labels[: len(logits) // 3] = 1
     return F.cross_entropy(logits.float(), labels)
-
-
-def gradcam(attention: Tensor, gradient: Tensor, pad: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Grad-CAM map of a cross-attention: mean over heads and text positions of ``A m * max(G, 0) m``.
-
-    Args:
-        attention, gradient: A and G [B, heads, L, 1 + N] float32; the column of the image's class token is dropped.
-        pad: [B, L] bool, True = padding: contributes nothing, but counts in the divisor.
-        grid: (h, w).
-
-    Returns:
-        [B, h, w], not normalised.
-    """
-    tokens = (~pad)[:, None, :, None].float()
-    product = (attention[..., 1:] * tokens) * (gradient[..., 1:].clamp(min=0) * tokens)
-    return product.mean(dim=(1, 2)).unflatten(1, grid)
-
-
-def normalise_map(heat: Tensor) -> Tensor:
-    """Per-sample min-max normalisation [B, h, w]; gradients pass through minimum and maximum."""
-    flat = heat.flatten(1)
-    flat = flat - flat.min(1, keepdim=True).values
-    flat = flat / (flat.max(1, keepdim=True).values + MAP_EPS)
-    return flat.view_as(heat)
 
 
 class Consistency(NamedTuple):

@@ -20,6 +20,8 @@ from vgbench.core.errors import UserError
 from vgbench.methods.amc import AMC
 from vgbench.methods.amc import heat as decisions
 from vgbench.methods.amc import loss as losses
+from vgbench.methods.amc.gradcam import Expressions, normalise_map
+from vgbench.methods.amc.step import Pairs, Trace
 from vgbench.methods.amc.transforms import (
     RandAugment,
     augment_crop,
@@ -226,9 +228,8 @@ def test_loading_takes_the_values_and_resizes_positions() -> None:
     report = target.load_official(state)
     assert set(report.adapted) == {"visual_encoder.pos_embed", "visual_encoder_m.pos_embed"}
     batch = tiny_batch(side=48)
-    index = torch.arange(4)
-    expected = source.eval().heatmaps(batch.image, index, batch.text_ids, batch.text_pad)
-    torch.testing.assert_close(target.eval().heatmaps(batch.image, index, batch.text_ids, batch.text_pad), expected)
+    expressions = Expressions(batch.image, torch.arange(4), batch.text_ids, batch.text_pad)
+    torch.testing.assert_close(target.eval().heatmaps(expressions), source.eval().heatmaps(expressions))
 
 
 def test_momentum_model_starts_as_a_copy_where_a_checkpoint_has_none() -> None:
@@ -276,7 +277,7 @@ def test_consistency_without_boxes_or_area_stays_finite(content: str) -> None:
     heat = torch.rand(2, 4, 4, requires_grad=True)
     mask = torch.ones(2, 8, 8) if content == "nothing outside" else torch.zeros(2, 8, 8)
     selected = torch.tensor([content != "none selected"] * 2)
-    terms = losses.consistency(losses.normalise_map(heat), mask, selected)
+    terms = losses.consistency(normalise_map(heat), mask, selected)
     assert terms.mean_margin == 0
     if content == "none selected":
         assert terms.max_margin == 0
@@ -338,7 +339,7 @@ def test_training_learns_where_to_look_only_with_the_amc_terms() -> None:
             optimizer.zero_grad()
             found["total"].backward()
             optimizer.step()
-        method.mask_consistency = True
+        method.step = tiny().step
         left[consistent] = float(method(batch)["gcam_masked"].detach())
     assert left[True] < 0.2 < 0.4 < left[False]
 
@@ -397,9 +398,11 @@ def test_reduced_precision_keeps_the_maps_in_float32() -> None:
         method.network.load_state_dict(state)
         torch.manual_seed(2)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            found = method.training_losses(batch.image, batch.text_ids, batch.text_pad, torch.ones(4, 32, 32).triu())
-        found["total"].backward()
-        return found
+            trace: Trace = {}
+            pairs = Pairs(batch.image, batch.text_ids, batch.text_pad, torch.ones(4, 32, 32).triu())
+            losses = method.training_losses(pairs, trace=trace)
+        losses["total"].backward()
+        return trace | losses
 
     exact, rough = step(False), step(True)
     for name in ("cross_attention_map", "cross_attention_grad", "gradcam_normalised", "sim_i2t", "total"):
@@ -513,7 +516,7 @@ def test_tokens(vocabulary: Path) -> None:
     ids, pad = method.tokenize(["red man shirt", "man"])
     assert ids.tolist() == [[2, 6, 5, 7], [2, 5, 0, 0]]  # no [SEP]
     assert pad.tolist() == [[False] * 4, [False, False, True, True]]
-    assert (method.cls_id, method.mask_id, method.vocab_size) == (2, 4, 66)
+    assert (method.words.cls_id, method.words.mask_id, method.words.vocab_size) == (2, 4, 66)
     with pytest.raises(UserError, match=r"method\.tokenizer"):
         tiny().tokenize(["man"])
 

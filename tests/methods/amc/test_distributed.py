@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vgbench.methods.amc import AMC
+from vgbench.methods.amc.step import Draws, Pairs
 
 SIZES = {
     "image_size": 16,
@@ -52,14 +53,13 @@ def batch() -> dict[str, Tensor]:
 
 def step(method: AMC, part: dict[str, Tensor]) -> dict[str, Tensor]:
     drawn = (part["images"], part["texts"]), (part["masked"], part["labels"])
-    return method.training_losses(
-        part["image"], part["ids"], part["pad"], part["mask"], negatives=drawn[0], masked_words=drawn[1]
-    )
+    pairs = Pairs(part["image"], part["ids"], part["pad"], part["mask"])
+    return method.training_losses(pairs, Draws(negatives=drawn[0], masked_words=drawn[1]))
 
 
 def build() -> AMC:
     torch.manual_seed(0)
-    method = AMC(**SIZES).eval()  # type: ignore[arg-type]
+    method = AMC(**SIZES).eval()
     method.network.queue_ptr_img.fill_(7)  # wraps around
     return method
 
