@@ -71,17 +71,19 @@ class ALBEF(nn.Module):
         self.temp.clamp_(*TEMPERATURE_RANGE)
 
     @cached_property
-    def _momentum_lists(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    def momentum_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
         """Momentum parameters and, in the same order, the parameters of the four copied modules: lists made once."""
-        averages = [value for name in MOMENTUM_MODULES for value in getattr(self, f"{name}_m").parameters()]
-        values = [value for name in MOMENTUM_MODULES for value in getattr(self, name).parameters()]
+        averages: list[Tensor] = [
+            value for name in MOMENTUM_MODULES for value in getattr(self, f"{name}_m").parameters()
+        ]
+        values: list[Tensor] = [value for name in MOMENTUM_MODULES for value in getattr(self, name).parameters()]
         return averages, values
 
     @torch.compiler.disable  # one fused kernel over all parameters as it is
     @torch.no_grad()
     def update_momentum(self, momentum: float) -> None:
         """``theta_m <- momentum * theta_m + (1 - momentum) * theta``."""
-        averages, values = self._momentum_lists
+        averages, values = self.momentum_pairs
         torch._foreach_mul_(averages, momentum)
         torch._foreach_add_(averages, values, alpha=1.0 - momentum)
 

@@ -236,7 +236,7 @@ def test_momentum_model_starts_as_a_copy_where_a_checkpoint_has_none() -> None:
     method = tiny()
     state = {n: torch.randn_like(v) if v.is_floating_point() else v for n, v in method.network.state_dict().items()}
     method.load_official({name: value for name, value in state.items() if "_m." not in name})
-    for average, value in method.network.momentum_pairs():
+    for average, value in zip(*method.network.momentum_pairs, strict=True):
         assert torch.equal(average, value)
 
 
