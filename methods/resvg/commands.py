@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 
-from vgbench.config.compose import compose, split_overrides
+from vgbench.config.compose import compose
 from vgbench.core.console import progress
 from vgbench.core.errors import UserError
 from vgbench.data.additional import AdditionalData
@@ -26,43 +26,20 @@ from vgbench.methods.resvg.augmentation import (
 from vgbench.methods.resvg.priors import ClipEncoder, DiffusionGenerator, Encoder, Generator, make_priors
 from vgbench.methods.resvg.sketch import SketchGenerator, ThumbnailEncoder
 
-__all__ = ["main"]
+__all__ = ["augmentation", "priors"]
 
 PRIORS = "data priors: dataset=NAME generator=FOLDER encoder=FOLDER [split=...] [extra_train=FOLDER] [out=FILE]"
 AUGMENT = "data augment: dataset=NAME out=FOLDER [split=train] [amount=1000] [seed=0]"
 TRAINING = ("train", "pretrain")
 
 
-def main(action: str, overrides: Sequence[str]) -> int:
-    """Run ``priors`` or ``augment``.
-
-    Raises:
-        UserError: if an argument is missing or makes no sense.
-    """
-    return {"priors": priors, "augment": augmentation}[action](overrides)
-
-
-def priors(overrides: Sequence[str]) -> int:
-    """Make (or go on making) the prior of every expression of a dataset.
+def priors(own: Mapping[str, str], rest: Sequence[str]) -> int:
+    """Make (or go on making) the prior of every expression of a dataset. ``own``: its keys, ``rest``: configuration.
 
     ``generator``: a diffusers text-to-image folder, or ``sketch`` (RefShapes: no download). ``encoder``: a CLIP folder,
     or ``thumbnail``, the default of sketches. ``split``: default all but pretrain; ``extra_train``: also the
     expressions of a folder of ``vgbench data augment``. ``shard=i/n``: every n-th expression only, for n machines.
     """
-    keys = (
-        "generator",
-        "encoder",
-        "split",
-        "extra_train",
-        "out",
-        "batch",
-        "steps",
-        "guidance",
-        "size",
-        "seed",
-        "shard",
-    )
-    own, rest = split_overrides(overrides, *keys, "device")
     data = _dataset(rest, PRIORS)
     generator, encoder = _models(own, data)
     shard = _numbers(own.get("shard", "0/1"), "shard", "/")
@@ -109,14 +86,13 @@ def _models(own: Mapping[str, str], data: GroundingData) -> tuple[Generator, Enc
     return generator, ClipEncoder(Path(described_by).expanduser(), device)
 
 
-def augmentation(overrides: Sequence[str]) -> int:
+def augmentation(own: Mapping[str, str], rest: Sequence[str]) -> int:
     """Write ``amount`` scenes with several instances of one category and queries on their relations.
 
     ``painter``: copy-paste (default), or the folder of a GLIGEN checkpoint of diffusers. ``instances``: COCO's file
     with all objects of the images; default: the dataset's own, where its layout has one. ``counts``: instances per
     scene, e.g. 2-5.
     """
-    own, rest = split_overrides(overrides, "out", "split", "amount", "seed", "painter", "instances", "counts")
     data = _dataset(rest, AUGMENT)
     if "out" not in own:
         raise UserError(f"{AUGMENT}: out= is missing; a new folder for the images and their table")

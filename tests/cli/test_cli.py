@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vgbench.cli.main import EXAMPLES, main
+from vgbench.cli.main import COMMANDS, main
 
 
 def vgbench(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -26,7 +26,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "HEAVY []" in done.stdout
 
 
-@pytest.mark.parametrize("command", sorted(EXAMPLES))
+@pytest.mark.parametrize("command", sorted(command.NAME for command in COMMANDS))
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

@@ -20,9 +20,10 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from vgbench.cli import download as download_command
-from vgbench.cli.main import DATA_ACTIONS, main
+from vgbench.cli import data as data_command
+from vgbench.cli.main import main
 from vgbench.core.errors import UserError
+from vgbench.data import download as downloading
 from vgbench.data import fetch as fetching
 from vgbench.data.archives import unpack
 from vgbench.data.download import Plan, download, plan_for
@@ -328,7 +329,7 @@ def test_command_asks_and_fetches(
     )
     server.content["a.bin"] = content
     source = Source(key="x.json", url=server.url("a.bin"), makes="refcocos/refcocos_test.json", dead="http://old/x")
-    monkeypatch.setattr(download_command, "plan_for", lambda *arguments: Plan([source], ["images: ask the authors"]))
+    monkeypatch.setattr(downloading, "plan_for", lambda *arguments: Plan([source], ["images: ask the authors"]))
     given = ["data", "download", "dataset=refcocos", f"data_root={tmp_path}"]
     assert main(given) == 2  # nobody is there to ask
     captured = capsys.readouterr()
@@ -362,7 +363,7 @@ def test_every_data_action_has_an_example(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit, match="0"):
         main(["data", "--help"])
     text = capsys.readouterr().out
-    assert all(f"vgbench data {action}" in text for action in DATA_ACTIONS)
+    assert all(f"vgbench data {action}" in text for action in data_command.actions())
 
 
 def test_a_filtered_set_has_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from vgbench.cli import compare as command
+from vgbench.cli.main import main
 from vgbench.core.errors import UserError
 from vgbench.leaderboard.compare import compare
 from vgbench.leaderboard.pairs import published_pairs
@@ -280,7 +281,7 @@ def test_committed_results_join_on_request(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(command, "files", lambda package: tmp_path / "package")
     for committed, rows in ((False, ["ALVG"]), (True, ["ALVG", "AMC"])):
         out = tmp_path / "table.md"
-        command.main([tmp_path / "runs"], output=out, committed=committed)
+        main(["compare", str(tmp_path / "runs"), "--output", str(out), *(["--committed"] if committed else [])])
         assert [cells[0] for cells in grid(out.read_text())[1:]] == rows
 
 
@@ -324,27 +325,29 @@ def test_a_published_number_without_source_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store.write(run("alvg", result(50.0)), tmp_path / "runs" / "one")
-    assert command.main([tmp_path / "runs"]) == 0
+    assert main(["compare", str(tmp_path / "runs")]) == 0
     assert "50.00 ±0.61" in capsys.readouterr().out
-    assert command.main([tmp_path / "runs"], "csv", tmp_path / "out" / "t.csv") == 0
+    assert (
+        main(["compare", str(tmp_path / "runs"), "--format", "csv", "--output", str(tmp_path / "out" / "t.csv")]) == 0
+    )
     assert (tmp_path / "out" / "t.csv").read_text().startswith("row,method,")
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"html": Path("page"), "slices": True}, "--html writes the page of all runs: leave out --slices"),
-        ({"html": Path("page"), "output": Path("t.md")}, "--html writes the page"),
-        ({"html": Path("page"), "format": "csv"}, "--html writes the page"),
-        ({"seeds": True, "format": "csv"}, "--format csv holds every run by itself"),
-        ({"slices": True, "format": "json"}, "leave out --format json"),
-        ({"published": "all", "format": "csv"}, "--format csv holds pairs: --published own"),
+        (["--html", "page", "--slices"], "--html writes the page of all runs: leave out --slices"),
+        (["--html", "page", "--output", "t.md"], "--html writes the page"),
+        (["--html", "page", "--format", "csv"], "--html writes the page"),
+        (["--seeds", "--format", "csv"], "--format csv holds every run by itself"),
+        (["--slices", "--format", "json"], "leave out --format json"),
+        (["--published", "all", "--format", "csv"], "--format csv holds pairs: --published own"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options: dict, words: str, tmp_path: Path) -> None:
+def test_options_that_do_not_go_together_are_refused(options: list[str], words: str, tmp_path: Path) -> None:
     store.write(run("alvg", result(50.0)), tmp_path / "one")
     with pytest.raises(UserError, match=words):
-        command.main([tmp_path], **options)
+        main(["--debug", "compare", str(tmp_path), *options])
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vgbench.cli import compare
+from vgbench.cli.main import main
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
 from vgbench.leaderboard.versus import holm, versus
@@ -172,9 +172,9 @@ def test_other_data_is_not_compared(two_runs: tuple[Record, Record]) -> None:
 def test_the_command_compares_two_runs(
     two_runs: tuple[Record, Record], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = [tmp_path / "one", tmp_path / "two"]
-    assert compare.main(paths, slices=True) == 0
+    paths = [str(tmp_path / "one"), str(tmp_path / "two")]
+    assert main(["compare", *paths, "--slices"]) == 0
     out = capsys.readouterr().out
     assert out.index("## REC on real data") < out.index("## two against one: synthetic val, Prec@0.5")
     with pytest.raises(UserError, match="--slices compares two runs, found 1"):
-        compare.main(paths[:1], slices=True)
+        main(["--debug", "compare", paths[0], "--slices"])

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from vgbench.cli import reproduce
 from vgbench.cli.main import main
 from vgbench.config.compose import compose
 from vgbench.config.identity import resolved
@@ -18,6 +17,7 @@ from vgbench.core.files import sha256_prefix
 from vgbench.leaderboard.published import PublishedRow, read_published
 from vgbench.records import store
 from vgbench.records.record import Checkpoint, Code, Environment, Hardware, Metric, Record, Result
+from vgbench.reproduce import plan as plans
 from vgbench.reproduce.commit import commit
 from vgbench.reproduce.existing import Misfit, Mismatch, misfit
 from vgbench.reproduce.judge import judge
@@ -245,14 +245,13 @@ def test_runs_what_is_missing_judges_writes_json_and_commits(
 
     monkeypatch.setattr(run, "evaluate", evaluate)
     monkeypatch.setattr(RefCOCO, "sources", lambda self, split: [])
-    monkeypatch.setattr(reproduce, "read_plan", lambda paper, table: the_plan())
+    monkeypatch.setattr(plans, "read_plan", lambda paper, table: the_plan())
     (tmp_path / "files" / "mine-refcoco").mkdir(parents=True)
     file = tmp_path / "files" / "mine-refcoco" / "det_best.pth"
     file.write_bytes(b"weights")
-    own = {"paper": "mine", "runs": str(tmp_path / "runs"), "checkpoints": str(tmp_path / "files")}
-    code = reproduce.main(
-        own, ["method.tokenizer=v.txt"], commit_to=tmp_path / "kept", json_file=tmp_path / "t.json", strict=True
-    )
+    places = [f"runs={tmp_path / 'runs'}", f"checkpoints={tmp_path / 'files'}", "method.tokenizer=v.txt"]
+    outputs = ["--commit-to", str(tmp_path / "kept"), "--json", str(tmp_path / "t.json"), "--strict"]
+    code = main(["reproduce", "paper=mine", *places, *outputs])
     assert code == 1  # testA: 80.4 against 82.0
     (config,) = asked
     assert config.checkpoint == str(file) and list(config.eval.splits) == ["val", "testA"]

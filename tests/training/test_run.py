@@ -14,8 +14,9 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from PIL import Image
+from safetensors.torch import load_file
 
-from vgbench.cli.predict import predict
+from vgbench.cli.main import main
 from vgbench.core.errors import UserError
 from vgbench.methods.alvg.method import ALVG
 from vgbench.predictions.reader import read_predictions
@@ -126,6 +127,34 @@ def test_an_interrupted_run_continues_exactly(
         assert torch.equal(value, states[1][name]), name
 
 
+def validated_epochs(folder: Path) -> list[int]:
+    table = pd.read_csv(folder / "logs" / "metrics.csv").dropna(subset=["val/rec/prec@0.5"])
+    return table["epoch"].astype(int).tolist()
+
+
+@pytest.mark.parametrize(
+    ("every", "first", "epochs"),
+    [(1, 0, [0, 1, 2, 3]), (1, 2, [2, 3]), (2, 0, [1, 3]), (2, 2, [2]), (2, 1, [1, 3]), (1, 4, [])],
+)
+def test_validation_begins_and_repeats_as_the_recipe_says(
+    data_root: Path, tmp_path: Path, every: int, first: int, epochs: list[int]
+) -> None:
+    """Epochs count from 0; where none is validated the last model is what is scored."""
+    options = ["recipe.epochs=4", f"recipe.eval_every={every}", f"recipe.eval_from={first}", "eval.control=null"]
+    result = run.run(config_of(data_root, tmp_path, *options, "eval.examples=0", "checkpoint_every=1"))
+    assert result.record is not None and result.primary == result.record.results[0].metrics["prec@0.5"].value
+    if epochs:
+        assert validated_epochs(result.folder) == epochs
+        return
+    assert "val/rec/prec@0.5" not in pd.read_csv(result.folder / "logs" / "metrics.csv").columns
+    last = torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=False)
+    model = load_file(result.folder / "model.safetensors")
+    average = last["callbacks"].get("ExponentialMovingAverage")
+    assert average is None
+    for name, value in model.items():
+        assert torch.equal(value, last["state_dict"][f"method.{name}"]), name
+
+
 def test_nothing_to_resume_is_said(data_root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="resume=true, but no run folder"):
         run.run(config_of(data_root, tmp_path, "resume=true"))
@@ -158,15 +187,21 @@ def test_shuffled_text_changes_the_text_only(data_root: Path, finished: Path, tm
     assert any("shuffled" in note for note in shuffled.notes)
 
 
-def test_predict_draws_and_prints_json(data_root: Path, finished: Path, tmp_path: Path, capsys: Any) -> None:
-    Image.new("RGB", (200, 100), "white").save(tmp_path / "scene.png")
-    config = config_of(data_root, tmp_path, f"checkpoint={finished}")
-    assert predict(tmp_path / "scene.png", "the red circle", config, None) == 0
+def test_predict_draws_into_the_working_directory_and_prints_json(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photographs, here = tmp_path / "photographs", tmp_path / "here"
+    photographs.mkdir(), here.mkdir()
+    Image.new("RGB", (200, 100), "white").save(photographs / "scene.png")
+    monkeypatch.chdir(here)
+    given = [*SMALL[:2], f"checkpoint={finished}", "trainer=cpu"]
+    assert main(["predict", str(photographs / "scene.png"), "the red circle", *given]) == 0
     answer = json.loads(capsys.readouterr().out)
     (box,) = answer["boxes"]
     assert 0 <= box[0] <= box[2] <= 200 and 0 <= box[1] <= box[3] <= 100
     assert answer["mask"]["size"] == [100, 200]
-    assert Image.open(answer["picture"]).width > 200
+    assert answer["picture"] == "scene.grounded.png" and Image.open(here / "scene.grounded.png").width > 200
+    assert [path.name for path in photographs.iterdir()] == ["scene.png"]
 
 
 def test_weights_of_another_configuration_are_refused(data_root: Path, finished: Path, tmp_path: Path) -> None:

@@ -2,85 +2,115 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from vgbench.core.errors import UserError
-from vgbench.core.files import write_atomically
-from vgbench.leaderboard.compare import Format, compare
-from vgbench.leaderboard.published import read_published
-from vgbench.records.store import find
+
+if TYPE_CHECKING:
+    from vgbench.records.record import Record
+
+NAME = "compare"
+HELP = "Print the leaderboard of run folders."
+EXAMPLE = "vgbench compare runs/ --format latex"
+TAKES_PLUGINS = True
 
 
-def main(
-    paths: Sequence[Path],
-    format: Format = "markdown",
-    output: Path | None = None,
-    *,
-    all_metrics: bool = False,
-    seeds: bool = False,
-    published: Literal["own", "all"] | None = None,
-    slices: bool = False,
-    pictures: Path | None = None,
-    html: Path | None = None,
-    committed: bool = False,
-) -> int:
-    """``vgbench compare``: find the records below ``paths``, print the leaderboard or write it to ``output``.
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", type=Path, help="run folders, or folders of them (default: runs/)")
+    parser.add_argument("--format", choices=["markdown", "csv", "json", "latex"], default="markdown")
+    parser.add_argument("--output", type=Path, help="write to a file instead of the terminal")
+    parser.add_argument("--all-metrics", action="store_true", help="every metric, not only a task's headline")
+    parser.add_argument("--seeds", action="store_true", help="several seeds of one configuration: mean and deviation")
+    parser.add_argument(
+        "--published",
+        nargs="?",
+        const="own",
+        choices=["own", "all"],
+        help="published numbers beside the measured ones: of the same methods (own) or of every method (all)",
+    )
+    parser.add_argument("--committed", action="store_true", help="also the results committed with the suite")
+    parser.add_argument("--slices", action="store_true", help="two runs: their difference by kind of expression")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="with --slices: draw the disagreements")
+    parser.add_argument("--html", type=Path, metavar="DIR", help="write the leaderboard as one static page")
 
-    Args:
-        published: "own": measured against published numbers of the same methods; "all": of every method, too.
-        slices: two runs only: their difference by kind of expression, tested, and where they disagree most.
-        pictures: with ``slices``, folder for pictures of the disagreements.
-        html: write the page into this folder instead of printing tables.
-        committed: also the committed results of the suite (``leaderboards/results``).
+
+def execute(arguments: Namespace) -> int:
+    """Find the records, print the leaderboard or write it.
 
     Raises:
-        UserError: if there is no record, a record is bad, ``slices`` finds other than two runs, or options do not go
+        UserError: if there is no record, a record is bad, ``--slices`` finds other than two runs, or options do not go
             together.
     """
-    if pictures is not None and not slices:
+    from vgbench.core.files import write_atomically
+    from vgbench.records.store import find
+
+    _check(arguments)
+    records = find(_places(arguments))
+    if arguments.html is not None:
+        from vgbench.leaderboard.page import write_page
+
+        print(write_page(records, arguments.html))
+        return 0
+    text = _text(arguments, records)
+    if arguments.output is None:
+        print(text, end="")
+    else:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(arguments.output, text.encode())
+        print(arguments.output)
+    return 0
+
+
+def _check(arguments: Namespace) -> None:
+    """Raises UserError for options that do not go together."""
+    form = arguments.format
+    if arguments.pictures is not None and not arguments.slices:
         raise UserError("--pictures draws the disagreements of two runs: add --slices")
-    if html is not None and (slices or seeds or output is not None or format != "markdown"):
+    of_tables = arguments.slices or arguments.seeds or arguments.output is not None or form != "markdown"
+    if arguments.html is not None and of_tables:
         raise UserError("--html writes the page of all runs: leave out --slices, --seeds, --output and --format")
-    if seeds and format in ("csv", "json"):
-        raise UserError(f"--seeds: --format {format} holds every run by itself; leave out one of the two")
-    if published == "all" and format in ("csv", "json"):
-        raise UserError(f"--published all puts rows into tables; --format {format} holds pairs: --published own")
-    if slices and format != "markdown":
-        raise UserError(f"--slices is written as Markdown; leave out --format {format}")
-    places = [*paths]
-    if committed:
+    if arguments.seeds and form in ("csv", "json"):
+        raise UserError(f"--seeds: --format {form} holds every run by itself; leave out one of the two")
+    if arguments.published == "all" and form in ("csv", "json"):
+        raise UserError(f"--published all puts rows into tables; --format {form} holds pairs: --published own")
+    if arguments.slices and form != "markdown":
+        raise UserError(f"--slices is written as Markdown; leave out --format {form}")
+
+
+def _places(arguments: Namespace) -> list[Path]:
+    """Where to look for records: runs/ if nothing is named, unless the committed results are enough."""
+    places = list(arguments.runs)
+    if not places and not (arguments.committed and not Path("runs").is_dir()):
+        places = [Path("runs")]
+    if arguments.committed:
         results = Path(str(files("vgbench.leaderboards") / "results"))
         if not results.is_dir():
             raise UserError("--committed: this version of the suite has no committed results")
         places.append(results)
-    records = find(places)
-    if html is not None:
-        from vgbench.leaderboard.page import write_page
+    return places
 
-        print(write_page(records, html))
-        return 0
+
+def _text(arguments: Namespace, records: Sequence[Record]) -> str:
+    from vgbench.leaderboard.compare import compare
+    from vgbench.leaderboard.published import read_published
+
     text = compare(
         records,
-        format,
-        all_metrics=all_metrics,
-        seeds=seeds,
-        published=read_published() if published else None,
-        others=published == "all",
+        arguments.format,
+        all_metrics=arguments.all_metrics,
+        seeds=arguments.seeds,
+        published=read_published() if arguments.published else None,
+        others=arguments.published == "all",
     )
-    if slices:
-        if len(records) != 2:
-            raise UserError(f"--slices compares two runs, found {len(records)}; name two run folders")
-        from vgbench.leaderboard.versus import versus
-        from vgbench.leaderboard.versus_text import format_versus
+    if not arguments.slices:
+        return text
+    if len(records) != 2:
+        raise UserError(f"--slices compares two runs, found {len(records)}; name two run folders")
+    from vgbench.leaderboard.versus import versus
+    from vgbench.leaderboard.versus_text import format_versus
 
-        text += "\n" + format_versus(versus(*records), pictures)
-    if output is None:
-        print(text, end="")
-    else:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(output, text.encode())
-        print(output)
-    return 0
+    return text + "\n" + format_versus(versus(*records), arguments.pictures)

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
 
-from vgbench.conform.run import run_case
+NAME = "conform"
+HELP = "Compare our methods with what the official code computed."
+EXAMPLE = "vgbench conform tests/conformance/alvg-rec-a"
+TAKES_PLUGINS = True
 
 
-def main(paths: Sequence[Path], device: str, precision: str, json_file: Path | None, out: Any = sys.stdout) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("cases", nargs="+", type=Path, metavar="CASE")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--json", type=Path, help="write all results")
+
+
+def execute(arguments: Namespace) -> int:
     """Run the cases, print a line each; 1 if a judged case fails, else 0."""
+    from vgbench.conform.run import run_case
+
     results = []
-    for path in paths:
-        result = run_case(path, device, precision)
+    for path in arguments.cases:
+        result = run_case(path, arguments.device, arguments.precision)
         results.append(result)
-        print(result.line(), file=out, flush=True)
+        print(result.line(), flush=True)
         for name, problem in result.failures.items():
-            print(f"     {name}: {problem}", file=out)
-    if json_file:
-        json_file.write_text(json.dumps([vars(result) for result in results], indent=2))
+            print(f"     {name}: {problem}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps([vars(result) for result in results], indent=2))
     failed = [result for result in results if result.judged and not result.passed]
-    print(f"{len(results) - len(failed)} passed, {len(failed)} failed", file=out)
+    print(f"{len(results) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0

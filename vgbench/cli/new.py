@@ -6,6 +6,7 @@ import importlib.util
 import keyword
 import re
 import sys
+from argparse import ArgumentParser, Namespace
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,31 @@ from vgbench.core.errors import UserError
 from vgbench.core.files import write_atomically
 from vgbench.core.registry import datasets, methods
 
+NAME = "new"
+HELP = "Write a working package for a new method or dataset."
+EXAMPLE = "vgbench new method mymethod"
+TAKES_PLUGINS = False  # it reads templates only
+
 ENDING = ".in"  # of templates, so that no tool takes them for code of ours
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("kind", choices=["method", "dataset"])
+    parser.add_argument("name", help="lower case; what is typed for method= or dataset=")
+    parser.add_argument("folder", nargs="?", type=Path, help="folder to make (default: vgbench-NAME)")
+
+
+def execute(arguments: Namespace) -> int:
+    """Write the package and say what to do with it."""
+    kind, name = arguments.kind, arguments.name
+    target = new(kind, name, arguments.folder)
+    print(f"{target}: a package with a {kind} that works; README.md is its card")
+    if kind == "method":
+        print(f"try:     vgbench run --plugin {target / name} method={name} dataset=refshapes")
+    else:
+        print(f"try:     vgbench data verify --plugin {target / name} dataset={name} data_root=FOLDER")
+    print(f"install: pip install -e {target}   (then without --plugin)")
+    return 0
 
 
 def new(kind: Literal["method", "dataset"], name: str, folder: Path | None = None) -> Path:
@@ -59,15 +84,3 @@ def new(kind: Literal["method", "dataset"], name: str, folder: Path | None = Non
 
     copy(Path(str(files("vgbench"))) / "templates" / kind, target)
     return target
-
-
-def main(kind: Literal["method", "dataset"], name: str, folder: Path | None) -> int:
-    """Write the package and say what to do with it."""
-    target = new(kind, name, folder)
-    print(f"{target}: a package with a {kind} that works; README.md is its card")
-    if kind == "method":
-        print(f"try:     vgbench run --plugin {target / name} method={name} dataset=refshapes")
-    else:
-        print(f"try:     vgbench data verify --plugin {target / name} dataset={name} data_root=FOLDER")
-    print(f"install: pip install -e {target}   (then without --plugin)")
-    return 0

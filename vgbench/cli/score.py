@@ -3,86 +3,106 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vgbench.config.compose import compose, split_overrides
 from vgbench.core.errors import UserError
-from vgbench.predictions.foreign import Reading, read_foreign
-from vgbench.predictions.reader import read_predictions
-from vgbench.predictions.table import Predictions
 
 if TYPE_CHECKING:
-    pass
-from vgbench.metrics.evaluator import ScoreReport, evaluate_predictions, format_report
-from vgbench.predictions.trivial import trivial_predictions
-from vgbench.records.external import ExternalSplit, check_register, register
+    from vgbench.data.dataset import GroundingData
+    from vgbench.data.table import AnnotationTable
+    from vgbench.predictions.table import Predictions
+
+NAME = "score"
+HELP = "Score a predictions file (JSONL or Parquet; schema: vgbench/metrics/README.md)."
+EXAMPLE = "vgbench score predictions.jsonl dataset=refcoco split=val dataset.data_root=data"
+TAKES_PLUGINS = True
+
+OVERRIDES = (
+    "dataset=... split=... [task=...]; a foreign file also needs format=coco|grefcoco|text, and as it applies "
+    "scale=pixels|1|1000, boxes=xyxy|xywh, match=key|sent_id|row|sentence, id=FIELD, text=FIELD, sentence=FIELD"
+)
+FOREIGN = ("format", "scale", "boxes", "match", "id", "text", "sentence")  # how a file of another kind is read
+TRIVIAL = "trivial"  # instead of a file: the centre box of median size
 
 
-def main(
-    file: str,
-    config: Any,
-    split: str | None = None,
-    variants: Sequence[str] = (),
-    json_file: Path | None = None,
-    reading: Mapping[str, str] | None = None,
-    folder: Path | None = None,
-    label: str | None = None,
-) -> int:
-    """``vgbench score FILE dataset=... split=...``: print the report; ``FILE`` may be "trivial".
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", help='predictions file, or "trivial" for the centre box of median size')
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    parser.add_argument("--variant", action="append", default=[], metavar="TASK/NAME", help="a named metric variant")
+    parser.add_argument("--json", type=Path, help="also write the report as JSON")
+    parser.add_argument("--register", type=Path, metavar="DIR", help="write a run folder: a leaderboard row, external")
+    parser.add_argument("--label", help="with --register: the model's name on leaderboards (default: the file's name)")
 
-    Args:
-        file: predictions file, or "trivial" for :func:`trivial_predictions`.
-        config: composed configuration; ``config.dataset`` is the dataset, ``config.task`` restricts the metrics.
-        split: split of the dataset; "trivial" takes several ("val,testA"); None: every evaluation split.
-        variants: ``task/variant``, beside the defaults.
-        json_file: where to write the reports too.
-        reading: options of :class:`vgbench.predictions.foreign.Reading`, if the file is in a foreign format.
-        folder: run folder to write, which puts the result on leaderboards as "external".
-        label: name of the model there; None: the file's name.
+
+def execute(arguments: Namespace) -> int:
+    """Print the report of every split; write it as JSON and as a run folder if that is wished.
 
     Raises:
-        UserError: if the file, the split or a variant is wrong, or ``folder`` holds a run that was made here.
+        UserError: if the file, the split or a variant is wrong, or the folder holds a run that was made here.
     """
     from hydra.utils import instantiate
 
     from vgbench.core.files import write_atomically
+    from vgbench.metrics.evaluator import evaluate_predictions, format_report
+    from vgbench.records.external import ExternalSplit, check_register, register
 
-    if label and not folder:
+    own, overrides = split_overrides(arguments.overrides, "split", *FOREIGN)
+    config = compose(overrides)
+    if arguments.label and not arguments.register:
         raise UserError("--label names a row of the leaderboard: add --register DIR")
-    if folder:
-        check_register(Path(folder))
-    data = instantiate(config.dataset)
-    trivial = file == "trivial"
-    if not trivial and not Path(file).is_file():  # said before any dataset is read or generated
-        raise UserError(f"{file}: no such file")
-    default = [name for name in data.splits if name not in ("train", "pretrain")]
-    splits = data.parse_splits(split or default)
-    if not trivial and (split is None or len(splits) != 1):
-        raise UserError(f"{file}: say which split was predicted: split=NAME (one of {', '.join(data.splits)})")
-    predictions: dict[str, Predictions] = {}
-    reports: dict[str, ScoreReport] = {}
-    notes = [f"predictions: {'centre box of median size' if trivial else Path(file).name}"]
-    for name in splits:
-        table = data.load(name)
-        if trivial:
-            predictions[name] = trivial_predictions(table)
-        elif reading:
-            predictions[name], how = read_foreign(file, table, Reading.from_options(reading))
-            notes += how
-        else:
-            predictions[name] = read_predictions(file, table)
+    if arguments.register:
+        check_register(arguments.register)
+    dataset: GroundingData = instantiate(config.dataset)
+    file, split = arguments.file, own.pop("split", None)
+    predictions, reports = {}, {}
+    notes = [f"predictions: {'centre box of median size' if file == TRIVIAL else Path(file).name}"]
+    for name in _splits(file, split, dataset):
+        table = dataset.load(name)
+        predictions[name], reading_notes = _read(file, table, own)
+        notes += reading_notes
         tasks = [config.task] if config.task else []
-        wanted = [*variants, *config.eval.variants]
-        reports[name] = evaluate_predictions(table, predictions[name], tasks, wanted, config.eval.bootstrap)
+        variants = [*arguments.variant, *config.eval.variants]
+        reports[name] = evaluate_predictions(table, predictions[name], tasks, variants, config.eval.bootstrap)
         print(format_report(reports[name]), end="\n\n")
     for note in notes[1:]:
         print(f"note: {note}")
-    if json_file:
+    if arguments.json:
         content = [report.as_dict() for report in reports.values()]
-        write_atomically(Path(json_file), json.dumps(content, indent=2).encode())
-    if folder:
-        scored = {name: ExternalSplit(predictions[name], report) for name, report in reports.items()}
-        written = register(Path(folder), label or Path(file).stem, scored, data, config.dataset, notes)
+        write_atomically(arguments.json, json.dumps(content, indent=2).encode())
+    if arguments.register:
+        label = arguments.label or Path(file).stem
+        splits = {name: ExternalSplit(predictions[name], report) for name, report in reports.items()}
+        written = register(arguments.register, label, splits, dataset, config.dataset, notes)
         print(f"record: {written} (vgbench compare shows it)")
     return 0
+
+
+def _splits(file: str, split: str | None, dataset: GroundingData) -> Sequence[str]:
+    """The splits that are scored; of "trivial" several ("val,testA"), by default every evaluation split.
+
+    Raises:
+        UserError: if there is no such file (said before any dataset is read), or nobody says which split it is of.
+    """
+    if file != TRIVIAL and not Path(file).is_file():
+        raise UserError(f"{file}: no such file")
+    splits = dataset.parse_splits(split or dataset.evaluation_splits)
+    if file != TRIVIAL and (split is None or len(splits) != 1):
+        raise UserError(f"{file}: say which split was predicted: split=NAME (one of {', '.join(dataset.splits)})")
+    return splits
+
+
+def _read(file: str, table: AnnotationTable, reading: Mapping[str, Any]) -> tuple[Predictions, Sequence[str]]:
+    """Predictions for a table, and what there is to say about how they were read."""
+    from vgbench.predictions.foreign import Reading, read_foreign
+    from vgbench.predictions.reader import read_predictions
+    from vgbench.predictions.trivial import trivial_predictions
+
+    if file == TRIVIAL:
+        return trivial_predictions(table), ()
+    if reading:
+        return read_foreign(file, table, Reading.from_options(reading))
+    return read_predictions(file, table), ()

@@ -76,3 +76,4 @@ methods = Registry("vgbench.methods", "method")
 datasets = Registry("vgbench.datasets", "dataset")
 metrics = Registry("vgbench.metrics", "metric")
 conformance = Registry("vgbench.conformance", "conformance runner")  # modules with ``run(case)``, by case.yaml's method
+commands = Registry("vgbench.commands", "provider of data commands")  # tuples of actions of ``vgbench data``

@@ -1,0 +1,39 @@
+"""``vgbench run``: one training, or a flow of them."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from vgbench.cli import hydra_job
+from vgbench.core.errors import UserError
+
+NAME = "run"
+HELP = "Train a method on a dataset, evaluate it, write a run folder; flow=NAME: a sequence of such runs."
+EXAMPLE = (
+    "vgbench run method=alvg dataset=refcoco dataset.data_root=data method.tokenizer=beit3.spm "
+    "pretrained=beit3_base_indomain_patch16_224.pth trainer=gpu"
+)
+TAKES_PLUGINS = True
+
+add_arguments = hydra_job.add_arguments
+
+
+def execute(arguments: Namespace) -> int:
+    """
+    Raises:
+        UserError: if a flow is to be swept over.
+    """
+    if not any(item.startswith("flow=") for item in arguments.overrides):
+        return hydra_job.execute(arguments, _train)
+    from vgbench.training import flow
+
+    if arguments.multirun or arguments.cfg not in (None, "job"):
+        raise UserError("a flow goes with neither -m nor --cfg hydra; call it once per value, or use --cfg job")
+    return flow.run(arguments.overrides, show=arguments.cfg == "job")
+
+
+def _train(config: Any) -> float:
+    from vgbench.training.run import run
+
+    return run(config).primary
