@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from vgbench.bench import measure
-from vgbench.bench.bench import Combination, device_name, measured
+from vgbench.bench.combination import Combination, device_name, measured
 from vgbench.bench.loading import loading_rate
 from vgbench.config.compose import compose, quoted
 from vgbench.records import store

@@ -20,7 +20,7 @@ COMPILE = (True, False, "auto", "graphs")
 
 def set_float32(precision: str) -> bool:
     """Let float32 products on CUDA be TF32 in mixed precision, and nowhere else; returns whether they are."""
-    tf32 = "mixed" in str(precision)
+    tf32 = str(precision).endswith("-mixed")
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
     return tf32

@@ -1,0 +1,70 @@
+"""Nothing in a training step may wait for the device: counted on the CPU by the operators that would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vgbench import optim
+from vgbench.batches.synthetic import synthetic_batch
+from vgbench.config.compose import compose
+from vgbench.training.setup import build_method
+
+aten: Any = torch.ops.aten
+WAITING = (
+    aten._local_scalar_dense,  # .item(), float(tensor), bool(tensor), if tensor:
+    aten.nonzero,
+    aten.masked_select,
+    aten.unique_consecutive,
+    aten._unique2,
+    aten.unique_dim,
+    aten.multinomial,  # looks at its weights
+    aten.repeat_interleave,
+    aten.equal,
+)
+
+
+class Waits(TorchDispatchMode):
+    """Names of the operators whose result's value or size the host has to know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        by_mask = function.overloadpacket in (aten.index, aten.index_put_, aten.index_put) and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        # a tensor of Python numbers is made on the host and copied: torch.tensor(list, device=...), new_tensor
+        copied = function.overloadpacket is aten.lift_fresh and args[0].numel() > 1
+        if by_mask or copied or function.overloadpacket in WAITING:
+            self.found.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["alvg", "simvg", "resvg", "vglaw", "amc"])
+def test_nothing_in_a_training_step_waits_for_the_device(name: str) -> None:
+    """Single targets: several per expression are matched on the host, after one copy."""
+    torch.manual_seed(0)
+    method = build_method(compose([f"method={name}", "dataset=refshapes", "weights=null"]).method).train()
+    batch = synthetic_batch(method, 3, (96, 128))
+    method.on_step(0, 0, 10)
+    optimizer = optim.build_optimizer(method.param_groups(1e-4), torch.optim.AdamW)
+    with Waits() as waits:
+        method(batch)["total"].backward()
+        optim.clip_gradients(optimizer, 1.0)
+    assert waits.found == []
+
+
+def test_the_counter_sees_what_waits() -> None:
+    x = torch.arange(4.0)
+    with Waits() as waits:
+        float(x[0])
+        x[x > 1]
+        x.new_tensor([1.0, 2.0])
+        torch.nonzero(x)
+        x[torch.arange(2)]
+    assert len(waits.found) >= 4
