@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,6 +19,9 @@ from vgbench.leaderboard.page_data import collect
 from vgbench.leaderboard.published import PublishedRow
 from vgbench.records import store
 from vgbench.records.record import Code, Cost, Environment, Hardware, Metric, Record, Result
+
+if TYPE_CHECKING:
+    from tests.leaderboard.conftest import Browser
 
 EVIL = "</script><script>console.error('pwned')</script> <b>left</b> & \"right\" мяч"
 METHODS = ("alpha", "beta", "gamma")
@@ -39,8 +39,14 @@ def make_run(root: Path, number: int) -> Path:
 
     def result(**changes) -> Result:
         fields = {
-            **{"dataset": "refshapes", "split": "val", "task": "rec", "data_hash": "d1", "embedded": True},
-            **{"expressions": 100, "images": 20, "leaked_images": 0},
+            "dataset": "refshapes",
+            "split": "val",
+            "task": "rec",
+            "data_hash": "d1",
+            "embedded": True,
+            "expressions": 100,
+            "images": 20,
+            "leaked_images": 0,
             "metrics": {"prec@0.5": Metric(value, 100, value - 5, value + 5), "miou": Metric(value - 9, 100)},
             "controls": {"shuffled text": {"prec@0.5": Metric(20.0, 100)}},
             "slices": {
@@ -50,7 +56,7 @@ def make_run(root: Path, number: int) -> Path:
         return Result(**{**fields, **changes})
 
     real = result(dataset="refcoco", split_by="unc", data_hash="d2", embedded=False, controls={}, slices={})
-    made = Record(
+    record = Record(
         method=METHODS[number],
         config={},
         config_hash=f"c{number}",
@@ -61,7 +67,7 @@ def make_run(root: Path, number: int) -> Path:
         notes=[EVIL],
     )
     folder = root / METHODS[number]
-    store.write(made, folder)
+    store.write(record, folder)
     (folder / "logs").mkdir()
     steps = "".join(f"0,{step},{3.0 / (step + 1)},\n" for step in range(0, 100, 10))
     (folder / "logs" / "metrics.csv").write_text(f"epoch,step,train/total,val/rec/prec@0.5\n{steps}0,99,,{value}\n")
@@ -73,20 +79,25 @@ def make_run(root: Path, number: int) -> Path:
         right = index >= number
         box = [10, 10, 30, 30] if right else [40, 20, 60, 40]
         prediction = {
-            **{
-                "boxes": [box],
-                "scores": [0.8],
-                "outlines": [[10, 10, 30, 10, 20, 30]],
-                "no_target": None,
-                "right": right,
-            },
-            **{"point": [20, 20], "iou": 1.0 if right else 0.0, "heatmap": png(np.eye(8, dtype=np.uint8) * 255)},
+            "boxes": [box],
+            "scores": [0.8],
+            "outlines": [[10, 10, 30, 10, 20, 30]],
+            "no_target": None,
+            "right": right,
+            "point": [20, 20],
+            "iou": 1.0 if right else 0.0,
+            "heatmap": png(np.eye(8, dtype=np.uint8) * 255),
         }
         truth = {"boxes": [[10, 10, 30, 30]], "outlines": [[10, 10, 30, 10, 30, 30, 10, 30]]}
         examples.append(
             {
-                **{"key": f"k{index}", "expression": expression, "image": f"0{index}.jpg", "width": 64, "height": 48},
-                **{"truth": truth, "predictions": {"main": prediction}},
+                "key": f"k{index}",
+                "expression": expression,
+                "image": f"0{index}.jpg",
+                "width": 64,
+                "height": 48,
+                "truth": truth,
+                "predictions": {"main": prediction},
             }
         )
     info = {"dataset": "refshapes", "split": "val", "data_hash": "d1", "examples": examples}
@@ -119,8 +130,7 @@ def test_everything_is_in_one_file_and_nothing_is_loaded(page: Path) -> None:
 
 
 def test_runs_of_one_split_stand_side_by_side(page: Path) -> None:
-    found = store.find([page.parent.parent / "runs"])
-    data = collect(found, PUBLISHED)
+    data = collect(store.find([page.parent.parent / "runs"]), PUBLISHED)
     assert [row["label"] for row in data["rows"]] == list(METHODS)
     (group,) = data["examples"]
     assert group["where"] == "refshapes val" and group["embedded"]
@@ -145,107 +155,6 @@ def test_damaged_examples_are_named(tmp_path: Path) -> None:
     (folder / "examples" / "val" / "00.jpg").unlink()
     with pytest.raises(UserError, match=r"examples\.json: damaged"):
         collect([store.read(folder)], [])
-
-
-class Browser:
-    """Headless Chromium over the DevTools protocol's pipe (JSON messages that end with a zero byte)."""
-
-    def __init__(self, binary: str, profile: Path, width: int, height: int) -> None:
-        to_browser, self._out = os.pipe()
-        self._in, from_browser = os.pipe()
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
-        flags += [f"--user-data-dir={profile}", f"--window-size={width},{height}", "--disable-dev-shm-usage"]
-        flags += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
-        self.process = subprocess.Popen(
-            ["bash", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', binary, *flags, "about:blank"],
-            pass_fds=(to_browser, from_browser),
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(to_browser)
-        os.close(from_browser)
-        self._buffer, self._count, self._session = b"", 0, None
-        self.problems: list[str] = []
-        targets = self.send("Target.getTargets")["targetInfos"]
-        target = next(info["targetId"] for info in targets if info["type"] == "page")
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.send(f"{domain}.enable")
-
-    def _receive(self) -> dict:
-        while b"\0" not in self._buffer:
-            block = os.read(self._in, 1 << 20)
-            if not block:
-                raise RuntimeError("the browser has gone")
-            self._buffer += block
-        message, _, self._buffer = self._buffer.partition(b"\0")
-        found = json.loads(message)
-        kind, inside = found.get("method"), found.get("params", {})
-        if kind == "Runtime.exceptionThrown":
-            self.problems.append(json.dumps(inside["exceptionDetails"])[:500])
-        elif kind == "Runtime.consoleAPICalled" and inside["type"] in ("error", "warning", "assert"):
-            self.problems.append(json.dumps(inside["args"])[:500])
-        elif kind == "Log.entryAdded" and inside["entry"]["level"] in ("error", "warning"):
-            self.problems.append(inside["entry"]["text"])
-        elif kind == "Network.requestWillBeSent" and not inside["request"]["url"].startswith(("file:", "data:")):
-            self.problems.append(f"request to {inside['request']['url']}")
-        return found
-
-    def send(self, method: str, **parameters) -> dict:
-        self._count += 1
-        message = {"id": self._count, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._out, json.dumps(message).encode() + b"\0")
-        while True:
-            found = self._receive()
-            if found.get("id") == self._count:
-                assert "error" not in found, found
-                return found["result"]
-
-    def open(self, page: Path) -> None:
-        self.send("Page.navigate", url=page.as_uri())
-        while self._receive().get("method") != "Page.loadEventFired":
-            pass
-
-    def run(self, expression: str):
-        """The value of a JavaScript expression; promises are waited for."""
-        found = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
-
-    def wait(self, condition: str) -> None:
-        """Until a JavaScript condition holds (the test's own time limit ends it otherwise)."""
-        for _ in range(250):
-            if self.run(f"new Promise(done => setTimeout(() => done({condition}), 20))"):
-                return
-        raise AssertionError(f"never true: {condition}")
-
-    def press(self, key: str, code: int) -> None:
-        for kind in ("rawKeyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
-
-    def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
-
-    def close(self) -> None:
-        os.close(self._out)
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        os.close(self._in)
-
-
-@pytest.fixture(scope="module")
-def browser(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if binary is None or shutil.which("bash") is None:
-        pytest.skip("no Chromium here")
-    made = Browser(binary, tmp_path_factory.mktemp("profile"), 1280, 900)
-    made.open(page)
-    yield made
-    made.close()
 
 
 LABELS = (
@@ -320,12 +229,12 @@ def test_the_error_browser_by_mouse_and_keyboard(browser: Browser) -> None:
     browser.send("Input.dispatchKeyEvent", type="keyUp", key="Enter", code="Enter", windowsVirtualKeyCode=13)
     browser.wait("document.getElementById('viewer').open")
     captions = "[...document.querySelectorAll('#viewer figcaption')].map(caption => caption.textContent)"
-    shown = browser.run(captions)
-    assert [text.split(":")[0] for text in shown[1::2]] == [
+    texts = browser.run(captions)
+    assert [text.split(":")[0] for text in texts[1::2]] == [
         f"{name}{'✓' if name == 'alpha' else '✗'} {verdict} · score 0.80 · IoU {iou}"
         for name, verdict, iou in (("alpha", "right", "1.00"), ("beta", "wrong", "0.00"), ("gamma", "wrong", "0.00"))
     ]
-    assert shown[2::2] == [f"{name}: heat map" for name in METHODS]
+    assert texts[2::2] == [f"{name}: heat map" for name in METHODS]
     title = "document.getElementById('viewer-title').textContent"
     assert browser.run(title) == f"{EVIL} (1 of 2)"  # as text, not as markup
     browser.press("ArrowRight", 39)

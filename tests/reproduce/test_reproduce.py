@@ -91,10 +91,10 @@ def measured(job: Job, *, value: float = 80.4, split: str = "val", **changes) ->
 
 
 def test_every_table_of_the_package_names_existing_published_rows() -> None:
-    there = available()
-    assert set(there) == {"alvg", "amc", "refshapes", "resvg", "simvg", "vglaw"}
+    papers = available()
+    assert set(papers) == {"alvg", "amc", "refshapes", "resvg", "simvg", "vglaw"}
     values = {row.value for row in read_published()}
-    for paper, tables in there.items():
+    for paper, tables in papers.items():
         for table in tables:
             plan = read_plan(paper, table)
             assert plan.cells and plan.jobs, (paper, table)
@@ -108,8 +108,8 @@ def test_every_table_of_the_package_names_existing_published_rows() -> None:
 
 def test_tables_of_the_five_papers_hold_their_published_rows() -> None:
     """Every published number of the five methods is a cell of some table, and no cell is made up."""
-    cells = [cell for paper in ("alvg", "simvg", "resvg", "vglaw", "amc")
-             for table in available()[paper] for cell in read_plan(paper, table).cells]  # fmt: skip
+    papers = ("alvg", "simvg", "resvg", "vglaw", "amc")
+    cells = [cell for paper in papers for table in available()[paper] for cell in read_plan(paper, table).cells]
     rows = [row for row in read_published() if row.method in ("ALVG", "SimVG", "ResVG", "VG-LAW", "AMC")]
     assert sorted(cell.published for cell in cells if cell.published) == sorted(rows)
 
@@ -168,9 +168,9 @@ def test_what_makes_numbers_incomparable_is_no_verdict() -> None:
 
 
 def write_both_splits(job: Job, folder: Path, **changes) -> Path:
-    made = measured(job, **changes)
-    made.results += measured(job, split="testA").results
-    store.write(made, folder)
+    record = measured(job, **changes)
+    record.results += measured(job, split="testA").results
+    store.write(record, folder)
     return folder
 
 
@@ -195,14 +195,14 @@ def test_existing_records_are_found_and_others_say_why_they_do_not_count(tmp_pat
 
 def test_a_training_counts_only_with_the_recipe(tmp_path: Path) -> None:
     (job,) = the_plan().jobs
-    made = measured(job)
-    made.checkpoint = Checkpoint("model.safetensors", "0" * 16, "trained here")
+    record = measured(job)
+    record.checkpoint = Checkpoint("model.safetensors", "0" * 16, "trained here")
     config = compose(job.overrides)
-    assert misfit(made, job, config, None) is None
-    made.config["recipe"]["seed"] = 5
-    assert misfit(made, job, config, None) is None
-    made.config["recipe"]["epochs"] = 2
-    assert misfit(made, job, config, None) == Misfit(Mismatch.RECIPE, "recipe.epochs: 2 instead of 20")
+    assert misfit(record, job, config, None) is None
+    record.config["recipe"]["seed"] = 5
+    assert misfit(record, job, config, None) is None
+    record.config["recipe"]["epochs"] = 2
+    assert misfit(record, job, config, None) == Misfit(Mismatch.RECIPE, "recipe.epochs: 2 instead of 20")
 
 
 def test_missing_inputs_are_named(tmp_path: Path) -> None:
@@ -263,9 +263,9 @@ def test_runs_what_is_missing_judges_writes_json_and_commits(
     ]
     assert [cell["reference"] for cell in cells] == [80.0, 82.0, 70.0]
     assert "3 cells: 1 reproduced, 1 differ" in capsys.readouterr().out
-    (kept,) = store.find([tmp_path / "kept"])
-    assert kept.folder == tmp_path / "kept" / "mine" / "vglaw-refcoco-mine-refcoco"
-    assert str(tmp_path) not in (kept.folder / "record.json").read_text()
+    (committed,) = store.find([tmp_path / "kept"])
+    assert committed.folder == tmp_path / "kept" / "mine" / "vglaw-refcoco-mine-refcoco"
+    assert str(tmp_path) not in (committed.folder / "record.json").read_text()
 
 
 def test_the_embedded_table_is_judged_by_the_committed_result(tmp_path: Path) -> None:
@@ -274,11 +274,11 @@ def test_the_embedded_table_is_judged_by_the_committed_result(tmp_path: Path) ->
     plan = Plan("refshapes", "main", "small", [cell], tolerance=0.2)
 
     def run(value: float, sha: str = "a" * 16, data: str = "d") -> Record:
-        made = measured(job, value=value)
-        made.results[0].dataset, made.results[0].embedded, made.results[0].data_hash = "refshapes", True, data
-        made.checkpoint = Checkpoint("refshapes.safetensors", sha, "shipped")
-        made.folder = tmp_path / "fresh"
-        return made
+        record = measured(job, value=value)
+        record.results[0].dataset, record.results[0].embedded, record.results[0].data_hash = "refshapes", True, data
+        record.checkpoint = Checkpoint("refshapes.safetensors", sha, "shipped")
+        record.folder = tmp_path / "fresh"
+        return record
 
     store.write(run(75.0), tmp_path / job.name)
     verdicts = [
@@ -304,11 +304,11 @@ def test_shipped_weights_are_evaluated_by_name_and_their_record_is_found_again(
     def evaluate(config) -> RunResult:
         asked.append(config.checkpoint)
         path = weights.resolve(config.checkpoint, "alvg", "grefshapes")
-        made = measured(plan.jobs[0], value=75.0)
-        made.config = resolved(config)
-        made.results[0].dataset, made.results[0].embedded = "grefshapes", True
-        made.checkpoint = Checkpoint(path.name, sha256_prefix(path), "shipped")
-        store.write(made, Path(config.run_dir))
+        record = measured(plan.jobs[0], value=75.0)
+        record.config = resolved(config)
+        record.results[0].dataset, record.results[0].embedded = "grefshapes", True
+        record.checkpoint = Checkpoint(path.name, sha256_prefix(path), "shipped")
+        store.write(record, Path(config.run_dir))
         return RunResult(Path(config.run_dir), None, 75.0)
 
     monkeypatch.setattr(run, "evaluate", evaluate)

@@ -34,7 +34,7 @@ def dicts(data: GroundingData, split: str) -> list[dict[str, Any]]:
         mask, where there is one, as a COCO RLE in ``segmentation`` (``INPUT.MASK_FORMAT = "bitmask"`` in Detectron2).
         A no-target expression has no annotations.
     """
-    found = []
+    entries = []
     for row in data.load(split):
         annotations = []
         for number, box in enumerate(row.boxes.tolist()):
@@ -42,7 +42,7 @@ def dicts(data: GroundingData, split: str) -> list[dict[str, Any]]:
             if number < len(row.masks) and row.masks[number]:
                 annotation["segmentation"] = row.masks[number]
             annotations.append(annotation)
-        found.append(
+        entries.append(
             {
                 "file_name": str(data.image_path(row.image)),
                 "height": row.height,
@@ -52,7 +52,7 @@ def dicts(data: GroundingData, split: str) -> list[dict[str, Any]]:
                 "annotations": annotations,
             }
         )
-    return found
+    return entries
 
 
 def register(data: GroundingData, splits: str | Sequence[str] | None = None) -> list[str]:

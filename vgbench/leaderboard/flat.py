@@ -7,47 +7,65 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vgbench.leaderboard.columns import inference_rate, numbers, row_label
+from vgbench.leaderboard.columns import Column, inference_rate, numbers, row_label
 from vgbench.leaderboard.pairs import Pair
-from vgbench.records.record import Record
+from vgbench.records.record import Metric, Record, Result
 
 
 def flat(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """Every number of every record as one dictionary: the CSV and JSON formats, and what the page shows."""
-    lines = []
-    for record in records:
-        cost, hardware, code = record.cost, record.environment.hardware, record.environment.code
-        for result in record.results:
-            for column, metric in numbers(result):
-                lines.append(
-                    {
-                        "row": row_label(record, result),
-                        "method": record.method,
-                        "variant": record.variant,
-                        "prediction_set": result.prediction_set,
-                        "provenance": record.provenance,
-                        "checkpoint": record.checkpoint.origin if record.checkpoint else None,
-                        **{"metric_variant" if name == "variant" else name: v for name, v in column._asdict().items()},
-                        "value": metric.value,
-                        "low": metric.low,
-                        "high": metric.high,
-                        "n": metric.n,
-                        "seed": record.seed,
-                        "parameters": cost.parameters,
-                        "flops": cost.flops,
-                        "train_samples_per_s": cost.train_samples_per_s,
-                        "inference_samples_per_s": inference_rate(record, result.prediction_set),
-                        "device": hardware.gpu or hardware.cpu,
-                        "config_hash": record.config_hash,
-                        "commit": code.commit,
-                        "created": record.created,
-                        "run": record.name,
-                    }
-                )
-    return lines
+    """Every number of every record as one dictionary: the CSV and JSON formats."""
+    return [
+        _number(record, result, column, metric)
+        for record in records
+        for result in record.results
+        for column, metric in numbers(result)
+    ]
+
+
+def _number(record: Record, result: Result, column: Column, metric: Metric) -> dict[str, Any]:
+    cost, hardware = record.cost, record.environment.hardware
+    return {
+        "row": row_label(record, result),
+        "method": record.method,
+        "variant": record.variant,
+        "prediction_set": result.prediction_set,
+        "provenance": record.provenance,
+        "checkpoint": record.checkpoint.origin if record.checkpoint else None,
+        **_names(column),
+        "value": metric.value,
+        "low": metric.low,
+        "high": metric.high,
+        "n": metric.n,
+        "seed": record.seed,
+        "parameters": cost.parameters,
+        "flops": cost.flops,
+        "train_samples_per_s": cost.train_samples_per_s,
+        "inference_samples_per_s": inference_rate(record, result.prediction_set),
+        "device": hardware.gpu or hardware.cpu,
+        "config_hash": record.config_hash,
+        "commit": record.environment.code.commit,
+        "created": record.created,
+        "run": record.name,
+    }
+
+
+def _names(column: Column) -> dict[str, Any]:
+    """The fields of a column; the variant of its metric under a name that no model's variant has."""
+    return {
+        "embedded": column.embedded,
+        "task": column.task,
+        "dataset": column.dataset,
+        "split_by": column.split_by,
+        "split": column.split,
+        "data_hash": column.data_hash,
+        "metric": column.metric,
+        "metric_variant": column.variant,
+        "control": column.control,
+    }
 
 
 def csv_text(lines: Sequence[dict[str, Any]]) -> str:
+    """Dictionaries as CSV, with a column for every key that any of them has."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
     writer.writeheader()
@@ -56,16 +74,23 @@ def csv_text(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def flat_pair(pair: Pair) -> dict[str, Any]:
-    column, row = pair.column, pair.published
+    """A published number with the measured one beside it as one dictionary."""
+    published = pair.published
     return {
         "row": pair.row,
         "provenance": "published",
-        **{"metric_variant" if name == "variant" else name: value for name, value in column._asdict().items()},
-        "value": row.value,
+        **_names(pair.column),
+        "value": published.value,
         "measured": pair.measured.value,
         "difference": pair.difference,
         "comparable": pair.comparable,
         "notes": "; ".join(pair.notes),
-        **{f"published_{name}": getattr(row, name) for name in ("method", "variant", "backbone", "metric")},
-        **{name: getattr(row, name) for name in ("source_title", "source_id", "source_place", "quoted_by")},
+        "published_method": published.method,
+        "published_variant": published.variant,
+        "published_backbone": published.backbone,
+        "published_metric": published.metric,
+        "source_title": published.source_title,
+        "source_id": published.source_id,
+        "source_place": published.source_place,
+        "quoted_by": published.quoted_by,
     }

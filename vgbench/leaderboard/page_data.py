@@ -245,8 +245,8 @@ def _group(stored: Mapping[str, Any], embedded: Mapping[str, bool]) -> dict[str,
 
 def _item(example: Mapping[str, Any], image: int) -> dict[str, Any]:
     """An expression without predictions; ``image``: number of its picture."""
-    shown = {name: example[name] for name in ("key", "expression", "width", "height", "truth")}
-    return {**shown, "image": image, "predictions": {}}
+    fields = {name: example[name] for name in ("key", "expression", "width", "height", "truth")}
+    return {**fields, "image": image, "predictions": {}}
 
 
 def _data_url(picture: Path) -> str:

@@ -10,13 +10,13 @@ from vgbench.reproduce.plan import Step
 
 
 def commit(step: Step, folder: Path) -> Path:
-    """Copy a record to ``folder`` (a folder per run), without what only this machine has: predictions and paths.
+    """Copy the record of a step that has one to ``folder`` (a folder per run), without what only this machine has:
+    predictions and paths.
 
     Returns:
         The path of the copy.
     """
-    assert step.record is not None
-    assert step.record.folder is not None
+    assert step.record is not None and step.record.folder is not None
     target = folder / step.job.name
     copy = store.read(step.record.folder)
     for key in ("run_dir", "runs"):
