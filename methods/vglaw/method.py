@@ -21,6 +21,7 @@ from vgbench.layers.vitdet import ViTDet
 from vgbench.method import GroundingMethod
 from vgbench.methods.vglaw import checkpoint
 from vgbench.methods.vglaw.loss import box_losses, mask_losses
+from vgbench.methods.vglaw.mindspore import looks_like_mindspore, read_mindspore
 from vgbench.methods.vglaw.model import Output, VGLAWNetwork
 from vgbench.methods.vglaw.transforms import EvalTransform, TrainTransform, multi_scale_sizes, scaled_size
 from vgbench.text.wordpiece import WordPiece
@@ -287,8 +288,8 @@ class VGLAW(GroundingMethod):
 
     def read_official(self, path: Path, ema: bool = True) -> dict[str, Tensor]:
         """The state dict of an authors' file: a MindSpore ``.ckpt``, or its content as ``.safetensors``."""
-        if path.is_file() and path.suffix == ".ckpt" and checkpoint.looks_like_mindspore(path):
-            return checkpoint.read_mindspore(path)
+        if path.is_file() and path.suffix == ".ckpt" and looks_like_mindspore(path):
+            return read_mindspore(path)
         return read_checkpoint(path, ema)
 
     def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:

@@ -15,7 +15,8 @@ from transformers import BertConfig, BertModel, VitDetConfig, VitDetModel
 from vgbench.core.errors import UserError
 from vgbench.layers.vitdet import ViTDet
 from vgbench.methods.vglaw import VGLAW
-from vgbench.methods.vglaw.checkpoint import load_backbone, read_detectron2, read_mindspore
+from vgbench.methods.vglaw.checkpoint import load_backbone, read_detectron2
+from vgbench.methods.vglaw.mindspore import read_mindspore
 from vgbench.training.weights import load
 
 SIZES = {
