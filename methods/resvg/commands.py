@@ -14,15 +14,9 @@ from vgbench.core.console import progress
 from vgbench.core.errors import UserError
 from vgbench.data.additional import AdditionalData
 from vgbench.data.dataset import GroundingData
-from vgbench.methods.resvg.augmentation import (
-    SEEDS_APART,
-    CopyPaste,
-    LayoutToImage,
-    Painter,
-    augment,
-    categories_in,
-    instances_of,
-)
+from vgbench.methods.resvg.augment import SEEDS_APART, augment
+from vgbench.methods.resvg.instances import categories_in, instances_of
+from vgbench.methods.resvg.painters import CopyPaste, LayoutToImage, Painter
 from vgbench.methods.resvg.priors import ClipEncoder, DiffusionGenerator, Encoder, Generator, make_priors
 from vgbench.methods.resvg.sketch import SketchGenerator, ThumbnailEncoder
 

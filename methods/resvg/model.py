@@ -326,12 +326,9 @@ class ResVGNetwork(nn.Module):
             raise ValueError(
                 f"feature grid {tuple(size)} exceeds the relative-position tables ({self.max_offset} cells)"
             )
-        feature_pad = pad = None
-        if image_pad is None:
-            valid = torch.ones(1, *size, dtype=torch.bool, device=image.device)
-        else:
-            feature_pad = F.interpolate(image_pad[:, None].float(), size=size)[:, 0].bool()
-            pad, valid = feature_pad.flatten(1), ~feature_pad
+        feature_pad = None if image_pad is None else F.interpolate(image_pad[:, None].float(), size=size)[:, 0].bool()
+        valid = torch.ones(1, *size, dtype=torch.bool, device=image.device) if feature_pad is None else ~feature_pad
+        pad = None if feature_pad is None else feature_pad.flatten(1)
         position = sine_position_2d(~valid, self.input_proj.out_channels).flatten(2).transpose(1, 2)
         places = valid.cumsum(1).flatten(1), valid.cumsum(2).flatten(1)
 
@@ -347,6 +344,7 @@ class ResVGNetwork(nn.Module):
         if self.prior_mlp is not None and self.prior_dim is not None:
             z = self.prior_mlp(image.new_zeros(len(image), self.prior_dim) if prior is None else prior)
         start = memory.new_zeros(len(image), memory.shape[-1]) if z is None else z
+        relations = self.discriminative.relation_attn.weights(guided, memory, *places, pad) if attention else None
         queries, image_attention = self.decoder(start, words, text_pad, verified + position, memory, pad, attention)
         return Output(
             boxes=self.box_head(queries)[:, :, 0].float().sigmoid(),
@@ -358,8 +356,6 @@ class ResVGNetwork(nn.Module):
             discriminative=torch.cat([memory, verified], dim=-1),
             queries=queries,
             prior=z,
-            relation_attention=self.discriminative.relation_attn.weights(guided, memory, *places, pad)
-            if attention
-            else None,
+            relation_attention=relations,
             image_attention=image_attention,
         )

@@ -8,7 +8,6 @@ expression, so that equal expressions of any split share one drawing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -26,6 +25,7 @@ from vgbench.checkpoints.read import SAFE_GLOBALS
 from vgbench.core.errors import UserError, require_extra
 from vgbench.core.files import atomic
 from vgbench.data.table import AnnotationTable
+from vgbench.methods.resvg.prompts import prompt, prompt_seed
 
 __all__ = ["ClipEncoder", "DiffusionGenerator", "Encoder", "Generator", "find_priors", "load_priors", "make_priors"]
 
@@ -133,16 +133,6 @@ class ClipEncoder:
         pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"].to(self.device)
         with torch.inference_mode():
             return self.model(pixel_values=pixels).image_embeds.float().cpu()
-
-
-def prompt(expression: str) -> str:
-    """What is drawn for an expression, and the key it is kept under."""
-    return expression.lower().strip()
-
-
-def prompt_seed(text: str, seed: int = 0) -> int:
-    """A seed from the text alone: the same on every machine and in every order."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:4], "big")
 
 
 def make_priors(

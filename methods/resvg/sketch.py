@@ -20,7 +20,7 @@ from vgbench.data.table import AnnotationTable
 from vgbench.datasets.refshapes.language import ADJECTIVES, AFTERWARDS, NOUNS
 from vgbench.datasets.refshapes.render import paint
 from vgbench.datasets.refshapes.scene import ATTRIBUTES, Object, Scene
-from vgbench.methods.resvg.priors import prompt, prompt_seed
+from vgbench.methods.resvg.prompts import prompt, prompt_seed
 
 __all__ = ["SketchGenerator", "ThumbnailEncoder", "described", "sketch_priors"]
 
@@ -34,14 +34,14 @@ def described(expression: str) -> dict[str, str]:
     """Attributes of the object that is named first: its noun, the adjectives before it, "with ..." right behind it."""
     words = expression.lower().replace(",", " ").split()
     place = next((number for number, word in enumerate(words) if word in _NOUN), len(words))
-    found = {_AXIS[_VALUE[word]]: _VALUE[word] for word in words[:place] if word in _VALUE}
+    attributes = {_AXIS[_VALUE[word]]: _VALUE[word] for word in words[:place] if word in _VALUE}
     if place < len(words) and _NOUN[words[place]]:
-        found["shape"] = _NOUN[words[place]]
+        attributes["shape"] = _NOUN[words[place]]
     if words[place + 1 : place + 2] == ["with"] and words[place + 2 : place + 3]:
         value = _LATER.get(words[place + 2])
         if value:
-            found[_AXIS[value]] = value
-    return found
+            attributes[_AXIS[value]] = value
+    return attributes
 
 
 class SketchGenerator:
@@ -94,11 +94,11 @@ def sketch_priors(table: AnnotationTable, side: int = 64, grid: int = 4) -> dict
     Raises:
         UserError: if the table is not of RefShapes or made from it; no word of other datasets is known here.
     """
-    known = {"refshapes", "resvg-augmentation", "predict"}  # "predict": one expression of the user's
-    strange = set(table.arrow.column("source").unique().to_pylist()) - known
-    if strange:
+    sources = {"refshapes", "resvg-augmentation", "predict"}  # "predict": one expression of the user's
+    strangers = set(table.arrow.column("source").unique().to_pylist()) - sources
+    if strangers:
         raise UserError(
-            f"method.priors=sketch knows the words of RefShapes only, not of {', '.join(sorted(strange))}; "
+            f"method.priors=sketch knows the words of RefShapes only, not of {', '.join(sorted(strangers))}; "
             "make priors with `vgbench data priors generator=FOLDER encoder=FOLDER`"
         )
     keys, texts = (table.arrow.column(name).to_pylist() for name in ("key", "expression"))

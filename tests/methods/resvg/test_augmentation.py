@@ -12,16 +12,10 @@ from vgbench.core.errors import UserError
 from vgbench.data.additional import AdditionalData, joined
 from vgbench.data.leakage import leakage
 from vgbench.data.table import AnnotationTable
-from vgbench.methods.resvg.augmentation import (
-    CopyPaste,
-    LayoutToImage,
-    augment,
-    categories_in,
-    denotes,
-    instances_of,
-    plural,
-    pseudo_queries,
-)
+from vgbench.methods.resvg.augment import augment
+from vgbench.methods.resvg.instances import categories_in, instances_of
+from vgbench.methods.resvg.painters import CopyPaste, LayoutToImage
+from vgbench.methods.resvg.queries import denotes, plural, pseudo_queries
 
 COLOURS = {"cup": (200, 30, 30), "plate": (30, 30, 200)}
 
