@@ -9,7 +9,8 @@ from vgbench.core.errors import UserError
 from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
 from vgbench.metrics.evaluator import evaluate_predictions
-from vgbench.predictions.foreign import Reading, read_foreign
+from vgbench.predictions.foreign import read_foreign
+from vgbench.predictions.reading import Reading
 
 
 def table(rows, task="rec"):

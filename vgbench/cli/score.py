@@ -97,8 +97,9 @@ def _splits(file: str, split: str | None, dataset: GroundingData) -> Sequence[st
 
 def _read(file: str, table: AnnotationTable, reading: Mapping[str, Any]) -> tuple[Predictions, Sequence[str]]:
     """Predictions for a table, and what there is to say about how they were read."""
-    from vgbench.predictions.foreign import Reading, read_foreign
+    from vgbench.predictions.foreign import read_foreign
     from vgbench.predictions.reader import read_predictions
+    from vgbench.predictions.reading import Reading
     from vgbench.predictions.trivial import trivial_predictions
 
     if file == TRIVIAL:

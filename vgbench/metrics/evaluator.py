@@ -15,7 +15,8 @@ from vgbench.metrics.base import GroundingMetric, Outcomes, Ratio
 from vgbench.metrics.bootstrap import intervals
 from vgbench.metrics.catalog import make_metric, primary_metric
 from vgbench.metrics.pairs import Pairs
-from vgbench.predictions.reader import align, check
+from vgbench.predictions.checks import check
+from vgbench.predictions.reader import align
 from vgbench.predictions.table import Predictions
 from vgbench.types import Prediction
 

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 from vgbench.core.errors import UserError
-from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
+from vgbench.predictions.checks import DESCRIPTION, check
 from vgbench.predictions.table import SCHEMA, Predictions, short_text
 from vgbench.types import Prediction
 
@@ -110,11 +109,11 @@ def _read_jsonl(path: Path) -> pa.Table:
             line = 1 + next(index for index, value in enumerate(values) if not _fits(value, field))
             raise UserError(
                 f"{path}: line {line} (key {columns['key'][line - 1]!r}): {field.name} is "
-                f"{short_text(values[line - 1])}, expected {_DESCRIPTION[field.name]}"
+                f"{short_text(values[line - 1])}, expected {DESCRIPTION[field.name]}"
             ) from None
         if not field.nullable and arrays[-1].null_count:
             line = 1 + values.index(None)
-            raise UserError(f"{path}: line {line}: {field.name} is null; expected {_DESCRIPTION[field.name]}")
+            raise UserError(f"{path}: line {line}: {field.name} is null; expected {DESCRIPTION[field.name]}")
     return pa.table(arrays, schema=SCHEMA)
 
 
@@ -133,88 +132,6 @@ def _fits(value: Any, field: pa.Field) -> bool:
     return True
 
 
-_NO_MASK: dict[str, Any] = {"size": None, "counts": None}
-_DESCRIPTION = {
-    "key": "text",
-    "boxes": "a list of [x1, y1, x2, y2]",
-    "scores": "a list of numbers, one per box",
-    "mask": '{"size": [height, width], "counts": text}',
-    "no_target": "true or false",
-    "point": "[x, y] in whole pixels",
-    "heatmap": '{"size": [h, w], "values": [h * w numbers]}',
-    "canvas_mask": '{"size": [height, width], "counts": text}',
-    "geometry": '{"scale": [x, y], "offset": [x, y], "size": [h, w], "canvas": [h, w]}',
-    "masks_at": '[{"percent": number, "mask": {"size": [height, width], "counts": text}}, ...]',
-}
-
-
-def _complete(side: list[float | None] | None) -> bool:
-    """Whether both numbers of a pair are there, and no more."""
-    return side is not None and len(side) == 2 and None not in side
-
-
-def check(predictions: Predictions, name: str, unit: str) -> None:
-    """Check the values that need no annotations. ``name`` and ``unit`` ("row", "line") go into the message.
-
-    Raises:
-        UserError: for the first bad value.
-    """
-
-    def fail(bad: np.ndarray, problem: str) -> None:
-        if bad.any():
-            index = int(np.flatnonzero(bad)[0])
-            key = predictions.keys[index].as_py()
-            raise UserError(f"{name}: {unit} {index + 1} (key {key!r}): {problem}")
-
-    counts = predictions.box_counts
-    score_counts = pc.list_value_length(predictions.arrow.column("scores")).to_numpy()
-    fail(counts != score_counts, "as many scores as boxes are needed; leave scores out in .jsonl if there are none")
-    owner = np.repeat(np.arange(len(predictions)), counts)
-
-    def any_box(bad: Any) -> np.ndarray:
-        return np.bincount(owner[bad], minlength=len(predictions)) > 0
-
-    boxes, scores = predictions.boxes, predictions.scores
-    fail(any_box(~np.isfinite(boxes).all(1)), "a box is not finite; write no box instead")
-    fail(any_box((boxes[:, 2:] < boxes[:, :2]).any(1)), "a box has x2 < x1 or y2 < y1; write it as [x1, y1, x2, y2]")
-    fail(any_box(~((scores >= 0) & (scores <= 1))), "a score is outside [0, 1]; rescale the scores")
-    rising = np.zeros(len(scores), dtype=bool)
-    rising[1:] = (scores[1:] > scores[:-1]) & (owner[1:] == owner[:-1])
-    fail(any_box(rising), "scores increase along the list; sort the boxes, best first")
-    points = predictions.arrow.column("point").to_pylist()
-    fail(
-        np.array([point is not None and not _complete(point) for point in points], dtype=bool),
-        f"point is incomplete; give {_DESCRIPTION['point']}",
-    )
-    cuts = list(enumerate(predictions.arrow.column("masks_at").to_pylist()))
-    broken = [row is not None and not all(cut and 0 < (cut["percent"] or 0) < 100 for cut in row) for _, row in cuts]
-    fail(np.array(broken, dtype=bool), "masks_at needs a percent of 1 to 99 with each mask; correct it")
-    masks = {column: list(enumerate(predictions.masks(column))) for column in ("mask", "canvas_mask")}  # type: ignore[arg-type]
-    masks["masks_at"] = [(index, cut["mask"] or _NO_MASK) for index, row in cuts for cut in row or ()]
-    for column, indexed in masks.items():
-        given = [(index, mask) for index, mask in indexed if mask is not None]
-        sizes = [mask["size"] if _complete(mask["size"]) else None for _, mask in given]
-        pixels = np.array([-1 if size is None else size[0] * size[1] for size in sizes], dtype=np.int64)
-        damaged = np.zeros(len(predictions), dtype=bool)
-        good = rle.valid([mask["counts"] or "" for _, mask in given], pixels)
-        damaged[[index for (index, _), fine in zip(given, good, strict=True) if not fine]] = True
-        fail(damaged, f"{column} is no COCO RLE of its size; encode it with pycocotools.mask.encode")
-    frames = predictions.arrow.column("geometry").to_pylist()
-    open_frames = [frame is not None and not all(map(_complete, frame.values())) for frame in frames]
-    fail(np.array(open_frames, dtype=bool), f"geometry is incomplete; give {_DESCRIPTION['geometry']}")
-    heat = predictions.arrow.column("heatmap").combine_chunks()
-    if heat.null_count < len(heat):
-        there = heat.is_valid().to_pylist()
-        sizes = heat.field("size").to_pylist()  # without the values, which are many
-        unsized = [given and not _complete(size) for given, size in zip(there, sizes, strict=True)]
-        fail(np.array(unsized, dtype=bool), "heatmap has no size; give [height, width]")
-        lengths = pc.list_value_length(heat.field("values")).to_pylist()
-        wrong = [
-            given and size[0] * size[1] != length for given, size, length in zip(there, sizes, lengths, strict=True)
-        ]
-        fail(np.array(wrong), "heatmap has not height * width values; give all of them, row by row")
-
-
 def align(
     predictions: Predictions,
     table: AnnotationTable,
@@ -228,34 +145,42 @@ def align(
             than its image.
     """
     split = f"{table.info.get('dataset', 'the dataset')} {table.info.get('split', '')}".strip()
-    keys = predictions.keys
-    counts = pc.value_counts(keys)
-    doubled = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    if len(doubled):
-        raise UserError(f"{name}: key {doubled[0].as_py()!r} occurs more than once; keep one line for each expression")
-    wanted = table.arrow.column("key").combine_chunks()
-    unknown = pc.index_in(keys, wanted).null_count
-    if unknown:
-        position = pc.index(pc.is_null(pc.index_in(keys, wanted)), pa.scalar(True)).as_py()
-        example = f", a key looks like {wanted[0].as_py()!r}" if len(wanted) else ""
-        raise UserError(
-            f"{name}: {unknown} of {len(keys)} keys are not in {split}, first {keys[position].as_py()!r}{example}; "
-            "name the dataset and split that was predicted"
-        )
-    order = pc.index_in(wanted, keys)
+    table_keys = table.arrow.column("key").combine_chunks()
+    _check_keys(predictions.keys, table_keys, split, name)
+    order = pc.index_in(table_keys, predictions.keys)
     if order.null_count:
-        absent = wanted.filter(pc.is_null(order))
+        absent = table_keys.filter(pc.is_null(order))
         if missing == "error":
             raise UserError(
-                f"{name}: {len(absent)} of {len(wanted)} expressions of {split} are missing, first "
+                f"{name}: {len(absent)} of {len(table_keys)} expressions of {split} are missing, first "
                 f"{absent[0].as_py()!r}; write a line with an empty list of boxes where there is no answer"
             )
         none = Predictions.from_list(
             absent.to_pylist(), [Prediction(torch.zeros(0, 4), torch.zeros(0)) for _ in range(len(absent))]
         )
         predictions = Predictions(pa.concat_tables([predictions.arrow, none.arrow]))
-        order = pc.index_in(wanted, predictions.keys)
+        order = pc.index_in(table_keys, predictions.keys)
     aligned = predictions.take(order.to_numpy(zero_copy_only=False))
+    _check_mask_sizes(aligned, table, name)
+    return aligned
+
+
+def _check_keys(keys: pa.Array, table_keys: pa.Array, split: str, name: str) -> None:
+    counts = pc.value_counts(keys)
+    doubled = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    if len(doubled):
+        raise UserError(f"{name}: key {doubled[0].as_py()!r} occurs more than once; keep one line for each expression")
+    unknown = pc.index_in(keys, table_keys).null_count
+    if unknown:
+        position = pc.index(pc.is_null(pc.index_in(keys, table_keys)), pa.scalar(True)).as_py()
+        example = f", a key looks like {table_keys[0].as_py()!r}" if len(table_keys) else ""
+        raise UserError(
+            f"{name}: {unknown} of {len(keys)} keys are not in {split}, first {keys[position].as_py()!r}{example}; "
+            "name the dataset and split that was predicted"
+        )
+
+
+def _check_mask_sizes(aligned: Predictions, table: AnnotationTable, name: str) -> None:
     heights, widths = table.column("height"), table.column("width")
     cuts = aligned.arrow.column("masks_at").to_pylist()
     for index, (mask, row) in enumerate(zip(aligned.masks(), cuts, strict=True)):
@@ -266,4 +191,3 @@ def align(
                     f"{name}: key {aligned.keys[index].as_py()!r}: mask is {one['size']}, the image is {size} "
                     "(height, width); resize it to the image"
                 )
-    return aligned
