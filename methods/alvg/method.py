@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from vgbench.checkpoints.names import KeyEntry
 from vgbench.core.errors import UserError
 from vgbench.layers.beit3 import EncoderOutput
+from vgbench.layers.masks import encode_masks, resize_to_images
 from vgbench.methods.alvg import loss
 from vgbench.methods.alvg.checkpoint import UNUSED, official_names
 from vgbench.methods.alvg.model import ImageEnhancement, MaskHead, ParallelDecoder
 from vgbench.methods.beit3.criterion import Targets, name_layers
-from vgbench.methods.beit3.heads import NO_TARGET_SCORE, PredictionHead, detections, encode_mask, ranked_predictions
+from vgbench.methods.beit3.heads import NO_TARGET_SCORE, PredictionHead, detections, ranked_predictions
 from vgbench.methods.beit3.method import BEiT3Method
 from vgbench.methods.beit3.queries import QueryGenerator
 from vgbench.types import Batch, Prediction
@@ -216,10 +217,11 @@ class ALVG(BEiT3Method):
             prediction.heatmap = heatmap
         mask = output.mask
         if mask is not None:
-            canvas = (self.foreground(mask, (self.image_size, self.image_size)) >= 0.5).cpu()
-            for i, (prediction, frame) in enumerate(zip(predictions, batch.geometry, strict=True)):
-                prediction.canvas_mask = encode_mask(canvas[i])
-                prediction.mask = encode_mask(self.foreground(mask[i : i + 1], frame.size)[0] >= 0.5)
+            canvas = self.foreground(mask, (self.image_size, self.image_size)) >= 0.5
+            whole = resize_to_images(mask, [frame.size for frame in batch.geometry], lambda p: p >= 0.5)
+            encoded = encode_masks([*canvas, *whole])
+            for i, prediction in enumerate(predictions):
+                prediction.canvas_mask, prediction.mask = encoded[i], encoded[len(canvas) + i]
         return {"main": predictions}
 
     @staticmethod

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.checkpoints.read import read_checkpoint
 from vgbench.core.errors import UserError
-from vgbench.data.rle import encode
 from vgbench.layers.bert import Bert
 from vgbench.layers.boxes import canvas_sides, cxcywh_to_xyxy, xyxy_to_cxcywh
+from vgbench.layers.masks import encode_masks, resize_to_images
 from vgbench.layers.vitdet import ViTDet
 from vgbench.method import GroundingMethod
 from vgbench.methods.vglaw import checkpoint
@@ -239,31 +239,35 @@ class VGLAW(GroundingMethod):
         output = self.network(batch)
         boxes = (cxcywh_to_xyxy(output.boxes) * self.image_size).cpu()
         attention = output.attention.float().cpu()
-        on_canvas = None
-        if output.mask_logits is not None:
-            on_canvas = (output.mask_logits.sigmoid() > self.mask_threshold).cpu().numpy()
         predictions = []
         for index, geometry in enumerate(batch.geometry):
             height, width = geometry.size
             limit = torch.tensor([width, height, width, height], dtype=torch.float32)
             box = torch.minimum(geometry.to_original(boxes[index]).clamp(min=0), limit)
-            prediction = Prediction(
-                boxes=box[None],
-                scores=torch.ones(1),
-                heatmap=self._heatmap(attention[index], geometry),
-                geometry=geometry,
+            predictions.append(
+                Prediction(
+                    boxes=box[None],
+                    scores=torch.ones(1),
+                    heatmap=self._heatmap(attention[index], geometry),
+                    geometry=geometry,
+                )
             )
-            if on_canvas is not None and output.mask_logits is not None:
-                prediction.canvas_mask = encode(on_canvas[index])
-                logits = self._unpad(output.mask_logits[index], geometry)
-                logits = F.interpolate(logits[None, None], geometry.size, mode="bilinear", align_corners=False)[0, 0]
-                probability = logits.sigmoid()
-                prediction.mask = encode((probability > self.mask_threshold).cpu().numpy())
-                if self.mask_cuts:
-                    cuts = {percent: (probability > percent / 100).cpu().numpy() for percent in self.mask_cuts}
-                    prediction.masks_at = {percent: encode(mask) for percent, mask in cuts.items()}
-            predictions.append(prediction)
+        if output.mask_logits is not None:
+            self._add_masks(predictions, output.mask_logits, batch.geometry)
         return {"main": predictions}
+
+    def _add_masks(self, predictions: Sequence[Prediction], logits: Tensor, geometry: Sequence[Geometry]) -> None:
+        canvas = logits.sigmoid() > self.mask_threshold
+        inner = [self._unpad(one, frame) for one, frame in zip(logits, geometry, strict=True)]
+        whole = resize_to_images(inner, [frame.size for frame in geometry], torch.sigmoid)
+        levels = [self.mask_threshold, *(percent / 100 for percent in self.mask_cuts)]
+        encoded = encode_masks([*canvas, *(probability > level for level in levels for probability in whole)])
+        on_canvas, *by_level = (encoded[start : start + len(canvas)] for start in range(0, len(encoded), len(canvas)))
+        for index, prediction in enumerate(predictions):
+            prediction.canvas_mask, prediction.mask = on_canvas[index], by_level[0][index]
+            if self.mask_cuts:
+                cuts = zip(self.mask_cuts, by_level[1:], strict=True)
+                prediction.masks_at = {percent: masks[index] for percent, masks in cuts}
 
     @staticmethod
     def _unpad(canvas: Tensor, geometry: Geometry) -> Tensor:
