@@ -15,10 +15,12 @@ import pytest
 
 from vgbench.cli import compare as command
 from vgbench.cli.main import main
+from vgbench.core import registry
 from vgbench.core.errors import UserError
+from vgbench.leaderboard.columns import dataset_order
 from vgbench.leaderboard.compare import compare
 from vgbench.leaderboard.pairs import published_pairs
-from vgbench.leaderboard.published import PublishedRow, published_metric, read_published
+from vgbench.leaderboard.published import PublishedRow, published_metric, published_names, read_published
 from vgbench.leaderboard.tables import tables
 from vgbench.records import store
 from vgbench.records.record import (
@@ -304,6 +306,18 @@ def test_referit_has_one_usual_split_and_two_names() -> None:
     other = result(85.0, dataset="referit", split_by="unc", split="test")
     (pair, _) = published_pairs([run("vglaw", other, training=TRAINED)], rows)
     assert pair.notes == ("split author: measured unc, published referit",)
+
+
+def test_a_data_set_of_a_stranger_has_its_own_name_and_author() -> None:
+    assert published_names("referit", "berkeley") == ("referit", "refclef")
+    assert published_names("refcocog", "umd") == ("refcocog_umd",)
+    assert published_names("somebody's", None) == ("somebody's",)
+    assert published_names("somebody's", "me") == ("somebody's_me",)
+
+
+def test_the_order_of_tables_names_registered_data_sets() -> None:
+    assert len(set(dataset_order())) == len(dataset_order()) > 0
+    assert set(dataset_order()) <= set(registry.datasets)
 
 
 def test_committed_results_join_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from vgbench.cli.main import main
 from vgbench.config.compose import compose
 from vgbench.config.identity import resolved
-from vgbench.core.errors import UserError
+from vgbench.core.errors import MissingData, UserError
 from vgbench.core.files import sha256_prefix
 from vgbench.leaderboard.published import PublishedRow, read_published
 from vgbench.records import store
@@ -21,9 +21,9 @@ from vgbench.reproduce import plan as plans
 from vgbench.reproduce.commit import commit
 from vgbench.reproduce.existing import Misfit, Mismatch, misfit
 from vgbench.reproduce.judge import judge
-from vgbench.reproduce.plan import Cell, Job, Plan, Step, available, parse_plan, read_plan
+from vgbench.reproduce.plan import Cell, Job, Lack, Need, Plan, Step, available, parse_plan, read_plan
 from vgbench.reproduce.report import format_plan
-from vgbench.reproduce.steps import execute, plan_steps
+from vgbench.reproduce.steps import Inputs, choose_action, execute, lacking_inputs, plan_steps
 from vgbench.training import run
 from vgbench.training.result import RunResult
 
@@ -214,6 +214,29 @@ def test_missing_inputs_are_named(tmp_path: Path) -> None:
     assert step.estimate.training == pytest.approx(
         20 * 120_624 * 3 * 161.1e9 / 60e12 / 3600
     )  # epochs x expressions x FLOPs
+
+
+def test_what_is_lacking_decides_not_how_it_is_worded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without annotations nothing is run, whatever the error says; a start file is then not looked for."""
+    from vgbench.datasets.refcoco import RefCOCO
+
+    (job,) = the_plan().jobs
+    config = compose(job.overrides)
+    monkeypatch.setattr(RefCOCO, "missing", lambda self, what="": MissingData("refcoco", "gone", "instances.json"))
+    lacks = lacking_inputs(the_plan(), job, config, RefCOCO())
+    assert lacks == [
+        Lack(Need.DATA, "refcoco: gone: data_root=FOLDER is needed"),
+        Lack(Need.TOKENIZER, "method.tokenizer=FILE is not given"),
+    ]
+    inputs = Inputs((), None, tmp_path)
+    step = choose_action(job, config, inputs, None, lacks)
+    assert (step.action, step.why) == ("missing", "; ".join(lack.text for lack in lacks))
+    (tmp_path / "start.pth").write_bytes(b"weights")
+    (tmp_path / "best.pth").write_bytes(b"weights")
+    step = choose_action(job, config, inputs, None, [])
+    assert step.action == "train" and step.config.pretrained == str(tmp_path / "start.pth")
+    step = choose_action(job, config, inputs, tmp_path / "best.pth", [])
+    assert step.action == "evaluate" and step.config.checkpoint == str(tmp_path / "best.pth")
 
 
 def test_dry_run_says_that_hours_are_estimates(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
