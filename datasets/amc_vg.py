@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 
 from vgbench.core.errors import UserError
 from vgbench.data.builder import TableBuilder
-from vgbench.data.checks import BadSample, check_name, check_size, shown, take
+from vgbench.data.checks import BadSample, check_name, check_size, four_numbers, shown, take
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.layouts.targets import expression_of
 from vgbench.data.table import AnnotationTable
-from vgbench.datasets.vg import coco_ids, evaluation_images, read_image_data
+from vgbench.datasets.vg import coco_aliases, evaluation_images, read_image_data
 
 __all__ = ["AMCVisualGenome"]
 
@@ -64,9 +63,9 @@ class AMCVisualGenome(GroundingData):
     def options(self) -> dict[str, Any]:
         return {"exclude_eval_images": self.exclude_eval_images, "val_images": self.val_images}
 
-    def coco_of_vg(self) -> Mapping[int, int]:
+    def image_aliases(self) -> Mapping[tuple[str, int], tuple[str, int]]:
         images = self.data_root / IMAGE_DATA
-        return coco_ids(images) if images.is_file() else {}
+        return coco_aliases(images) if images.is_file() else {}
 
     def expected_files(self) -> list[str]:
         return [f"one or more of {', '.join(f'{name}.json' for name in LISTS)} (and {IMAGE_DATA}, optional)"]
@@ -145,11 +144,5 @@ class AMCVisualGenome(GroundingData):
 
 def _boxes(value: list[Any]) -> list[list[float]]:
     """One box, or a list of boxes, xyxy -> a list of boxes of finite numbers."""
-    boxes = []
-    for box in [value] if value and not isinstance(value[0], list) else value:
-        if not isinstance(box, list) or len(box) != 4:
-            raise BadSample("'bbox' is not a list of boxes of four numbers", shown(box))
-        if any(isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in box):
-            raise BadSample("'bbox' has a value that is not a finite number", shown(box))
-        boxes.append([float(v) for v in box])
-    return boxes
+    boxes = [value] if value and not isinstance(value[0], list) else value
+    return [four_numbers(box) for box in boxes]

@@ -13,7 +13,7 @@ from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.layouts.refer import read_pickle
 from vgbench.data.layouts.targets import expression_of
 from vgbench.data.table import AnnotationTable
-from vgbench.datasets.vg import coco_ids
+from vgbench.datasets.vg import coco_aliases
 
 __all__ = ["ARPGrounding"]
 
@@ -39,9 +39,9 @@ class ARPGrounding(GroundingData):
     image_folders = ("images/visual-genome", "visual-genome", "images/vg", "vg", "VG_Images", "images", ".")
     image_names = ("VG_100K/{:d}.jpg", "VG_100K_2/{:d}.jpg", "VG_Images/{:d}.jpg")
 
-    def coco_of_vg(self) -> Mapping[int, int]:
+    def image_aliases(self) -> Mapping[tuple[str, int], tuple[str, int]]:
         images = self.data_root / IMAGE_DATA
-        return coco_ids(images) if images.is_file() else {}
+        return coco_aliases(images) if images.is_file() else {}
 
     def expected_files(self) -> list[str]:
         return [f"arpgrounding/{{{', '.join(FILES.values())}}}"]

@@ -22,7 +22,7 @@ from vgbench.data.layouts.targets import number_in
 from vgbench.data.layouts.transvg import TransVGLayout
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
 from vgbench.datasets.refer import ReferDataset, Variants
-from vgbench.datasets.vg import coco_ids, evaluation_images, read_image_data
+from vgbench.datasets.vg import coco_aliases, evaluation_images, read_image_data
 
 __all__ = ["CocoAll", "Flickr30k", "Mixed", "MixedSeg", "ReferIt"]
 
@@ -110,6 +110,8 @@ class Flickr30k(LayoutDataset):
         "seqtr": ("flickr30k",),
         "transvg": ("flickr",),
         "mdetr": MDETRNames(("final_flickr_separateGT", "final_flickr_mergedGT")),
+        "entities": ("flickr30k_entities", "Flickr30kEntities", "flickr30k"),
+        "infoground": ("flickr30k", "flickr", "proc", "info-ground"),
     }
     splits: Mapping[str, Counts] = {
         "train": Counts(29_779, None, 427_193),
@@ -342,8 +344,8 @@ class Mixed(LayoutDataset):
                 text = ", ".join(f"{source} {count:,}" for source, count in sorted(per_source.items()))
                 builder.notes.append(f"entries {what}: {text}")
 
-    def coco_of_vg(self) -> Mapping[int, int]:
-        return {} if self.vg_image_data is None else coco_ids(self.vg_image_data)
+    def image_aliases(self) -> Mapping[tuple[str, int], tuple[str, int]]:
+        return {} if self.vg_image_data is None else coco_aliases(self.vg_image_data)
 
     def sources(self, split: str) -> list[Path]:
         sources = super().sources(split)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vgbench.data.builder import TableBuilder
-from vgbench.data.checks import BadSample, shown, take
+from vgbench.data.checks import BadSample, four_numbers, shown, take
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.layouts.parquet import parquet_columns, read_rows
 from vgbench.data.layouts.targets import TargetReader, expression_of
@@ -60,7 +60,7 @@ class RefCOCOM(GroundingData):
                         size = take(mask, "size", list)
                         if len(size) != 2 or not all(isinstance(side, int) and 0 < side < 65_536 for side in size):
                             raise BadSample("RLE without a size [height, width]", shown(size))
-                        box = [round(float(v), 2) for v in _numbers(take(sample, "bbox", list))]  # float32 in the file
+                        box = [round(v, 2) for v in four_numbers(take(sample, "bbox", list))]  # float32 in the file
                         target = {"box": box, "segmentation": mask, "category": take(sample, "category", str)}
                         found = reader.gather([target], size[1], size[0])
                         sentences = [expression_of(text) for text in texts]
@@ -81,9 +81,3 @@ class RefCOCOM(GroundingData):
                         )
                     group += 1
         return builder.table()
-
-
-def _numbers(box: list[Any]) -> list[float]:
-    if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in box):
-        raise BadSample("'bbox' has a value that is no number", shown(box))
-    return box

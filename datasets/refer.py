@@ -17,7 +17,7 @@ from vgbench.data.layouts.refer import ReferLayout
 from vgbench.data.layouts.seqtr import SeqTRLayout
 from vgbench.data.layouts.tfds import TFDSLayout
 from vgbench.data.layouts.transvg import TransVGLayout
-from vgbench.data.layouts.vglaw import VGLawLayout
+from vgbench.datasets.vglaw_layout import VGLawLayout
 
 __all__ = ["COCO_FOLDERS", "ReferDataset", "Variants"]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from vgbench.core.errors import UserError
 from vgbench.data.builder import TableBuilder
-from vgbench.data.checks import BadSample, check_box, check_name, check_size, read_json, take
+from vgbench.data.checks import BadSample, check_box, check_name, check_size, four_numbers, read_json, take
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.filters import NamedFilter
 from vgbench.data.layouts.parquet import read_rows
@@ -104,14 +104,12 @@ def _wrong_expressions(path: Path) -> Counter[Identity]:
                 image = images.get(json.dumps(take(annotation, "image_id", (int, str))))
                 if image is None:
                     raise BadSample("image_id without an image")
-                box = take(annotation, "bbox", list)
-                if len(box) != 4 or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in box):
-                    raise BadSample("'bbox' is not a list of four numbers")
+                x, y, width, height = four_numbers(take(annotation, "bbox", list))
                 name = take(image, "file_name", str)
                 digits = re.findall(r"\d{12}", name)
                 if not digits:
                     raise BadSample("file_name without an image id", repr(name)[:60])
-                corners = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+                corners = [x, y, x + width, y + height]
                 wrong[_identity(int(digits[0]), corners, take(image, "caption", str))] += 1
             except BadSample as error:
                 raise UserError(f"{path}: annotations[{index}]: {error}") from None

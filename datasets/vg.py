@@ -14,7 +14,7 @@ from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.layouts.targets import expression_of
 from vgbench.data.table import AnnotationTable
 
-__all__ = ["VisualGenome", "coco_ids", "evaluation_images", "read_image_data"]
+__all__ = ["VisualGenome", "coco_aliases", "evaluation_images", "read_image_data"]
 
 
 def evaluation_images() -> frozenset[int]:
@@ -40,10 +40,13 @@ def read_image_data(path: Path) -> dict[int, dict[str, Any]]:
     return {record["image_id"]: record for record in records}
 
 
-def coco_ids(path: Path) -> dict[int, int]:
-    """Visual Genome's image id -> COCO id, from ``image_data.json``; about half of its images have one."""
+def coco_aliases(path: Path) -> dict[tuple[str, int], tuple[str, int]]:
+    """Those of Visual Genome's images that are COCO images, about half of them, from ``image_data.json``; see
+    :meth:`~vgbench.data.dataset.GroundingData.image_aliases`."""
     return {
-        number: coco for number, image in read_image_data(path).items() if (coco := image.get("coco_id")) is not None
+        ("vg", number): ("coco", coco)
+        for number, image in read_image_data(path).items()
+        if (coco := image.get("coco_id")) is not None
     }
 
 
@@ -75,8 +78,8 @@ class VisualGenome(GroundingData):
     def options(self) -> dict[str, Any]:
         return {"exclude_eval_images": self.exclude_eval_images}
 
-    def coco_of_vg(self) -> Mapping[int, int]:
-        return coco_ids(self.sources("train")[1])
+    def image_aliases(self) -> Mapping[tuple[str, int], tuple[str, int]]:
+        return coco_aliases(self.sources("train")[1])
 
     def expected_files(self) -> list[str]:
         return ["{region_descriptions.json, image_data.json}"]

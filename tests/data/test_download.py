@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from vgbench.cli import data as data_command
 from vgbench.cli.main import main
+from vgbench.core import registry
 from vgbench.core.errors import UserError
 from vgbench.data import download as downloading
 from vgbench.data import fetch as fetching
@@ -309,7 +310,7 @@ def test_addresses_are_well_formed() -> None:
     used: set[str] = set()
     for name, entry in known["datasets"].items():
         for layout in [None, *entry["layouts"]]:
-            plan = plan_for(name, layout)
+            plan = plan_for(registry.datasets.load(name), layout)
             used |= {source.key for source in plan.sources}
             assert plan.sources or plan.by_hand
     assert used == set(known["files"])
@@ -317,7 +318,8 @@ def test_addresses_are_well_formed() -> None:
         source = Source(key=key, **entry)
         assert source.url.startswith(("https://", "http://images.cocodataset.org/"))
         assert not Path(source.makes).is_absolute() and ".." not in source.makes
-        assert len(source.sha256 or "0" * 64) == 64 and len(source.md5 or "0" * 32) == 32
+        assert source.sha256 is None or re.fullmatch("[0-9a-f]{64}", source.sha256), key
+        assert source.md5 is None or re.fullmatch("[0-9a-f]{32}", source.md5), key
         assert source.dead is None or source.dead not in source.url.split("id_/")[0]
 
 

@@ -860,7 +860,7 @@ def test_leakage_counts_images_across_sources():
     assert leakage(train, evaluation) == Leakage(images=1, evaluation_images=3, training_expressions=2)
     genome = table_of([(2, "x"), (50, "y"), (51, "z")], source="vg")
     assert leakage(genome, evaluation).images == 0  # Visual Genome counts its images on its own
-    assert leakage(genome, evaluation, {50: 3, 2: 77}) == Leakage(1, 3, 1)
+    assert leakage(genome, evaluation, {("vg", 50): ("coco", 3), ("vg", 2): ("coco", 77)}) == Leakage(1, 3, 1)
     clean = without_images(train, [evaluation])
     assert [row.expression for row in clean] == ["z"] and clean.info["excluded_images"] == 1
     assert leakage(clean, evaluation).images == 0
@@ -1171,7 +1171,7 @@ def test_arpgrounding(tmp_path):
     assert data.image_path("101.jpg") == tmp_path / "visual-genome" / "VG_100K_2" / "101.jpg"
     leaked = min(evaluation_images())
     dump(tmp_path / "image_data.json", [{"image_id": 101, "coco_id": leaked}, {"image_id": 102, "coco_id": None}])
-    assert leakage(table_of([(leaked, "x")]), data.load("priority"), data.coco_of_vg()).images == 1
+    assert leakage(table_of([(leaked, "x")]), data.load("priority"), data.image_aliases()).images == 1
     (folder / "priority_vg.pkl").write_bytes(pickle.dumps({101: [[arp_pairs()[101][0][0]]], 7: [], 102: [3]}))
     table = open_set(ARPGrounding, tmp_path, on_bad_sample="skip").load("priority")
     assert len(table) == 0 and sum(table.info["skipped"].values()) == 5

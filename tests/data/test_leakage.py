@@ -53,7 +53,9 @@ def table_of(images: list[int], source: str = "coco", **info: object):
 
 
 def test_visual_genome_images_are_known_by_their_coco_id() -> None:
-    (clean,) = exclude_leaked([table_of([7, 8, 8, 9], "vg")], [table_of([581857])], {8: 581857, 9: 3})
+    (clean,) = exclude_leaked(
+        [table_of([7, 8, 8, 9], "vg")], [table_of([581857])], {("vg", 8): ("coco", 581857), ("vg", 9): ("coco", 3)}
+    )
     assert clean.column("image_id").tolist() == [7, 9] and clean.info["excluded_images"] == 1
 
 

@@ -79,7 +79,7 @@ def test_sizes_and_evaluation_images_from_image_data(lists: Path, tmp_path: Path
         ({"image": "../2.jpg", "caption": "x", "bbox": [[0, 0, 1, 1]]}, "leaves the image folder"),
         ({"image": "VG_100K/cat.jpg", "caption": "x", "bbox": [[0, 0, 1, 1]]}, "not a Visual Genome number"),
         ({"image": "VG_100K/7.jpg", "caption": [], "bbox": [[0, 0, 1, 1]]}, "without a caption"),
-        ({"image": "VG_100K/7.jpg", "caption": "x", "bbox": [[0, 0, 1]]}, "boxes of four numbers"),
+        ({"image": "VG_100K/7.jpg", "caption": "x", "bbox": [[0, 0, 1]]}, "list of four numbers"),
         ({"image": "VG_100K/7.jpg", "caption": "x", "bbox": [[0, 0, 1, "2"]]}, "not a finite number"),
         ({"image": "VG_100K/9.jpg", "caption": "x", "bbox": [[0, 0, 1, 2]]}, "image file is missing"),
         ({"image": "VG_100K/7.jpg", "bbox": [[0, 0, 1, 2]]}, "caption"),

@@ -372,6 +372,8 @@ def test_damaged_run_lengths_are_found():
     for bad in ["", good[:-1], good + "1", "b'" + good + "'", good[:10] + "o", "o" * 30, good.replace("l", "é")]:
         assert not rle.valid([bad, good], np.array([3600, 3600]))[0], bad
         assert rle.valid([bad, good], np.array([3600, 3600]))[1]
+    for bad in (":Ko2", "0X6ZKZK"):  # runs 10, -5, 95 and 0, 200, -150, 50: C code would take them for huge ones
+        assert not rle.valid([bad], np.array([100]))[0]
 
 
 def test_primary_metrics():

@@ -25,7 +25,7 @@ def fetch(arguments: Arguments) -> int:
     from vgbench.data.download import download, plan_for
 
     own, dataset, root = arguments.own, arguments.dataset(), arguments.config().dataset.get("data_root")
-    plan = plan_for(type(dataset).name, own.get("layout"), own.get("part", "all"))
+    plan = plan_for(type(dataset), own.get("layout"), own.get("part", "all"))
     if root is None:
         raise UserError("data download: data_root= is missing, the folder to put the files into, e.g. data_root=data")
     root = Path(root).expanduser()

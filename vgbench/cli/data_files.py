@@ -55,10 +55,8 @@ def write_layout(arguments: Arguments) -> int:
     # read back by their names alone: what is not the dataset's usual split must not be called as that is
     usual = dataset.split_by == dataset.usual_split_by
     name = dataset.name if usual else f"{dataset.name}-{dataset.split_by}"
-    names = dataset.layout_names if dataset.name == type(dataset).name else {}
-    sources = {path for split in tables for path in dataset.sources(split)}
     folder = Path(own["out"]).expanduser()
-    for path in convert(tables, own["layout"], folder, name, dataset.split_by, names, sources):
+    for path in convert(tables, own["layout"], folder, name, dataset):
         print(path)
     return 0
 

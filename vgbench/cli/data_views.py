@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,8 @@ from vgbench.core.errors import UserError
 if TYPE_CHECKING:
     from vgbench.data.dataset import GroundingData
     from vgbench.data.describe import Statistics
-    from vgbench.data.table import AnnotationTable
+    from vgbench.data.leakage import ImageAliases
+from vgbench.data.table import AnnotationTable
 
 
 def stats(arguments: Arguments) -> int:
@@ -48,11 +49,11 @@ def leakage(arguments: Arguments) -> int:
     own = arguments.own
     if "train" not in own or "eval" not in own:
         raise UserError("data leakage: train= and eval= are missing, e.g. train=refcocog eval=refcoco data_root=data")
-    trains, coco_of_vg = _tables(own["train"], arguments.overrides, training=True)
+    trains, aliases = _tables(own["train"], arguments.overrides, training=True)
     evaluations, more = _tables(own["eval"], arguments.overrides, training=False)
     for table in trains.values():
         for split, evaluation in evaluations.items():
-            shared = overlap(table, evaluation, {**more, **coco_of_vg})
+            shared = overlap(table, evaluation, {**more, **aliases})
             print(
                 f"{own['eval']} {split}: {shared.images:,} of {shared.evaluation_images:,} images are in "
                 f"{own['train']} train ({shared.training_expressions:,} training expressions)"
@@ -60,10 +61,8 @@ def leakage(arguments: Arguments) -> int:
     return 0
 
 
-def _tables(
-    name: str, overrides: Sequence[str], training: bool
-) -> tuple[dict[str, AnnotationTable], Mapping[int, int]]:
-    """The training split of a dataset, or its evaluation splits; and what it knows of Visual Genome's images."""
+def _tables(name: str, overrides: Sequence[str], training: bool) -> tuple[dict[str, AnnotationTable], ImageAliases]:
+    """The training split of a dataset, or its evaluation splits; and which images are of another collection too."""
     from hydra.utils import instantiate
 
     dataset: GroundingData = instantiate(compose([*overrides, f"dataset={name}"]).dataset)
@@ -71,7 +70,7 @@ def _tables(
     if not splits:
         key, kind = ("train", "training") if training else ("eval", "evaluation")
         raise UserError(f"data leakage: {key}={name}: has no {kind} split, only {', '.join(dataset.splits)}")
-    return {split: dataset.load(split) for split in splits}, dataset.coco_of_vg()
+    return {split: dataset.load(split) for split in splits}, dataset.image_aliases()
 
 
 def browse(arguments: Arguments) -> int:

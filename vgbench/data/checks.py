@@ -15,14 +15,8 @@ from pycocotools import mask as coco_mask
 from vgbench.core.errors import UserError
 
 MAX_SIDE = 65_535  # pixels; no photograph is larger, and mask code allocates by these numbers
-
-
 _T = TypeVar("_T")
-
-
 _SHORT = reprlib.Repr()
-
-
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
 
 
@@ -69,8 +63,8 @@ def take(record: Any, key: str, kind: type[_T] | tuple[type, ...]) -> Any:
     if kind is int:
         return _integer(value, key)
     if isinstance(value, bool) or not isinstance(value, kind):
-        wanted = kind.__name__ if isinstance(kind, type) else " or ".join(item.__name__ for item in kind)
-        raise BadSample(f"wrong type of {key!r}", f"{type(value).__name__} instead of {wanted}")
+        names = kind.__name__ if isinstance(kind, type) else " or ".join(item.__name__ for item in kind)
+        raise BadSample(f"wrong type of {key!r}", f"{type(value).__name__} instead of {names}")
     if isinstance(value, float) and not math.isfinite(value):
         raise BadSample(f"{key!r} is not finite", str(value))
     return value
@@ -82,6 +76,21 @@ def _integer(value: Any, key: str) -> int:
     return int(value)
 
 
+def four_numbers(value: Any, key: str = "bbox") -> list[float]:
+    """A box of any form, as it is written.
+
+    Raises:
+        BadSample: unless ``value`` is a list (tuple, array) of four finite numbers.
+    """
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if not isinstance(value, (list, tuple)) or len(value) != 4:
+        raise BadSample(f"{key!r} is not a list of four numbers", shown(value))
+    if any(isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in value):
+        raise BadSample(f"{key!r} has a value that is not a finite number", shown(value))
+    return [float(v) for v in value]
+
+
 def check_box(
     box: Any, width: int, height: int, form: Literal["xywh", "xyxy"] = "xywh", key: str = "bbox"
 ) -> list[float]:
@@ -90,13 +99,7 @@ def check_box(
     Raises:
         BadSample: if it is no box, has no area, or lies entirely outside the image.
     """
-    if isinstance(box, np.ndarray):
-        box = box.tolist()
-    if not isinstance(box, (list, tuple)) or len(box) != 4:
-        raise BadSample(f"{key!r} is not a list of four numbers", shown(box))
-    if any(isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in box):
-        raise BadSample(f"{key!r} has a value that is not a finite number", shown(box))
-    x1, y1, x2, y2 = (float(v) for v in box)
+    x1, y1, x2, y2 = four_numbers(box, key)
     if form == "xywh":
         x2, y2 = x1 + x2, y1 + y2
     if x2 <= x1 or y2 <= y1:

@@ -7,12 +7,10 @@ polygons; ids that the original layout did not have are numbered from 1.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from vgbench.core.errors import UserError
+from vgbench.data.dataset import GroundingData
 from vgbench.data.layouts.coco import COCO
 from vgbench.data.layouts.hub import HUB
 from vgbench.data.layouts.mdetr import MDETR
@@ -33,15 +31,7 @@ PARQUET = Writer("parquet", write_parquet)
 WRITERS = {writer.key: writer for writer in (PARQUET, REFER, REFER_JSON, SEQTR, MDETR, COCO, HUB)}
 
 
-def convert(
-    tables: Tables,
-    layout: str,
-    folder: Path,
-    name: str,
-    split_by: str | None = None,
-    layout_names: Mapping[str, Any] = MappingProxyType({}),
-    sources: Collection[Path] = (),
-) -> list[Path]:
+def convert(tables: Tables, layout: str, folder: Path, name: str, data: GroundingData | None = None) -> list[Path]:
     """Write the splits of one dataset.
 
     Args:
@@ -49,16 +39,14 @@ def convert(
         layout: a key of :data:`WRITERS`.
         folder: where to write; the names below it are those of the layout.
         name: what the dataset is called in file and folder names, e.g. "refcoco".
-        split_by: the author of the split, for layouts whose file names have it.
-        layout_names: what the dataset is called in the layouts that know it
-            (:attr:`~vgbench.data.dataset.GroundingData.layout_names`); not there: made from ``name``.
-        sources: files that must not be written over, those that the tables were read from.
+        data: the dataset that the tables are of: gives the author of the split and what it is called in the layouts
+            that know it, both made from ``name`` otherwise; the files that it is read from are not written over.
 
     Returns:
         The files written (atomically each).
 
     Raises:
-        UserError: if the layout is not known or cannot hold the dataset, or a file would replace one of ``sources``.
+        UserError: if the layout is not known or cannot hold the dataset, or a file would replace one of the dataset's.
     """
     if layout not in WRITERS:
         raise UserError(f"convert: no layout {layout!r}; there are: {', '.join(WRITERS)}")
@@ -71,12 +59,14 @@ def convert(
                     "layout holds one; use layout=mdetr, coco or parquet"
                 )
     multi = any(table.info["task"] == "grec" for table in tables.values())
-    names = DatasetNames(name, split_by or USUAL_AUTHOR, multi, layout_names)
-    originals = {path.resolve() for path in sources}
-    written = []
+    whole = data is not None and data.name == type(data).name  # a filtered one must not be taken for the whole
+    layout_names = data.layout_names if data is not None and whole else {}
+    names = DatasetNames(name, (data and data.split_by) or USUAL_AUTHOR, multi, layout_names)
+    originals = set() if data is None else {path.resolve() for split in tables for path in data.sources(split)}
+    paths = []
     for path, content in writer.contents(tables, names):
         target = folder / path
         if target.resolve() in originals:
             raise UserError(f"{target}: is a file of the dataset that is read; set out= to another folder")
-        written.append(write_file(target, content))
-    return written
+        paths.append(write_file(target, content))
+    return paths

@@ -8,6 +8,7 @@ of them is done here and in the modules beside: the cache (:mod:`.cache`), the c
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 from abc import ABC, abstractmethod
@@ -120,10 +121,17 @@ class GroundingData(ImageFinder, ABC):
         """Constructor options that change the table, as JSON: part of the cache key."""
         return {}
 
-    def coco_of_vg(self) -> Mapping[int, int]:
-        """Visual Genome's image id -> COCO id, for those of its images that are COCO images and as far as the files
-        of this dataset tell: without it nobody sees that two datasets share them."""
+    def image_aliases(self) -> Mapping[tuple[str, int], tuple[str, int]]:
+        """Images that are images of another collection, as far as the files of this dataset tell: (source, image id)
+        -> (source, image id), e.g. Visual Genome's that are COCO's: else nobody sees that two datasets share them."""
         return {}
+
+    @classmethod
+    def downloads(cls) -> Path | None:
+        """The list of where the authors keep their files (:mod:`vgbench.data.download`): ``downloads.yaml`` beside the
+        module of the class, if there is one."""
+        path = Path(inspect.getfile(cls)).with_name("downloads.yaml")
+        return path if path.is_file() else None
 
     @classmethod
     def sentencepiece_model(cls) -> Path | None:

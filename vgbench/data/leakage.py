@@ -14,6 +14,7 @@ from vgbench.core.errors import UserError
 from vgbench.core.files import atomic
 from vgbench.data.table import AnnotationTable
 
+ImageAliases = Mapping[tuple[str, int], tuple[str, int]]  # (source, image id) -> (source, image id)
 SEEN_FILE = "train_images.parquet"  # in a run folder
 
 
@@ -32,21 +33,18 @@ class Leakage:
     training_expressions: int
 
 
-def image_keys(table: AnnotationTable, coco_of_vg: Mapping[int, int] | None = None) -> np.ndarray:
+def image_keys(table: AnnotationTable, aliases: ImageAliases | None = None) -> np.ndarray:
     """One text per row that names the image whatever the data set calls it: "coco:581857".
 
     Args:
         table: any annotation table.
-        coco_of_vg: Visual Genome's image id -> COCO id (``coco_id`` of its ``image_data.json``), for those of its
-            images that are COCO images.
+        aliases: images of one collection that are images of another, see
+            :meth:`~vgbench.data.dataset.GroundingData.image_aliases`.
     """
-    known = coco_of_vg or {}
+    others = aliases or {}
     ids, sources = table.column("image_id").tolist(), table.arrow.column("source").to_pylist()
-    pairs = [
-        ("coco", known[number]) if source == "vg" and number in known else (source, number)
-        for number, source in zip(ids, sources, strict=True)
-    ]
-    return np.array([f"{source}:{number}" for source, number in pairs])
+    images = [others.get(image, image) for image in zip(sources, ids, strict=True)]
+    return np.array([f"{source}:{number}" for source, number in images])
 
 
 @dataclass(frozen=True)
@@ -63,17 +61,17 @@ class SeenImages:
     complete: bool = True
 
     @classmethod
-    def of(cls, train: AnnotationTable, coco_of_vg: Mapping[int, int] | None = None) -> SeenImages:
+    def of(cls, train: AnnotationTable, aliases: ImageAliases | None = None) -> SeenImages:
         painted = np.array(train.info.get("painted_from", []), dtype=str)  # whose pixels synthetic images are made of
-        return cls(np.unique(np.concatenate([image_keys(train, coco_of_vg), painted])))
+        return cls(np.unique(np.concatenate([image_keys(train, aliases), painted])))
 
     def __or__(self, earlier: SeenImages) -> SeenImages:
         """With those of an earlier stage of the training."""
         return SeenImages(np.union1d(self.keys, earlier.keys), self.complete and earlier.complete)
 
-    def among(self, evaluation: AnnotationTable, coco_of_vg: Mapping[int, int] | None = None) -> int | None:
+    def among(self, evaluation: AnnotationTable, aliases: ImageAliases | None = None) -> int | None:
         """How many images of ``evaluation`` the model was trained on; None if none is known and some are not known."""
-        shared = len(np.intersect1d(self.keys, image_keys(evaluation, coco_of_vg)))
+        shared = len(np.intersect1d(self.keys, image_keys(evaluation, aliases)))
         return shared if shared or self.complete else None
 
     def save(self, folder: Path) -> None:
@@ -100,21 +98,19 @@ class SeenImages:
             raise UserError(f"{path}: not a list of training images ({error}); copy it again, or remove it") from None
 
 
-def leakage(
-    train: AnnotationTable, evaluation: AnnotationTable, coco_of_vg: Mapping[int, int] | None = None
-) -> Leakage:
-    """How many images of ``evaluation`` are in ``train`` (see :func:`image_keys` for ``coco_of_vg``)."""
-    evaluated = np.unique(image_keys(evaluation, coco_of_vg))
-    shared = np.intersect1d(SeenImages.of(train, coco_of_vg).keys, evaluated)
-    return Leakage(len(shared), len(evaluated), int(np.isin(image_keys(train, coco_of_vg), shared).sum()))
+def leakage(train: AnnotationTable, evaluation: AnnotationTable, aliases: ImageAliases | None = None) -> Leakage:
+    """How many images of ``evaluation`` are in ``train`` (see :func:`image_keys` for ``aliases``)."""
+    evaluated = np.unique(image_keys(evaluation, aliases))
+    shared = np.intersect1d(SeenImages.of(train, aliases).keys, evaluated)
+    return Leakage(len(shared), len(evaluated), int(np.isin(image_keys(train, aliases), shared).sum()))
 
 
 def without_images(
-    train: AnnotationTable, evaluations: list[AnnotationTable], coco_of_vg: Mapping[int, int] | None = None
+    train: AnnotationTable, evaluations: list[AnnotationTable], aliases: ImageAliases | None = None
 ) -> AnnotationTable:
     """``train`` without the images of ``evaluations``; ``info["excluded_images"]`` says how many were left out."""
-    training = image_keys(train, coco_of_vg)
-    unwanted = np.unique(np.concatenate([image_keys(table, coco_of_vg) for table in evaluations]))
+    training = image_keys(train, aliases)
+    unwanted = np.unique(np.concatenate([image_keys(table, aliases) for table in evaluations]))
     leaked = np.isin(training, unwanted)
     kept = train.take(np.flatnonzero(~leaked))
     before = train.info.get("excluded_images", 0)
@@ -125,7 +121,7 @@ def without_images(
 def exclude_leaked(
     trains: Sequence[AnnotationTable],
     evaluations: list[AnnotationTable],
-    coco_of_vg: Mapping[int, int] | None = None,
+    aliases: ImageAliases | None = None,
 ) -> list[AnnotationTable]:
     """Training tables without the images of ``evaluations`` (:func:`without_images` each).
 
@@ -133,11 +129,11 @@ def exclude_leaked(
         UserError: if nothing is left, or if a table's images are painted from pixels of evaluation images: then no
             row can be told to be clean.
     """
-    kept = [without_images(table, evaluations, coco_of_vg) for table in trains]
+    kept = [without_images(table, evaluations, aliases) for table in trains]
     name = kept[0].info.get("dataset")
     if not len(kept[0]):
         raise UserError(f"recipe.exclude_leaked: every training image of {name} is in an evaluation split of this run")
-    evaluated = set().union(*(image_keys(table, coco_of_vg).tolist() for table in evaluations))
+    evaluated = set().union(*(image_keys(table, aliases).tolist() for table in evaluations))
     for table in kept:
         painted = evaluated.intersection(table.info.get("painted_from", []))
         if painted:

@@ -26,12 +26,14 @@ def valid(counts: Sequence[str], pixels: Array) -> Array:
     for start in range(0, len(counts), _CHUNK):
         part = np.flatnonzero(good[start : start + _CHUNK]) + start
         if len(part):
-            good[part] = _totals([counts[index] for index in part.tolist()]) == np.asarray(pixels)[part]
+            runs, first = _runs([counts[index] for index in part.tolist()])
+            whole = np.minimum.reduceat(runs, first) >= 0
+            good[part] = whole & (np.add.reduceat(runs, first) == np.asarray(pixels)[part])
     return good
 
 
-def _totals(counts: Sequence[str]) -> Array:
-    """Sum of all run lengths of each (well-formed) string, int64 [n]."""
+def _runs(counts: Sequence[str]) -> tuple[Array, Array]:
+    """Run lengths of all (well-formed) strings in one row, int64, and where in it those of each string begin."""
     data = np.frombuffer("".join(counts).encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero((data & 32) == 0)  # last digit of each number
     starts = np.concatenate([[0], ends[:-1] + 1])
@@ -39,13 +41,19 @@ def _totals(counts: Sequence[str]) -> Array:
     place = np.arange(len(data)) - np.repeat(starts, digits)
     values = np.add.reduceat((data & 31) << np.minimum(5 * place, 40), starts)
     values -= np.where(data[ends] & 16, np.int64(1) << np.minimum(5 * digits, 45), 0)
-    # A number counts once for itself and once for every later run of its parity, which is written as a difference.
     last = np.searchsorted(ends, np.cumsum([len(text) for text in counts]) - 1)
     first = np.concatenate([[0], last[:-1] + 1])
     mask = np.repeat(np.arange(len(counts)), last - first + 1)
     index = np.arange(len(ends)) - first[mask]
-    times = np.where(index == 0, 1, (last[mask] - first[mask] - index) // 2 + 1)
-    return np.add.reduceat(values * times, first)
+    # From the fourth number on each is the difference to the run two before: sums along the odd and the even runs.
+    chain = 3 * mask + np.where(index == 0, 0, 1 + index % 2)
+    order = np.argsort(chain, kind="stable")
+    sums = np.cumsum(values[order])
+    heads = np.flatnonzero(np.diff(chain[order], prepend=-1))
+    before = np.concatenate([[0], sums[heads[1:] - 1]])
+    runs = np.empty_like(values)
+    runs[order] = sums - np.repeat(before, np.diff(heads, append=len(sums)))
+    return runs, first
 
 
 def areas(masks: Sequence[RLE | None]) -> Array:

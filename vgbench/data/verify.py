@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from vgbench.core.errors import UserError
+from vgbench.data.boxes import iou
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.images import IMAGE_ERRORS
 from vgbench.data.table import AnnotationTable
@@ -199,13 +200,10 @@ def check_table(split: str, table: AnnotationTable) -> list[str]:
             around = coco_mask.toBbox(list(row.masks)).reshape(-1, 4)
             around = np.concatenate([around[:, :2], around[:, :2] + around[:, 2:]], 1)
             empty = np.array([polygons == 0 for polygons in row.polygons]) & (around[:, 2] <= around[:, 0])
-            low, high = np.maximum(around[:, :2], row.boxes[:, :2]), np.minimum(around[:, 2:], row.boxes[:, 2:])
-            inter = np.prod(np.maximum(high - low, 0), 1)
-            areas = [np.prod(b[:, 2:] - b[:, :2], 1) for b in (around, row.boxes)]
-            iou = inter / np.maximum(areas[0] + areas[1] - inter, 1e-9)
-            if bool(((iou <= 0.5) & ~empty).any()):
+            overlaps = iou(around, row.boxes)
+            if bool(((overlaps <= 0.5) & ~empty).any()):
                 apart += 1
-                worst = worst or f"{row.key}, box IoU {float(iou.min()):.2f}"
+                worst = worst or f"{row.key}, box IoU {float(overlaps.min()):.2f}"
     if leaving:
         problems.append(f"{split}: {leaving:,} target(s) have a box that leaves the image by more than half a pixel")
     if apart:

@@ -70,7 +70,7 @@ def load_training_data(config: DictConfig) -> TrainingSet:
     image_path: Callable[[str], ImageFile] = dataset.image_path
     if extras:
         table, image_path = joined(table, image_path, extras)
-    seen = SeenImages.of(table, dataset.coco_of_vg())
+    seen = SeenImages.of(table, dataset.image_aliases())
     return TrainingSet(dataset, table, image_path, dataset.load(recipe.val_split), tuple(sources), seen)
 
 
@@ -89,7 +89,7 @@ def _without_leaked(
     """Training data without the images of every split that the run is selected or scored on."""
     names = dict.fromkeys([config.recipe.val_split, *scored_splits(config, dataset)])
     evaluations = [dataset.load(name) for name in names]
-    table, *tables = exclude_leaked([table, *(extra.table for extra in extras)], evaluations, dataset.coco_of_vg())
+    table, *tables = exclude_leaked([table, *(extra.table for extra in extras)], evaluations, dataset.image_aliases())
     say(f"{dataset.name}: {table.info['excluded_images']:,} evaluation images left out of training")
     return table, [AdditionalData(extra.folder, clean) for extra, clean in zip(extras, tables, strict=True)]
 

@@ -105,7 +105,7 @@ class Scorer:
     def _leaked_images(self, table: AnnotationTable) -> int | None:
         """How many of its images the model was trained on; None: not known."""
         seen = self.model.seen
-        return seen.among(table, self.dataset.coco_of_vg()) if seen else None
+        return seen.among(table, self.dataset.image_aliases()) if seen else None
 
     def _evaluation(self, split: str, table: AnnotationTable, folder: Path) -> Evaluation:
         return Evaluation(table, split, folder, self.outputs)

@@ -84,13 +84,13 @@ class PhraseLayout(Layout):
 class EntitiesLayout(PhraseLayout):
     """``Sentences/<image>.txt`` with marks ``[/EN#<id>/<type> <phrase>]``, ``Annotations/<image>.xml``, and lists of
     image numbers ``train.txt``, ``val.txt``, ``test.txt``. Coordinates in the XML files count from 1; the authors'
-    reader, like everything made with it, takes 1 from all four, and so does this one."""
+    reader, like everything made with it, takes 1 from all four, and so does this one. Names: folders."""
 
     key = "entities"
 
     @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
-        for folder in folders(data.data_root, ("flickr30k_entities", "Flickr30kEntities", "flickr30k")):
+        for folder in folders(data.data_root, data.layout_names[cls.key]):
             if (folder / "Sentences").is_dir() and (folder / "Annotations").is_dir():
                 lists = {split: folder / f"{split}.txt" for split in data.splits}
                 lists = {split: path for split, path in lists.items() if path.is_file()}
@@ -100,7 +100,7 @@ class EntitiesLayout(PhraseLayout):
 
     @classmethod
     def expects(cls, data: LayoutDataset) -> str:
-        return "flickr30k_entities/{Sentences, Annotations, SPLIT.txt}"
+        return f"{data.layout_names[cls.key][0]}/{{Sentences, Annotations, SPLIT.txt}}"
 
     def sources(self, split: str) -> list[Path]:
         path = self.files.get(split)
@@ -121,13 +121,13 @@ class EntitiesLayout(PhraseLayout):
 class InfoGroundLayout(PhraseLayout):
     """info-ground's ``sentences_<split>.json`` {image: [{sentence, phrases: [{phrase, phrase_id, phrase_type}]}]} and
     ``bounding_boxes_<split>.json`` {image: {boxes: {phrase_id: [[x1, y1, x2, y2], ...]}, width, height}}: what AMC's
-    Flickr30k evaluation reads."""
+    Flickr30k evaluation reads. Names: folders."""
 
     key = "infoground"
 
     @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
-        for folder in folders(data.data_root, ("flickr30k", "flickr", "proc", "info-ground")):
+        for folder in folders(data.data_root, data.layout_names[cls.key]):
             pairs = {
                 split: (folder / f"sentences_{split}.json", folder / f"bounding_boxes_{split}.json")
                 for split in data.splits

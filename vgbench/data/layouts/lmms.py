@@ -25,7 +25,7 @@ class LmmsNames:
     with how many rows of each (in words)."""
 
     folders: tuple[str, ...]
-    mixed: Mapping[str, str] = field(default_factory=dict)
+    of_two_authors: Mapping[str, str] = field(default_factory=dict)
 
 
 class LmmsLayout(Layout):
@@ -59,10 +59,10 @@ class LmmsLayout(Layout):
 
     def read(self, split: str) -> AnnotationTable:
         names: LmmsNames = self.data.layout_names[self.key]
-        if split in names.mixed:
+        if split in names.of_two_authors:
             raise UserError(
                 f"{self.sources(split)[0]}: lmms-lab's {split} of {self.data.title} mixes splits of two authors "
-                f"({names.mixed[split]}), and no column tells which row is whose; take another layout"
+                f"({names.of_two_authors[split]}), and no column tells which row is whose; take another layout"
             )
         builder = self.data.builder(split, self)
         reader = TargetReader()

@@ -10,22 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from vgbench.core.errors import UserError
+from vgbench.core.unpickle import load_pickle
 from vgbench.data.checks import BadSample, check_name, check_size, read_json, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
 from vgbench.data.layouts.targets import TargetReader, Targets, add_ref, coco_target, expression_of
 from vgbench.data.layouts.writing import Contents, DatasetNames, Ids, Tables, Writer, add_image, grouped, word_spans
 from vgbench.data.table import AnnotationTable
-
-SAFE_GLOBALS = {("builtins", "set"), ("builtins", "frozenset"), ("__builtin__", "set"), ("__builtin__", "frozenset")}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Numbers, strings, lists, tuples, dictionaries and sets; nothing that could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in SAFE_GLOBALS:
-            return set if name == "set" else frozenset
-        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which could run code")
 
 
 def read_pickle(path: Path) -> Any:
@@ -35,8 +25,7 @@ def read_pickle(path: Path) -> Any:
         UserError: if the file is damaged or refers to any class or function (named in the message).
     """
     try:
-        with path.open("rb") as file:
-            return _Unpickler(file, encoding="latin1").load()
+        return load_pickle(path)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not read ({reason}); refs are plain lists and strings") from None

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from vgbench.data.builder import TableBuilder
-from vgbench.data.checks import BadSample, check_box, check_mask, check_text, shown, take
+from vgbench.data.checks import BadSample, check_box, check_mask, check_text, four_numbers, shown, take
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,7 @@ def merge_boxes(targets: list[dict[str, Any]], form: Literal["xywh", "xyxy"]) ->
     """
     if len(targets) == 1:
         return targets[0]
-    for target in targets:
-        box = target["box"]
-        if (
-            not isinstance(box, list)
-            or len(box) != 4
-            or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in box)
-        ):
-            raise BadSample("'bbox' is not a list of four numbers", shown(box))
-    boxes = [target["box"] for target in targets]
+    boxes = [four_numbers(target["box"]) for target in targets]
     if form == "xywh":
         boxes = [[x, y, x + w, y + h] for x, y, w, h in boxes]
     left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
