@@ -116,7 +116,7 @@ def _run_model(case: Case, method: ALVG) -> dict[str, Tensor]:
 
 def _metrics(case: Case) -> dict[str, Tensor]:
     """One batch of ALVG's validation."""
-    inputs = {name: value.cpu() for name, value in case.inputs.items()}
+    inputs = case.on_cpu().inputs
     size = inputs["pred_masks"].shape[-2:]
     owner = inputs["target_index"]
     masks = [rle.encode((mask >= 0.5).numpy()) for mask in inputs["pred_masks"]]

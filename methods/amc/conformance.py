@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from vgbench.conform.case import Case
-from vgbench.conform.helpers import decode_bytes, epoch_rates, text_rows, training_samples, under_prefix
+from vgbench.conform.helpers import StepReach, decode_bytes, epoch_rates, text_rows, training_samples, under_prefix
 from vgbench.methods.amc import heat as decisions
 from vgbench.methods.amc.gradcam import Expressions, explain_matching, explain_similarity
 from vgbench.methods.amc.loss import negative_weights
@@ -166,6 +166,7 @@ def _steps(case: Case) -> dict[str, Tensor]:
     optimizer = build_optimizer(method.param_groups(spec["recipe"]["schedule"]["lr"]), factory)
     schedule = _schedule(spec["recipe"]["schedule"])
     steps, per_epoch = procedure["steps"], procedure["iterations_per_epoch"]
+    reach = StepReach(dict(method.network.named_parameters()), case.device)
     out: dict[str, Tensor] = {}
     for number, epoch in enumerate(procedure["epoch_of_step"]):
         step, key = number % per_epoch, f"step{number + 1}"
@@ -178,6 +179,7 @@ def _steps(case: Case) -> dict[str, Tensor]:
         out[f"optim.loss_before_{key}"] = total.detach()
         optimizer.zero_grad()
         total.backward()
+        reach.add(optimizer)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         out[f"optim.grad_global_norm_{key}"] = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         optimizer.step()
@@ -185,6 +187,7 @@ def _steps(case: Case) -> dict[str, Tensor]:
         kind = "queue" if name in ("image_queue", "text_queue", "queue_ptr_img", "queue_ptr_txt") else "optim"
         kind = "momentum" if "_m." in name else kind
         out[f"{kind}.step{steps}.{name}"] = value.clone()
+    out |= reach.tensors(f"optim.step{steps}.")
     method.alpha.fill_(method.options.alpha)
     out[f"optim.loss_after_step{steps}"] = _losses(method, inputs, "step1.")["total"].detach()
     names = [group["name"] for group in optimizer.param_groups]
@@ -219,6 +222,7 @@ def _schedule(spec: Mapping[str, Any]) -> SteppedWarmupCosine:
 
 
 def _preprocess(case: Case) -> dict[str, Tensor]:
+    case = case.on_cpu()
     tokenizer = WordPiece.from_text(decode_bytes(case.inputs["vocab"]), sep=False)
     images = [case.inputs[f"raw_image.{number}"].permute(2, 0, 1) for number in range(len(case.inputs["heat"]))]
     return _evaluation(case, tokenizer, images) | _training(case, tokenizer, images)

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from vgbench import optim
 from vgbench.checkpoints.names import KeyEntry, export_mapped
 from vgbench.conform.case import Case
-from vgbench.conform.helpers import epoch_rates, raw_sample, text_rows
+from vgbench.conform.helpers import StepReach, epoch_rates, raw_sample, text_rows
 from vgbench.method import GroundingMethod
 from vgbench.methods.beit3.heads import detections
 from vgbench.methods.beit3.transforms import LargeScaleJitter
@@ -100,6 +100,7 @@ def run_steps(
     batches = [batch_from_inputs(case.inputs, f"step{k + 1}.") for k in range(spec["procedure"]["steps"])]
     result: dict[str, Tensor] = {}
 
+    reach = StepReach(dict(method.named_parameters()), case.device)
     live = {**dict(method.named_parameters()), **dict(method.named_buffers())}
     average = {name: value.detach().clone() for name, value in live.items()}
     for k, (batch, epoch) in enumerate(zip(batches, spec["procedure"]["epoch_of_step"], strict=True)):
@@ -107,6 +108,7 @@ def run_steps(
         loss = loss_of(batch)
         optimizer.zero_grad()
         loss.backward()
+        reach.add(optimizer)
         result[f"optim.grad_global_norm_step{k + 1}"] = optim.clip_gradients(
             optimizer, recipe["clip_grad_norm"]["max_norm"]
         )
@@ -126,8 +128,10 @@ def run_steps(
                 value.copy_(average[name])
             result["ema.loss_after_step3"] = loss_of(batches[0])
             mean = constant | export_mapped(method.state_dict(), entries)
-            result |= {f"ema.step3.{name}": value for name, value in mean.items()}
-    result |= {f"optim.step3.{name}": value for name, value in end.items()}
+            result |= {f"ema.step3.{name}": value for name, value in mean.items()} | reach.tensors(
+                "ema.step3.", entries
+            )
+    result |= {f"optim.step3.{name}": value for name, value in end.items()} | reach.tensors("optim.step3.", entries)
 
     for name, shipped in spec["schedules"].items():
         factor = _schedule(shipped)
@@ -142,7 +146,7 @@ def _schedule(spec: Mapping[str, Any]) -> optim.Schedule:
 
 def run_preprocess(case: Case, method: GroundingMethod) -> dict[str, Tensor]:
     """The evaluation pipeline, the inverse mapping of predictions, and all training samples of a case."""
-    case = Case(case.path)  # transforms run on the CPU, whatever the device
+    case = case.on_cpu()
     inputs = case.inputs
     texts = case.text("text_bytes")
     transform = method.eval_transform()

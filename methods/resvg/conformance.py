@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 from vgbench import optim
 from vgbench.checkpoints.names import export_mapped
 from vgbench.conform.case import Case
+from vgbench.conform.helpers import StepReach
 from vgbench.core.errors import UserError
 from vgbench.layers.boxes import iou, xyxy_to_cxcywh
 from vgbench.methods.resvg.checkpoint import official_names
@@ -156,6 +157,7 @@ def steps(case: Case) -> dict[str, Tensor]:
     factory = partial(getattr(torch.optim, options.pop("type")), **options)
     optimizer = optim.build_optimizer(method.param_groups(base), factory)
     schedule = _schedule(recipe["schedule"])
+    reach = StepReach(dict(method.model.named_parameters()), case.device)
     batches = [batch(case.inputs, f"step{number}.") for number in range(1, spec["procedure"]["steps"] + 1)]
     result = {}
     for number, (epoch, data) in enumerate(zip(spec["procedure"]["epoch_of_step"], batches, strict=True), start=1):
@@ -164,6 +166,7 @@ def steps(case: Case) -> dict[str, Tensor]:
         optimizer.zero_grad()
         loss = method(data)["total"]
         loss.backward()
+        reach.add(optimizer)
         result[f"optim.loss_before_step{number}"] = loss.detach()
         result[f"optim.grad_global_norm_step{number}"] = optim.clip_gradients(
             optimizer, recipe["clip_grad_norm"]["max_norm"]
@@ -174,6 +177,7 @@ def steps(case: Case) -> dict[str, Tensor]:
         result[f"optim.loss_after_step{len(batches)}"] = method(batches[0])["total"]
     final = export_mapped(method.model.state_dict(), official_names(method.model))
     result |= {f"optim.step{len(batches)}.{name}": value for name, value in final.items()}
+    result |= reach.tensors(f"optim.step{len(batches)}.", official_names(method.model))
     for name, shipped in spec["schedules"].items():
         factors = _schedule(shipped)
         for group, rate in shipped["lr"].items():
@@ -230,7 +234,7 @@ def _sample(image: Tensor, boxes: Tensor, text: str) -> Sample:
 
 
 def preprocess(case: Case) -> dict[str, Tensor]:
-    inputs, sizes = case.inputs, case.spec["sizes"]
+    inputs, sizes = case.on_cpu().inputs, case.spec["sizes"]
     side, length = sizes["image_size"], sizes["max_tokens"]
     tokenizer = WordPiece.from_text(bytes(inputs["vocab"].tolist()).decode())
     owner, texts = inputs["box_image"], case.text("text_bytes")

@@ -13,6 +13,7 @@ from vgbench import optim
 from vgbench.batches import letterbox
 from vgbench.checkpoints.names import export_mapped
 from vgbench.conform.case import Case
+from vgbench.conform.helpers import StepReach
 from vgbench.core.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 from vgbench.methods.vglaw import transforms
@@ -72,7 +73,7 @@ def _multitask(case: Case) -> dict[str, Tensor]:
         text_ids=data["text_ids"],
         text_pad=data["text_pad"].bool(),
         boxes=data["target_boxes"][:, None],
-        valid=torch.ones(len(data["image"]), 1, dtype=torch.bool),
+        valid=torch.ones(len(data["image"]), 1, dtype=torch.bool, device=data["image"].device),
         masks=data["target_masks"][:, None],
     )
     first: dict[str, Tensor] = {}
@@ -131,11 +132,15 @@ def _two_steps(case: Case, method: VGLAW, batch: Batch) -> dict[str, Tensor]:
         weight_decay=spec["weight_decay"],
     )
     optimizer = optim.build_optimizer(method.param_groups(spec["lr_rest"]), factory)
+    # Without bias correction the first step is (1 - beta1) / sqrt(1 - beta2) learning rates long.
+    growth = max(1.0, (1 - spec["beta1"]) / (1 - spec["beta2"]) ** 0.5)
+    reach = StepReach(dict(method.model.named_parameters()), case.device, growth)
     out = {}
     for step in (1, 2):
         optimizer.zero_grad()
         loss = method(batch)["total"]
         loss.backward()
+        reach.add(optimizer)
         out[f"optim.loss_before_step{step}"] = loss.detach()
         optim.clip_gradients(optimizer, spec["clip_global_norm"])
         optimizer.step()
@@ -143,12 +148,13 @@ def _two_steps(case: Case, method: VGLAW, batch: Batch) -> dict[str, Tensor]:
         out["optim.loss_after_step2"] = method(batch)["total"]
     parameters = dict(method.model.named_parameters())
     stepped = export_mapped(parameters, method.official_names())
-    return {**out, **{f"optim.step2.{name}": value for name, value in stepped.items()}}
+    out |= {f"optim.step2.{name}": value for name, value in stepped.items()}
+    return out | reach.tensors("optim.step2.", method.official_names())
 
 
 def _preprocess(case: Case) -> dict[str, Tensor]:
     """The evaluation transform, the inverse mapping, and training steps with the recorded draws."""
-    data, sizes = case.inputs, case.spec["sizes"]
+    data, sizes = case.on_cpu().inputs, case.spec["sizes"]
     size, length = sizes["image_size"], sizes["max_tokens"]
     vocabulary = WordPiece.from_text(bytes(data["vocab"].cpu().tolist()).decode())
     evaluate = transforms.EvalTransform(size)

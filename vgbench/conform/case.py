@@ -25,7 +25,7 @@ class Case:
 
     Attributes:
         path: the folder.
-        device: where to run; results are only judged on the CPU in float32.
+        device: where to run; inputs lie there.
         precision: "fp32" or "bf16".
     """
 
@@ -54,25 +54,32 @@ class Case:
             UserError: if there is neither file, or it cannot be read.
         """
         file = self.path / name
-        packed = self.path / f"{name}.gz"
-        if not file.exists() and not packed.exists():
+        compressed = self.path / f"{name}.gz"
+        if not file.exists() and not compressed.exists():
             raise UserError(f"{file}: no such file; the case is incomplete")
         try:
-            return load_file(file) if file.exists() else load(gzip.decompress(packed.read_bytes()))
+            return load_file(file) if file.exists() else load(gzip.decompress(compressed.read_bytes()))
         except Exception as error:
             raise UserError(f"{file}: not a safetensors file ({error})") from None
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
+        """The official state dict, on the CPU."""
         return self._tensors("weights")
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
+        """Inputs of the network, targets and recorded draws, on the device."""
         return {name: value.to(self.device) for name, value in self._tensors("inputs").items()}
 
     @cached_property
     def expected(self) -> dict[str, Tensor]:
+        """What the official code computed, on the CPU."""
         return self._tensors("expected")
+
+    def on_cpu(self) -> Case:
+        """The same case on the CPU, where transforms and decisions of evaluators run whatever the device."""
+        return Case(self.path)
 
     def text(self, name: str) -> list[str]:
         """Decode a uint8 tensor of zero-padded UTF-8 strings, [n, bytes] or [bytes]."""

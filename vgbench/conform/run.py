@@ -12,16 +12,17 @@ single method (an encoder, metrics) find their module through the entry-point gr
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vgbench.conform.case import Case, ModeNotOffered
-from vgbench.conform.compare import CaseResult, compare
+from vgbench.conform.compare import TOLERANCES, CaseResult, compare
 from vgbench.core.errors import UserError
 from vgbench.core.registry import conformance, methods
 
@@ -42,18 +43,36 @@ def runner_of(method: str) -> Callable[[Case], dict[str, Tensor] | CaseResult]:
 
 
 def run_case(path: Path, device: str = "cpu", precision: str = "fp32") -> CaseResult:
-    """Run one case. Off the CPU or below float32 differences are reported, not judged."""
+    """Run one case with TF32 off.
+
+    In float32 it is judged, off the CPU with the tolerances stated in :mod:`vgbench.conform.compare`; below float32
+    differences are reported only.
+    """
     case = Case(path, device, precision)
     runner = runner_of(str(case.spec.get("method")))
     try:
         torch.manual_seed(0)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+        with _without_tf32(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
             actual = runner(case)
     except ModeNotOffered as error:
         return CaseResult(case.path.name, passed=True, note=f"mode not offered: {error}")
     if isinstance(actual, CaseResult):  # the runner compared by itself (expected values that are no tensors)
         return actual
-    result = compare(actual, case.expected, case.spec)
+    result = compare(actual, case.expected, case.spec, device)
     result.name = case.path.name
-    result.judged = device == "cpu" and precision == "fp32"
+    result.judged = precision == "fp32" and torch.device(device).type in TOLERANCES
     return result
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Products and convolutions of float32 numbers in float32, and the settings back as they were afterwards."""
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = False
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
