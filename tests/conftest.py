@@ -7,9 +7,43 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 import copy
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+OWN_CASES = Path(__file__).parent / "conformance"
+CASES_BESIDE = Path(__file__).parents[2] / "shared" / "conformance"
+
+
+def conformance_cases() -> dict[str, Path]:
+    """Name -> folder of the cases in tests/conformance and in the folders of the environment variable VGBENCH_CASES.
+
+    The variable holds folders of cases as PATH does; without it, ``shared/conformance`` beside the checkout counts, if
+    that is there.
+    """
+    more = os.environ.get("VGBENCH_CASES", str(CASES_BESIDE)).split(os.pathsep)
+    folders = [OWN_CASES, *(Path(folder) for folder in more if folder)]
+    return {file.parent.name: file.parent for folder in folders for file in sorted(folder.glob("*/case.yaml"))}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with the argument ``case_name`` runs once per conformance case."""
+    if "case_name" in metafunc.fixturenames:
+        metafunc.parametrize("case_name", sorted(conformance_cases()))
+
+
+@pytest.fixture(scope="session")
+def conformance_case() -> Callable[[str], Path]:
+    """A function name -> folder of a conformance case; the test is skipped where the case is not at hand."""
+    folders = conformance_cases()
+
+    def folder_of(name: str) -> Path:
+        if name not in folders:
+            pytest.skip(f"the case {name} is not here (VGBENCH_CASES)")
+        return folders[name]
+
+    return folder_of
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,10 @@ from vgbench.methods.alvg import loss
 from vgbench.methods.alvg.checkpoint import UNUSED, official_names
 from vgbench.methods.alvg.model import ImageEnhancement, MaskHead, ParallelDecoder
 from vgbench.methods.beit3.criterion import Targets, name_layers
-from vgbench.methods.beit3.heads import NO_TARGET_SCORE, PredictionHead, detections, ranked_predictions
+from vgbench.methods.beit3.heads import PredictionHead, detections, ranked_predictions
 from vgbench.methods.beit3.method import BEiT3Method
 from vgbench.methods.beit3.queries import QueryGenerator
+from vgbench.predictions.table import GREC_SCORE_THRESHOLD
 from vgbench.types import Batch, Prediction
 
 
@@ -205,7 +206,7 @@ class ALVG(BEiT3Method):
         size = batch.image.new_full((2,), self.image_size, dtype=torch.float32)
         boxes, scores = detections(output.logits[-1], output.boxes[-1], size)
         many = self.num_queries > 1
-        limit = NO_TARGET_SCORE if many else None
+        limit = GREC_SCORE_THRESHOLD if many else None
         predictions = ranked_predictions(boxes, scores, batch.geometry, many, limit)
         heat = output.score
         if heat is None:

@@ -12,13 +12,9 @@ from torch import Tensor, nn
 from vgbench.checkpoints.names import KeyEntry
 from vgbench.layers.boxes import cxcywh_to_xyxy
 from vgbench.layers.mlp import MLP
-from vgbench.predictions.table import GREC_SCORE_THRESHOLD
 from vgbench.types import Geometry, Prediction
 
-__all__ = ["NO_TARGET_SCORE", "PredictionHead", "detections", "encode_mask", "ranked_predictions"]
-
-# A multi-target expression whose boxes all score less means nothing in the image.
-NO_TARGET_SCORE = GREC_SCORE_THRESHOLD
+__all__ = ["PredictionHead", "detections", "encode_mask", "ranked_predictions"]
 
 
 class PredictionHead(nn.Module):

@@ -19,12 +19,13 @@ from vgbench.core.errors import UserError
 from vgbench.layers.beit3 import EncoderOutput
 from vgbench.layers.position import sine_position_2d
 from vgbench.methods.beit3.criterion import Targets, name_layers
-from vgbench.methods.beit3.heads import NO_TARGET_SCORE, PredictionHead, detections, ranked_predictions
+from vgbench.methods.beit3.heads import PredictionHead, detections, ranked_predictions
 from vgbench.methods.beit3.method import BEiT3Method
 from vgbench.methods.beit3.queries import QueryGenerator, TextPooling
 from vgbench.methods.simvg.checkpoint import DECODER_ONLY, UNUSED, official_names
 from vgbench.methods.simvg.loss import distillation_targets
 from vgbench.methods.simvg.model import Decoder
+from vgbench.predictions.table import GREC_SCORE_THRESHOLD
 from vgbench.types import Batch, Prediction
 
 BRANCHES = ("decoder", "token")
@@ -201,7 +202,7 @@ class SimVG(BEiT3Method):
         for name in names:
             branch: Branch = getattr(found, name)
             boxes, scores = detections(branch.logits[-1], branch.boxes[-1], found.size)
-            limit = NO_TARGET_SCORE if many else None
+            limit = GREC_SCORE_THRESHOLD if many else None
             sets[name] = ranked_predictions(boxes, scores, batch.geometry, many, limit)
         return sets
 

@@ -5,8 +5,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
 from vgbench.conform.case import Case
 from vgbench.conform.run import run_case
 from vgbench.methods.evaluators.judge import NOT_OFFERED, compute, judge
@@ -62,12 +60,3 @@ def test_an_unknown_entry_fails(tmp_path):
     expected["rec"]["somebody.else"] = {"values": 1.0}
     (folder / "expected.json").write_text(json.dumps({"rec": expected["rec"]}))
     assert run_case(folder).failures == {"rec/somebody.else": "not produced"}
-
-
-BESIDE = CASES.parents[2] / "shared" / "conformance"
-
-
-@pytest.mark.parametrize("name", sorted(p.name for p in BESIDE.glob("*metrics-*") if not (CASES / p.name).exists()))
-def test_further_cases_beside_the_repository(name):
-    result = run_case(BESIDE / name)
-    assert result.passed, result.failures
