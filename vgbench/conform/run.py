@@ -17,6 +17,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ def run_case(path: Path, device: str = "cpu", precision: str = "fp32") -> CaseRe
 @contextlib.contextmanager
 def _without_tf32() -> Iterator[None]:
     """Products and convolutions of float32 numbers in float32, and the settings back as they were afterwards."""
-    switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [switch.allow_tf32 for switch in switches]
     try:
         for switch in switches:
