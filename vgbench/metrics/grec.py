@@ -56,6 +56,7 @@ class GREC(GroundingMetric):
         return ("right", "kept", "no_target")
 
     def measure(self, pairs: Pairs) -> dict[str, Array]:
+        """Per expression [n]: ``right`` (F1 = 1), ``kept`` (number of boxes above the threshold), ``no_target``."""
         rule: GRECRule = self.rule
         kept = keep_boxes(pairs, rule)
         counts = np.bincount(np.repeat(np.arange(len(pairs)), pairs.predictions.box_counts)[kept], minlength=len(pairs))
@@ -72,6 +73,7 @@ class GREC(GroundingMetric):
         }
 
     def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
+        """``pr@f1`` of all expressions, ``n_acc`` of those without and ``t_acc`` of those with a target."""
         return grec_ratios(columns, self.rule.batch)
 
 

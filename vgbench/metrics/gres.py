@@ -55,6 +55,12 @@ class GRES(GroundingMetric):
         return ("iou", "intersection", "union", "rejected", "no_target")
 
     def measure(self, pairs: Pairs) -> dict[str, Array]:
+        """Per expression [n]: ``iou`` in [0, 1] (no target: 1 if rejected), ``intersection`` and ``union`` in pixels,
+        ``rejected`` and ``no_target``.
+
+        Raises:
+            UserError: if there are no masks.
+        """
         predicted, annotated, shared = pairs.mask_areas(self.rule.frame)
         rejected = self._rejected(pairs, predicted)
         none = pairs.target_counts == 0
@@ -81,6 +87,7 @@ class GRES(GroundingMetric):
         return empty
 
     def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
+        """``giou`` (mean IoU), ``ciou`` (sums), ``prec@T`` of those with a target, ``n_acc``, ``t_acc``."""
         rule: GRESRule = self.rule
         none, rejected, iou = columns["no_target"], columns["rejected"], columns["iou"]
         targeted = 1 - none

@@ -87,6 +87,12 @@ class REC(GroundingMetric):
         return ("iou", *tops, *(("centre",) if self.rule.centre else ()))
 
     def measure(self, pairs: Pairs) -> dict[str, Array]:
+        """Per expression [n]: ``iou`` of the first box, float64 in [0, 1] (generalised IoU: [-1, 1]); ``iou_topK`` the
+        best among the first K; ``centre``: whether the first box's centre is in the target. No box: 0.
+
+        Raises:
+            UserError: if an expression does not have exactly one target.
+        """
         rule: RECRule = self.rule
         target = self._targets(pairs)
         predicted, valid = self._predicted(pairs)
@@ -144,6 +150,7 @@ class REC(GroundingMetric):
         return scale, offset, np.ones_like(canvas)
 
     def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
+        """``prec@T`` and ``prec@T_topK`` for every threshold, ``miou`` (not of generalised IoU), ``center_acc``."""
         rule: RECRule = self.rule
         one = np.ones(len(columns["iou"]))
         ratios = {}

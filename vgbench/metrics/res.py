@@ -85,6 +85,11 @@ class RES(GroundingMetric):
         return ("iou", "intersection", "union")
 
     def measure(self, pairs: Pairs) -> dict[str, Array]:
+        """Per expression [n]: ``iou`` in [0, 1] under the rule, ``intersection`` and ``union`` in pixels.
+
+        Raises:
+            UserError: if an expression does not have exactly one target, or there are no masks.
+        """
         rule: RESRule = self.rule
         pairs.single_target(self.spec)
         predicted, annotated, shared = pairs.mask_areas(rule.frame, rule.cut)
@@ -100,6 +105,7 @@ class RES(GroundingMetric):
         return {"iou": iou, "intersection": shared, "union": union}
 
     def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
+        """``miou`` (mean), ``oiou`` (sum of intersections / sum of unions) and ``prec@T`` for every threshold."""
         rule: RESRule = self.rule
         iou, one = columns["iou"], np.ones(len(columns["iou"]))
         ratios = {"miou": Ratio(iou, one), "oiou": Ratio(columns["intersection"], columns["union"])}

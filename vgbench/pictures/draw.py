@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vgbench.core.files import write_atomically
 from vgbench.data.table import Row
+from vgbench.metrics.boxes import iou
 from vgbench.pictures.lettering import text_block
 from vgbench.pictures.palette import PAPER, TRUTH, pick_colours
 from vgbench.predictions.table import GREC_SCORE_THRESHOLD
@@ -60,15 +61,21 @@ def draw(
         (colour, _caption(name, one, truth))
         for colour, (name, one) in zip(pick_colours(len(sets)), sets.items(), strict=True)
     ]
-    gap = 4
+    return _above_text(panels, expression, legend)
+
+
+def _above_text(
+    panels: Sequence[Image.Image], expression: str, legend: Sequence[tuple[tuple[int, int, int], str]], gap: int = 4
+) -> Image.Image:
+    """Panels of one height side by side, the text below them."""
     width = sum(panel.width for panel in panels) + gap * (len(panels) - 1)
     text = text_block(expression, legend, width)
-    out = Image.new("RGB", (width, shape[1] + text.height), PAPER)
+    out = Image.new("RGB", (width, panels[0].height + text.height), PAPER)
     left = 0
     for panel in panels:
         out.paste(panel, (left, 0))
         left += panel.width + gap
-    out.paste(text, (0, shape[1]))
+    out.paste(text, (0, panels[0].height))
     return out
 
 
@@ -111,24 +118,24 @@ def as_pil(image: Pixels) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(image))
 
 
-def _shown_boxes(prediction: Prediction) -> np.ndarray:
+def answer_boxes(prediction: Prediction) -> np.ndarray:
     """The best box and every other that is kept at GREC's threshold, [n, 4] float64."""
     if prediction.no_target or not len(prediction.boxes):
         return np.zeros((0, 4))
-    kept = prediction.scores.cpu() >= GREC_SCORE_THRESHOLD
-    kept[0] = True
-    return prediction.boxes.cpu()[kept].double().numpy()
+    above = prediction.scores.cpu() >= GREC_SCORE_THRESHOLD
+    above[0] = True
+    return prediction.boxes.cpu()[above].double().numpy()
 
 
 def _caption(name: str, prediction: Prediction, truth: Row | None) -> str:
     if prediction.no_target:
         return f"{name}: no target"
-    boxes = _shown_boxes(prediction)
+    boxes = answer_boxes(prediction)
     if not len(boxes):
         return name if prediction.mask is not None or prediction.point is not None else f"{name}: nothing"
     scores = ", ".join(f"{score:.2f}" for score in prediction.scores.tolist()[: len(boxes)][:4])
-    iou = None if truth is None or len(truth.boxes) > 1 else box_iou(prediction, truth)
-    return f"{name}: score {scores}" + ("" if iou is None else f", IoU {iou:.2f}")
+    overlap = None if truth is None or len(truth.boxes) > 1 else box_iou(prediction, truth)
+    return f"{name}: score {scores}" + ("" if overlap is None else f", IoU {overlap:.2f}")
 
 
 def _overlay(
@@ -152,7 +159,7 @@ def _overlay(
         for box in truth.boxes * scale:
             _rectangle(pen, box, TRUTH, dash=None)
     for colour, prediction in zip(colours, predictions.values(), strict=True):
-        for box in _shown_boxes(prediction) * scale:
+        for box in answer_boxes(prediction) * scale:
             _rectangle(pen, box, colour, dash=10)
         if prediction.point is not None:
             _cross(pen, prediction.point, scale, colour)
@@ -214,8 +221,4 @@ def box_iou(prediction: Prediction, row: Row) -> float | None:
     """IoU of the best box with the best fitting target; None where there is no box or no target to compare."""
     if row.no_target or not len(prediction.boxes):
         return None
-    box = prediction.boxes[0].double().cpu().numpy()
-    sides = np.minimum(row.boxes[:, 2:], box[2:]) - np.maximum(row.boxes[:, :2], box[:2])
-    inside = np.clip(sides, 0, None).prod(1)
-    areas = (row.boxes[:, 2:] - row.boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - inside
-    return round(float((inside / np.maximum(areas, 1e-12)).max()), 4)
+    return round(float(iou(prediction.boxes[0].double().cpu().numpy(), row.boxes).max()), 4)

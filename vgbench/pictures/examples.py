@@ -21,7 +21,7 @@ from vgbench.data.table import AnnotationTable, Row
 from vgbench.method import GroundingMethod
 from vgbench.metrics.catalog import make_metric
 from vgbench.metrics.pairs import Pairs
-from vgbench.pictures.draw import _shown_boxes, box_iou, contact_sheet, draw, normalised, outlines, save
+from vgbench.pictures.draw import answer_boxes, box_iou, contact_sheet, draw, normalised, outlines, save
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.table import Predictions
 from vgbench.types import Prediction
@@ -41,12 +41,12 @@ def examples(
     ``examples.json`` (boxes, masks, small heat maps, in original pixels) and the plain images as NN.jpg.
 
     Args:
-        predictions: name of a prediction set -> its predictions file.
+        predictions: name of an output -> its predictions file.
     """
-    chosen = choose(table.column("key"), count)
-    part = table.take(chosen)
-    found = {name: read_predictions(predictions(name), table, missing="empty").take(chosen) for name in method.outputs}
-    right = {name: _right(answers, part) for name, answers in found.items()}
+    rows = choose(table.column("key"), count)
+    part = table.take(rows)
+    answers = {name: read_predictions(predictions(name), table, missing="empty").take(rows) for name in method.outputs}
+    right = {name: _right(output, part) for name, output in answers.items()}
     pictures: list[Image.Image] = []
     entries: list[dict[str, Any]] = []
     for place, row in enumerate(part):
@@ -55,23 +55,21 @@ def examples(
                 image = opened.convert("RGB")
         except (OSError, ValueError, Image.DecompressionBombError):
             continue  # the evaluation has counted it, and says so in the record
-        sets = {name: answers.prediction(place) for name, answers in found.items()}
-        shown = {_set_name(method, name): prediction for name, prediction in sets.items()}
-        picture = draw(image, row.expression, row, shown, size=360)
-        number = f"{len(entries):02d}"
-        save(picture, folder / f"{number}.png")
-        small = image.copy()
-        small.thumbnail((400, 400))
-        save(small, folder / f"{number}.jpg")
-        pictures.append(picture)
-        entry = _entry(row, sets, f"{number}.jpg")
-        for name, answers in entry["predictions"].items():
-            answers["right"] = right[name][place]
+        by_output = {name: output.prediction(place) for name, output in answers.items()}
+        titled = {_output_title(method, name): prediction for name, prediction in by_output.items()}
+        stem = folder / f"{len(entries):02d}"
+        pictures.append(draw(image, row.expression, row, titled, size=360))
+        save(pictures[-1], stem.with_suffix(".png"))
+        image.thumbnail((400, 400))
+        save(image, stem.with_suffix(".jpg"))
+        entry = _entry(row, by_output, f"{stem.name}.jpg")
+        for name, answer in entry["predictions"].items():
+            answer["right"] = right[name][place]
         entries.append(entry)
     if pictures:
         save(contact_sheet(pictures), folder / "sheet.png")
-    info = {"dataset": table.info.get("dataset"), "split": table.info.get("split"), "data_hash": table.hash}
-    text = json.dumps({**info, "examples": entries}, ensure_ascii=False)
+    about = {"dataset": table.info.get("dataset"), "split": table.info.get("split"), "data_hash": table.hash}
+    text = json.dumps({**about, "examples": entries}, ensure_ascii=False)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "examples.json", text.encode())
 
@@ -95,12 +93,12 @@ def _right(predictions: Predictions, part: AnnotationTable) -> list[bool]:
     return metric.outcomes().ratios[metric.task.primary].num.astype(bool).tolist()
 
 
-def _set_name(method: GroundingMethod, name: str) -> str:
+def _output_title(method: GroundingMethod, name: str) -> str:
     title = method.title or method.name
     return title if name == "main" else f"{title} {name}"
 
 
-def _entry(row: Row, sets: Mapping[str, Prediction], image: str) -> dict[str, Any]:
+def _entry(row: Row, by_output: Mapping[str, Prediction], image: str) -> dict[str, Any]:
     """One example for the page: everything in original pixels, masks as polygons' outlines."""
     return {
         "key": row.key,
@@ -114,15 +112,15 @@ def _entry(row: Row, sets: Mapping[str, Prediction], image: str) -> dict[str, An
         },
         "predictions": {
             name: {
-                "boxes": np.round(_shown_boxes(one), 1).tolist(),
-                "scores": [round(value, 3) for value in one.scores.tolist()[: len(_shown_boxes(one))]],
+                "boxes": np.round(answer_boxes(one), 1).tolist(),
+                "scores": [round(value, 3) for value in one.scores.tolist()[: len(answer_boxes(one))]],
                 "outlines": [] if one.mask is None else outlines(coco_mask.decode(one.mask)),
                 "no_target": one.no_target,
                 "point": one.point,
                 "heatmap": None if one.heatmap is None else _heat_png(one.heatmap),
                 "iou": box_iou(one, row),
             }
-            for name, one in sets.items()
+            for name, one in by_output.items()
         },
     }
 
