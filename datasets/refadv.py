@@ -55,7 +55,7 @@ class RefAdv(GroundingData):
         builder = TableBuilder(self.name, split, "rec", "expression")
         sizes: dict[str, tuple[int, int]] = {}
         for index, (key, entry) in enumerate(entries.items()):
-            try:
+            with builder.sample(f"{path}: {shown(key)}"):
                 text = expression_of(take(entry, "most_confused_bbox_GT_desc", str))
                 image = check_name(take(entry, "img_file_name", str))
                 box, image_id = _candidate(entry), number_in(image)
@@ -63,20 +63,17 @@ class RefAdv(GroundingData):
                     sizes[image] = self.image_size(image)
                 width, height = sizes[image]
                 boxes = [check_box(box, width, height)]
-            except BadSample as error:
-                builder.skip(f"{path}: {shown(key)}", error)
-                continue
-            builder.add(
-                key=f"{split}.{index}",
-                image_id=image_id,
-                image=image,
-                width=width,
-                height=height,
-                expression=text,
-                boxes=boxes,
-                group=index,
-                source="coco",
-            )
+                builder.add(
+                    key=f"{split}.{index}",
+                    image_id=image_id,
+                    image=image,
+                    width=width,
+                    height=height,
+                    expression=text,
+                    boxes=boxes,
+                    group=index,
+                    source="coco",
+                )
         return builder.table()
 
 

@@ -49,7 +49,7 @@ class RefCOCOS(GroundingData):
             raise UserError(f"{path}: holds a {type(entries).__name__}, expected a list of expressions")
         builder = TableBuilder(self.name, split, "grec", "expression")
         for index, entry in enumerate(entries):
-            try:
+            with builder.sample(f"{path}: [{index}]"):
                 image = PurePosixPath(check_name(take(entry, "image", str)))
                 if not image.stem.isdecimal() or len(image.stem) > 12:
                     raise BadSample("image name is not a COCO id", shown(str(image)))
@@ -59,18 +59,15 @@ class RefCOCOS(GroundingData):
                     raise BadSample("no key 'solution'")
                 box = entry["solution"]
                 boxes = [] if box is None else [check_box(box, width, height, "xyxy", "solution")]
-            except BadSample as error:
-                builder.skip(f"{path}: [{index}]", error)
-                continue
-            builder.add(
-                key=f"{split}.{index}",
-                image_id=int(image.stem),
-                image=image.name,
-                width=width,
-                height=height,
-                expression=expression,
-                boxes=boxes,
-                group=index,
-                source="coco",
-            )
+                builder.add(
+                    key=f"{split}.{index}",
+                    image_id=int(image.stem),
+                    image=image.name,
+                    width=width,
+                    height=height,
+                    expression=expression,
+                    boxes=boxes,
+                    group=index,
+                    source="coco",
+                )
         return builder.table()

@@ -149,7 +149,7 @@ class RefL4(GroundingData):
         builder = TableBuilder(self.name, split, "rec")
         groups: dict[Any, int] = {}
         for index, row in enumerate(read_rows(path, COLUMNS)):
-            try:
+            with builder.sample(f"{path}: row {index}"):
                 if take(row, "split", str) != split:
                     raise BadSample("row of another split", str(row["split"])[:40])
                 width, height = check_size(take(row, "width", int), take(row, "height", int))
@@ -158,20 +158,17 @@ class RefL4(GroundingData):
                 image, identity = check_name(take(row, "file_name", str)), take(row, "image_id", str)
                 image_id, object_id = number_in(identity), take(row, "bbox_id", str)
                 category = take(row, "ori_category_id", str)
-            except BadSample as error:
-                builder.skip(f"{path}: row {index}", error)
-                continue
-            builder.add(
-                key=str(number),
-                image_id=image_id,
-                image=image,
-                width=width,
-                height=height,
-                expression=text,
-                boxes=[box],
-                categories=[category],
-                sent_id=number,
-                group=groups.setdefault(object_id, len(groups)),
-                source="objects365" if identity.startswith("o365") else "coco",
-            )
+                builder.add(
+                    key=str(number),
+                    image_id=image_id,
+                    image=image,
+                    width=width,
+                    height=height,
+                    expression=text,
+                    boxes=[box],
+                    categories=[category],
+                    sent_id=number,
+                    group=groups.setdefault(object_id, len(groups)),
+                    source="objects365" if identity.startswith("o365") else "coco",
+                )
         return builder.table()

@@ -116,23 +116,20 @@ class VisualGenome(GroundingData):
                 builder.skip(f"{regions_path}: [{index}]", error)
                 continue
             for number, region in enumerate(regions):
-                try:
+                with builder.sample(f"{regions_path}: [{index}].regions[{number}]"):
                     box = check_box([take(region, key, int) for key in ("x", "y", "width", "height")], width, height)
                     text, region_id = expression_of(take(region, "phrase", str)), take(region, "region_id", int)
-                except BadSample as error:
-                    builder.skip(f"{regions_path}: [{index}].regions[{number}]", error)
-                    continue
-                builder.add(
-                    key=str(region_id),
-                    image_id=image_id,
-                    image=f"{image_id}.jpg",
-                    width=width,
-                    height=height,
-                    expression=text,
-                    boxes=[box],
-                    sent_id=region_id,
-                    group=region_id,
-                    source="vg",
-                )
+                    builder.add(
+                        key=str(region_id),
+                        image_id=image_id,
+                        image=f"{image_id}.jpg",
+                        width=width,
+                        height=height,
+                        expression=text,
+                        boxes=[box],
+                        sent_id=region_id,
+                        group=region_id,
+                        source="vg",
+                    )
         builder.info["excluded_images"] = len(left_out)
         return builder.table()

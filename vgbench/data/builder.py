@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -95,6 +96,15 @@ class TableBuilder:
         self.skipped[error.reason] += count
         self.volatile |= isinstance(error, BadImage)
         self.examples.setdefault(error.reason, f"{where}: {error}")
+
+    @contextlib.contextmanager
+    def sample(self, where: str, count: int = 1) -> Iterator[None]:
+        """What is parsed and added inside is left out (:meth:`skip`) if it turns out that it cannot be used; parse all
+        of it before adding anything."""
+        try:
+            yield
+        except BadSample as error:
+            self.skip(where, error, max(count, 1))
 
     def table(self) -> AnnotationTable:
         """The finished table. ``info`` gets ``skipped``, ``skipped_examples``, ``notes``, ``warnings``,

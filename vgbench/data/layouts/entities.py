@@ -59,24 +59,21 @@ class PhraseLayout(Layout):
                         without_box += 1
                         continue
                     targets = [{"box": box, "category": types or None} for box in boxes[entity]]
-                    try:
+                    with builder.sample(f"{where}: {number}, sentence {line + 1}"):
                         targets = targets if self.data.separate_boxes else [merge_boxes(targets, "xyxy")]
                         found = reader.gather(targets, width, height, "xyxy")
                         text = expression_of(phrase)
-                    except BadSample as error:
-                        builder.skip(f"{where}: {number}, sentence {line + 1}", error)
-                        continue
-                    builder.add(
-                        key=f"{number}.{line}.{index}",
-                        image_id=int(number),
-                        image=f"{number}.jpg",
-                        width=width,
-                        height=height,
-                        expression=text,
-                        group=groups.setdefault((number, entity), len(groups)),
-                        source=self.data.source,
-                        **vars(found),
-                    )
+                        builder.add(
+                            key=f"{number}.{line}.{index}",
+                            image_id=int(number),
+                            image=f"{number}.jpg",
+                            width=width,
+                            height=height,
+                            expression=text,
+                            group=groups.setdefault((number, entity), len(groups)),
+                            source=self.data.source,
+                            **vars(found),
+                        )
         builder.notes.append(f"{without_box:,} phrases have no box")
         return builder.table()
 

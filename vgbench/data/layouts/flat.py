@@ -52,30 +52,27 @@ class FlatLayout(Layout):
         targets = TargetReader()
         groups: dict[Any, int] = {}
         for index, record in enumerate(entries):
-            try:
+            with builder.sample(f"{path}: {split}[{index}]"):
                 known = self.entry(record)
                 width, height = check_size(known["width"], known["height"])
                 target = {key: known.get(key) for key in ("box", "segmentation", "ann_id")}
                 found = targets.gather([target], width, height, self.form)
                 texts = [expression_of(text) for text in known["texts"]]
                 image_id = number_in(known["image"])
-            except BadSample as error:
-                builder.skip(f"{path}: {split}[{index}]", error)
-                continue
-            identity = known.get("object") or (image_id, *found.boxes[0])
-            for number, text in enumerate(texts):
-                builder.add(
-                    key=f"{split}.{index}.{number}",
-                    image_id=image_id,
-                    image=known["image"],
-                    width=width,
-                    height=height,
-                    expression=text,
-                    ref_id=known.get("ref_id"),
-                    group=groups.setdefault(identity, len(groups)),
-                    source=self.data.source,
-                    **vars(found),
-                )
+                identity = known.get("object") or (image_id, *found.boxes[0])
+                for number, text in enumerate(texts):
+                    builder.add(
+                        key=f"{split}.{index}.{number}",
+                        image_id=image_id,
+                        image=known["image"],
+                        width=width,
+                        height=height,
+                        expression=text,
+                        ref_id=known.get("ref_id"),
+                        group=groups.setdefault(identity, len(groups)),
+                        source=self.data.source,
+                        **vars(found),
+                    )
         return builder.table()
 
 

@@ -128,25 +128,22 @@ class MDETRLayout(Layout):
                 builder.skip(f"{path}: images[{index}]", error)
                 continue
             for number, (phrase, boxes) in enumerate(expressions):
-                try:
+                with builder.sample(f"{path}: images[{index}]{f', phrase {number}' if self.by_phrase else ''}"):
                     text = expression_of(phrase)
                     merged = self.by_phrase and not self.data.separate_boxes
                     targets = reader.gather([merge_boxes(boxes, "xywh")] if merged else boxes, width, height)
-                except BadSample as error:
-                    builder.skip(f"{path}: images[{index}]{f', phrase {number}' if self.by_phrase else ''}", error)
-                    continue
-                identity = (source, image_id, tuple(targets.ann_ids), *(tuple(box) for box in targets.boxes))
-                builder.add(
-                    key=f"{split}.{position}.{number}",
-                    image_id=image_id,
-                    image=name,
-                    width=width,
-                    height=height,
-                    expression=text,
-                    group=image_id if per_image else groups.setdefault(identity, len(groups)),
-                    source=source,
-                    **vars(targets),
-                )
+                    identity = (source, image_id, tuple(targets.ann_ids), *(tuple(box) for box in targets.boxes))
+                    builder.add(
+                        key=f"{split}.{position}.{number}",
+                        image_id=image_id,
+                        image=name,
+                        width=width,
+                        height=height,
+                        expression=text,
+                        group=image_id if per_image else groups.setdefault(identity, len(groups)),
+                        source=source,
+                        **vars(targets),
+                    )
         return builder.table()
 
     def _expressions(self, caption: str, annotations: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:

@@ -113,24 +113,21 @@ class SeqTRLayout(Layout):
                 continue
             found = None
             for number, expression in enumerate(expressions):
-                try:
+                with builder.sample(f"{where}, expression {number}"):
                     text = expression_of(expression)
                     if found is None or len(wanted) > 1:
                         found = targets.gather(wanted[number if len(wanted) > 1 else 0], width, height)
-                except BadSample as error:
-                    builder.skip(f"{where}, expression {number}", error)
-                    continue
-                builder.add(
-                    key=f"{split}.{index}.{number}",
-                    image_id=image_id,
-                    image=name,
-                    width=width,
-                    height=height,
-                    expression=text,
-                    group=image_id if per_image else index,
-                    source=source,
-                    **vars(found),
-                )
+                    builder.add(
+                        key=f"{split}.{index}.{number}",
+                        image_id=image_id,
+                        image=name,
+                        width=width,
+                        height=height,
+                        expression=text,
+                        group=image_id if per_image else index,
+                        source=source,
+                        **vars(found),
+                    )
         if grouped and not train:
             builder.warnings.append(
                 f"{grouped:,} evaluation entries hold several expressions (the official loader scores one drawn at "
