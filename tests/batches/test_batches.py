@@ -201,3 +201,21 @@ def test_masks_are_resized_by_floor() -> None:
     mask = torch.arange(5, dtype=torch.uint8)[None, None].expand(1, 5, 5)
     # floor(target * 5 / 3) = 0, 1, 3
     assert resize_masks(mask, (3, 3))[0, 0].tolist() == [0, 1, 3]
+
+
+def test_normalisation_and_mask_resizing_are_exact() -> None:
+    """Tables and OpenCV compute what the formulas say, bit by bit."""
+    from torchvision import tv_tensors
+
+    from vgbench.batches import transforms
+
+    image = torch.randint(0, 256, (3, 37, 41), dtype=torch.uint8)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (transforms.IMAGENET_MEAN, transforms.IMAGENET_STD))
+    for pixels in (image, image.flip(-1), image.permute(0, 2, 1)):
+        ours = transforms.Normalize()(tv_tensors.Image(pixels)).as_subclass(torch.Tensor)
+        assert torch.equal(ours, (pixels.float() / 255 - mean) / std)
+    masks = torch.randint(0, 2, (2, 48, 64), dtype=torch.uint8)
+    for height, width in ((64, 64), (33, 44), (1, 1), (47, 13)):
+        rows, columns = torch.arange(height) * 48 // height, torch.arange(width) * 64 // width
+        assert torch.equal(transforms.resize_masks(masks, (height, width)), masks[..., rows, :][..., columns])
+    assert transforms.resize_masks(masks[:0], (5, 5)).shape == (0, 5, 5)

@@ -66,6 +66,7 @@ class GroundingDataset(Dataset[Sample | str]):
         self.said = said
         self.side = dict(side or {})
         self.on_bad_sample = on_bad_sample
+        self._decoded: tuple[str, Tensor] | None = None  # the last image
         if sampling == "object":
             groups = table.column("group")
             self._order = np.argsort(groups, kind="stable")
@@ -106,7 +107,7 @@ class GroundingDataset(Dataset[Sample | str]):
     def sample(self, index: int) -> Sample:
         """The untransformed sample of row ``index``."""
         row = self.table.row(index)
-        image = decode_image(self.image_path(row.image))
+        image = self._decode(row.image)
         size = (image.shape[-2], image.shape[-1])
         if size != (row.height, row.width):
             raise BadSample(
@@ -127,6 +128,12 @@ class GroundingDataset(Dataset[Sample | str]):
         if self.side:
             sample["auxiliary"] = {name: values[said.key] for name, values in self.side.items()}
         return sample
+
+    def _decode(self, name: str) -> Tensor:
+        """The image, decoded once for expressions that follow each other, as they do in evaluation."""
+        if self._decoded is None or self._decoded[0] != name:
+            self._decoded = (name, decode_image(self.image_path(name)))
+        return self._decoded[1]
 
 
 def plain_sample(image: Tensor, text: str, key: str = "") -> Sample:

@@ -7,6 +7,7 @@ Everything random draws from torch's default generator, which the loader seeds p
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -31,6 +32,19 @@ Interpolation = Literal["opencv", "pillow", "pillow_bicubic"]
 cv2.setNumThreads(0)  # the loader's workers are the parallelism
 
 
+def interleaved(image: Tensor) -> np.ndarray:
+    """uint8 [3, H, W] -> contiguous array [H, W, 3]; a decoded image, which lies so in memory, is not copied."""
+    pixels = image.permute(1, 2, 0)
+    if pixels.is_contiguous() or len(image) != 3:
+        return pixels.contiguous().numpy()
+    return cv2.merge([plane.contiguous().numpy() for plane in image])
+
+
+def planes(array: np.ndarray) -> Tensor:
+    """uint8 array [H, W, 3] -> contiguous tensor [3, H, W]."""
+    return torch.from_numpy(np.stack(cv2.split(array)))
+
+
 def resize_image(image: Tensor, size: tuple[int, int], how: Interpolation = "opencv") -> Tensor:
     """Resize uint8 [C, H, W] to ``size`` (height, width), as the named library does it, rounding included.
 
@@ -40,21 +54,36 @@ def resize_image(image: Tensor, size: tuple[int, int], how: Interpolation = "ope
         how: "opencv" bilinear without antialiasing, "pillow" bilinear or bicubic with antialiasing.
     """
     height, width = size
-    array = image.permute(1, 2, 0).contiguous().numpy()
+    array = interleaved(image)
     if how == "opencv":
         resized = cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR)
     else:
         method = PILImage.Resampling.BICUBIC if how == "pillow_bicubic" else PILImage.Resampling.BILINEAR
         resized = np.array(PILImage.fromarray(array).resize((width, height), method))
-    return torch.from_numpy(resized).permute(2, 0, 1).contiguous()
+    return planes(resized)
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """Nearest neighbour with floor(target * source / target size), uint8 [n, H, W] -> [n, *size]."""
     height, width = size
+    if masks.ndim == 3 and _opencv_is_floor(masks.shape[-2], height) and _opencv_is_floor(masks.shape[-1], width):
+        out = torch.empty(len(masks), height, width, dtype=torch.uint8)
+        for mask, target in zip(masks, out, strict=True):
+            cv2.resize(mask.contiguous().numpy(), (width, height), target.numpy(), interpolation=cv2.INTER_NEAREST)
+        return out
     rows = torch.div(torch.arange(height) * masks.shape[-2], height, rounding_mode="floor")
     columns = torch.div(torch.arange(width) * masks.shape[-1], width, rounding_mode="floor")
     return masks[..., rows, :][..., columns]
+
+
+@functools.lru_cache(maxsize=4096)
+def _opencv_is_floor(source: int, target: int) -> bool:
+    """Whether OpenCV's nearest neighbour takes the pixels that :func:`resize_masks` means (it rounds in floats)."""
+    if not source or not target:
+        return False
+    ramp = np.arange(source, dtype=np.float32)[None]
+    taken = cv2.resize(ramp, (target, 1), interpolation=cv2.INTER_NEAREST)[0]
+    return bool((taken == np.arange(target) * source // target).all())
 
 
 def identity_geometry(image: Tensor) -> Geometry:
@@ -117,13 +146,17 @@ class Normalize(v2.Transform):
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
-        self.mean = torch.tensor(mean).view(3, 1, 1)
-        self.std = torch.tensor(std).view(3, 1, 1)
+        offset, scale = (np.array(values, dtype=np.float32)[:, None] for values in (mean, std))
+        self.table = (np.arange(256, dtype=np.float32) / np.float32(255) - offset) / scale  # [3, 256]
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if isinstance(inpt, tv_tensors.Image):
-            return tv_tensors.Image((inpt.as_subclass(Tensor).float() / 255 - self.mean) / self.std)
-        return inpt
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        image = inpt.as_subclass(Tensor)
+        out = torch.empty(image.shape)
+        for plane, table, target in zip(image, self.table, out, strict=True):
+            cv2.LUT(plane.contiguous().numpy(), table, target.numpy())
+        return tv_tensors.Image(out)
 
 
 def uniform() -> float:

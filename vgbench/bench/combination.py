@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
 from vgbench import optim
@@ -48,6 +48,7 @@ class Combination:
 
     def build(self, device: torch.device) -> GroundingMethod:
         torch.manual_seed(self.config.seed)
+        get_class(self.config.method._target_)  # imported before: what a module makes for itself stays on the host
         with device:  # where drawing the initial weights is quickest
             method: GroundingMethod = instantiate(self.config.method, **self.changes)
         return method.to(device)

@@ -26,7 +26,7 @@ def loading_rate(method: GroundingMethod, size: tuple[int, int], seconds: float 
     try:
         count, started = 0, time.perf_counter()
         while time.perf_counter() - started < seconds:
-            pixels = torch.from_numpy(np.array(Image.open(buffer).convert("RGB"))).permute(2, 0, 1).contiguous()
+            pixels = torch.from_numpy(np.array(Image.open(buffer).convert("RGB"))).permute(2, 0, 1)
             fresh = dict(sample)
             fresh["image"] = type(sample["image"])(pixels)
             transform(fresh)  # type: ignore[arg-type]

@@ -47,7 +47,7 @@ def decode_image(file: ImageFile) -> Tensor:
         raise BadSample(f"{file}: image is missing") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadSample(f"{file}: image cannot be decoded ({error})") from None
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(array).permute(2, 0, 1)  # not copied: resizing wants it as it lies
 
 
 class ImageFinder:
