@@ -86,10 +86,10 @@ def points(pairs: Pairs) -> Array:
     Raises:
         UserError: if a prediction has neither a point nor a heat map.
     """
-    found = pairs.predictions.points.copy()
-    for index in np.flatnonzero(found[:, 0] < 0).tolist():
-        found[index] = peak(enlarge(_heatmap(pairs, index), (int(pairs.heights[index]), int(pairs.widths[index]))))
-    return found
+    peaks = pairs.predictions.points.copy()
+    for index in np.flatnonzero(peaks[:, 0] < 0).tolist():
+        peaks[index] = peak(enlarge(_heatmap(pairs, index), (int(pairs.heights[index]), int(pairs.widths[index]))))
+    return peaks
 
 
 def enlarge(heatmap: Tensor, size: tuple[int, int]) -> Tensor:

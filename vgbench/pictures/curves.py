@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vgbench.core.errors import UserError
 from vgbench.core.files import write_atomically
 from vgbench.metrics.tasks import task_of
 from vgbench.records.curves import read_curves
+
+STYLES = ("-", "--", ":", "-.")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 
 
 def _is_telling(name: str) -> bool:
@@ -29,7 +34,6 @@ def curves(log: Path, out: Path) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     series = read_curves(log)
     losses = {name[6:]: points for name, points in series.items() if name.startswith("train/") and points}
@@ -44,29 +48,38 @@ def curves(log: Path, out: Path) -> None:
     parts = [part for part in (("loss", "step", losses), ("validation (%)", "epoch", metrics)) if part[2]]
     figure = Figure(figsize=(5.6 * len(parts), 3.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    styles = ["-", "--", ":", "-."]
-    colours = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
-    for number, (title, unit, shown) in enumerate(parts, start=1):
+    for number, (title, unit, lines) in enumerate(parts, start=1):
         axes = figure.add_subplot(1, len(parts), number)
-        for place, (name, points) in enumerate(shown.items()):
-            steps, values = zip(*points, strict=True)
-            marker = "o" if len(points) <= 40 else None
-            style = styles[place // len(colours) % len(styles)]
-            colour = colours[place % len(colours)]
-            axes.plot(steps, values, style, color=colour, label=name, marker=marker, markersize=3, linewidth=1.4)
+        _plot(axes, lines)
         axes.set_xlabel(unit)
         axes.set_ylabel(title)
-        positive = all(value > 0 for points in shown.values() for _, value in points)
-        if title == "loss" and positive:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=8, framealpha=0.7, edgecolor="none", ncols=1 + len(shown) // 9)
+        if title == "loss" and all(value > 0 for points in lines.values() for _, value in points):
+            _logarithmic(axes)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, buffer.getvalue())
+
+
+def _plot(axes: Any, lines: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for place, (name, points) in enumerate(lines.items()):
+        steps, values = zip(*points, strict=True)
+        marker = "o" if len(points) <= 40 else None
+        style = STYLES[place // len(COLOURS) % len(STYLES)]
+        colour = COLOURS[place % len(COLOURS)]
+        axes.plot(steps, values, style, color=colour, label=name, marker=marker, markersize=3, linewidth=1.4)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, framealpha=0.7, edgecolor="none", ncols=1 + len(lines) // 9)
+
+
+def _logarithmic(axes: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
