@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vgbench.methods.vglaw.method import VGLAW
-from vgbench.methods.vglaw.model import adapted_projection
-from vgbench.training.cost import saved_bytes
+from vgbench.layers.memory import saved_bytes
+from vgbench.methods.vglaw.model import VGLAWNetwork, adapted_projection
 
 __all__ = ["encoder_table", "explicit_projection", "projection_table"]
 
@@ -79,13 +78,13 @@ def projection_table(
     ]
 
 
-def encoder_table(method: VGLAW) -> list[dict[str, Any]]:
+def encoder_table(network: VGLAWNetwork, image_size: int) -> list[dict[str, Any]]:
     """The visual encoder in training: bytes kept for the backward pass and multiply-adds of the forward pass, per
     sample; the plain ViT, and with weights generated and applied either way.
     """
-    visual, generator = method.model.visual_encoder.train(), method.model.weight_generator
+    visual, generator = network.visual_encoder.train(), network.weight_generator
     device, text_dim = visual.patch_embed.proj.weight.device, generator.layer_embedding.shape[-1]
-    image = torch.randn(1, 3, method.image_size, method.image_size, device=device)
+    image = torch.randn(1, 3, image_size, image_size, device=device)
     gathered = torch.randn(len(visual.blocks), 1, text_dim, device=device, requires_grad=True)
 
     def adapted(projection: Callable[..., Tensor]) -> Tensor:
@@ -96,7 +95,7 @@ def encoder_table(method: VGLAW) -> list[dict[str, Any]]:
     for name, projection in PROJECTIONS.items():
         with FlopCounterMode(display=False) as counter:
             work = partial(visual, image) if projection is static_projection else partial(adapted, projection)
-            kept = saved_bytes(method.model, work) / 1e6
+            kept = saved_bytes(network, work) / 1e6
         plain = rows[0]["kept MB/sample"] if rows else kept
         row = {"weights": name, "kept MB/sample": kept, "against plain": f"{kept / plain - 1:+.1%}"}
         rows.append(row | {"multiply-adds G/sample": counter.get_total_flops() / 2e9})

@@ -105,7 +105,9 @@ def _multitask(case: Case) -> dict[str, Tensor]:
         **{f"loss.{name}": value for name, value in losses.items()},
         "loss.rec_only_total": losses["bbox"] + losses["xiou"],
         "metric.det_iou": iou(cxcywh_to_xyxy(output.boxes) * method.image_size, data["target_boxes"]),
-        "metric.seg_iou": _mask_iou(output.mask_logits.sigmoid() > method.mask_threshold, data["target_masks"].bool()),
+        "metric.seg_iou": _mask_iou(
+            output.mask_logits.sigmoid() > method.options.mask_threshold, data["target_masks"].bool()
+        ),
     }
     out = {name: value.detach() for name, value in out.items()}
     losses["total"].backward()

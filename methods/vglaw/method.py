@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.checkpoints.read import read_checkpoint
 from vgbench.core.errors import UserError
-from vgbench.layers.bert import Bert
 from vgbench.layers.boxes import canvas_sides, cxcywh_to_xyxy, xyxy_to_cxcywh
 from vgbench.layers.masks import encode_masks, resize_to_images
-from vgbench.layers.vitdet import ViTDet
 from vgbench.method import GroundingMethod
 from vgbench.methods.vglaw import checkpoint
 from vgbench.methods.vglaw.loss import box_losses, mask_losses
 from vgbench.methods.vglaw.mindspore import looks_like_mindspore, read_mindspore
-from vgbench.methods.vglaw.model import Output, VGLAWNetwork
+from vgbench.methods.vglaw.model import Output
+from vgbench.methods.vglaw.options import Options
 from vgbench.methods.vglaw.transforms import EvalTransform, TrainTransform, multi_scale_sizes, scaled_size
 from vgbench.text.wordpiece import WordPiece
 from vgbench.types import Batch, Geometry, Prediction, Transform
@@ -31,41 +30,10 @@ __all__ = ["VGLAW"]
 
 
 class VGLAW(GroundingMethod):
-    """Language-adaptive weight generation: one box and one mask per expression. The defaults are the official sizes.
+    """Language-adaptive weight generation: one box and one mask per expression.
 
     Args:
-        mode: "multitask" (box and mask) or "rec" (no mask head, no mask losses).
-        image_size: side S of the square network input in pixels.
-        patch_size: pixels per token side.
-        dim: width of the visual encoder.
-        depth: its blocks.
-        heads: its attention heads.
-        mlp_ratio: hidden width of its MLPs over ``dim``.
-        window_size: side of the attention windows in tokens.
-        global_blocks: blocks that attend over the whole image.
-        pretrain_image_size: image size of the absolute position table.
-        drop_path: stochastic-depth rate of the last block.
-        norm_eps: epsilon of the visual encoder's norms (1e-5 is in effect in the official code, Detectron2 has 1e-6).
-        tokenizer: BERT's ``vocab.txt`` or the folder that holds it, or a ready tokenizer.
-        max_tokens: length of every token sequence, special tokens included.
-        vocab_size: rows of the word table; None: the size of the tokenizer's vocabulary.
-        text_dim: width of the text encoder.
-        text_layers: its layers (the first six of BERT-base).
-        text_heads: its attention heads.
-        text_ffn: width of its feed-forward layers.
-        max_positions: rows of its position table.
-        text_dropout: dropout in the text encoder.
-        rank: rank K of the generated increments.
-        gather_heads: heads of the language gathering.
-        key_dim: width of the pooling's query and keys.
-        box_dim: hidden width of the box MLP.
-        mask_dim: width between the mask head's two convolutions.
-        mask_threshold: probability above which a pixel belongs to the mask.
-        mask_cuts: further probabilities, in percent, at which masks are written besides (metric ``res/cut@N``).
-        visual_lr: rate of the visual encoder over the base rate.
-        text_lr: rate of the text encoder over the base rate.
-        multi_scale: draw the training size around ``image_size`` and crop (an official flag that no script sets).
-        flip_whole_words: exchange only whole words left and right at a flip (official: any substring).
+        options: what :class:`~vgbench.methods.vglaw.options.Options` lists.
     """
 
     name = "VG-LAW"
@@ -74,111 +42,37 @@ class VGLAW(GroundingMethod):
     pad_id = 0
     file_options = frozenset({"tokenizer"})
 
-    def __init__(
-        self,
-        mode: Literal["multitask", "rec"] = "multitask",
-        image_size: int = 448,
-        patch_size: int = 16,
-        dim: int = 768,
-        depth: int = 12,
-        heads: int = 12,
-        mlp_ratio: float = 4.0,
-        window_size: int = 14,
-        global_blocks: Sequence[int] = (2, 5, 8, 11),
-        pretrain_image_size: int = 224,
-        drop_path: float = 0.1,
-        norm_eps: float = 1e-5,
-        tokenizer: str | WordPiece | None = None,
-        max_tokens: int = 40,
-        vocab_size: int | None = 30522,
-        text_dim: int = 768,
-        text_layers: int = 6,
-        text_heads: int = 12,
-        text_ffn: int = 3072,
-        max_positions: int = 512,
-        text_dropout: float = 0.1,
-        rank: int = 32,
-        gather_heads: int = 12,
-        key_dim: int = 64,
-        box_dim: int = 256,
-        mask_dim: int = 256,
-        mask_threshold: float = 0.35,
-        mask_cuts: Sequence[int] = (50,),
-        visual_lr: float = 0.1,
-        text_lr: float = 0.1,
-        multi_scale: bool = False,
-        flip_whole_words: bool = False,
-    ) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__()
-        if mode not in ("multitask", "rec"):
-            raise UserError(f"method.mode={mode}: VG-LAW has the modes multitask and rec")
-        self.wants_masks = mode == "multitask"
+        self.options = Options(**options)
+        self.wants_masks = self.options.mode == "multitask"
         if not self.wants_masks:
             self.tasks = frozenset({"rec"})  # less than the class can do
-        self.image_size = image_size
-        self.max_tokens = max_tokens
-        self._tokenizer_option = tokenizer
-        self._vocab_size = vocab_size
-        if not all(0 < percent < 100 for percent in mask_cuts):
-            raise UserError(f"method.mask_cuts={list(mask_cuts)}: give percentages from 1 to 99")
-        self.mask_threshold = mask_threshold
-        self.mask_cuts = tuple(mask_cuts)
-        self.visual_lr = visual_lr
-        self.text_lr = text_lr
-        self.multi_scale = multi_scale
-        self.flip_whole_words = flip_whole_words
-        self.model = VGLAWNetwork(
-            ViTDet(
-                image_size=image_size,
-                patch_size=patch_size,
-                dim=dim,
-                depth=depth,
-                heads=heads,
-                mlp_ratio=mlp_ratio,
-                window_size=window_size,
-                global_blocks=global_blocks,
-                pretrain_image_size=pretrain_image_size,
-                drop_path=drop_path,
-                norm_eps=norm_eps,
-            ),
-            Bert(
-                vocab_size=self.vocab_size,
-                hidden_size=text_dim,
-                layers=text_layers,
-                heads=text_heads,
-                intermediate_size=text_ffn,
-                max_positions=max_positions,
-                dropout=text_dropout,
-            ),
-            rank=rank,
-            gather_heads=gather_heads,
-            key_dim=key_dim,
-            box_dim=box_dim,
-            mask_dim=mask_dim if self.wants_masks else None,
-        )
+        self.image_size = self.options.image_size
+        self.model = self.options.network(self.vocab_size)
 
     def train_transform(self) -> Transform:
-        sides = multi_scale_sizes(self.image_size) if self.multi_scale else (self.image_size,)
-        return TrainTransform(self.image_size, sides, self.flip_whole_words)
+        sides = multi_scale_sizes(self.image_size) if self.options.multi_scale else (self.image_size,)
+        return TrainTransform(self.image_size, sides, self.options.flip_whole_words)
 
     def eval_transform(self) -> Transform:
         return EvalTransform(self.image_size)
 
     @cached_property
     def _tokenizer(self) -> WordPiece:
-        return WordPiece.from_option(self._tokenizer_option, self._vocab_size)
+        return WordPiece.from_option(self.options.tokenizer, self.options.vocab_size)
 
     @property
     def vocab_size(self) -> int:
         """Rows of the word table."""
-        return len(self._tokenizer) if self._vocab_size is None else self._vocab_size
+        return len(self._tokenizer) if self.options.vocab_size is None else self.options.vocab_size
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        return self._tokenizer(texts, self.max_tokens)
+        return self._tokenizer(texts, self.options.max_tokens)
 
     @property
     def text_shape(self) -> tuple[int, int]:
-        return self.max_tokens, self.vocab_size
+        return self.options.max_tokens, self.vocab_size
 
     def network(self, batch: Batch) -> Output:
         """The network alone, without losses."""
@@ -208,7 +102,7 @@ class VGLAW(GroundingMethod):
         return self.model.visual_encoder.blocks
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        rates = {"visual_encoder": lr * self.visual_lr, "text_encoder": lr * self.text_lr, "rest": lr}
+        rates = {"visual_encoder": lr * self.options.visual_lr, "text_encoder": lr * self.options.text_lr, "rest": lr}
         groups: dict[str, list[Tensor]] = {name: [] for name in rates}
         for name, parameter in self.model.named_parameters():
             part = name.split(".", 1)[0]
@@ -217,14 +111,16 @@ class VGLAW(GroundingMethod):
 
     def bench_tables(self, device: torch.device, batch: int) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         """The price of adaptive weights: memory beside the plain ViT's, ways to apply the weights compared."""
-        from vgbench.methods.vglaw import bench  # which imports this module
+        from vgbench.methods.vglaw import bench
 
         visual, rank = self.model.visual_encoder, self.model.weight_generator.rank
         tokens, dim = (self.image_size // visual.patch_size) ** 2, visual.pos_embed.shape[-1]
         counts = sorted({1, batch})
         rows = [row for count in counts for row in bench.projection_table(count, tokens, dim, rank, device)]
         return {
-            f"visual encoder, one training step at {self.image_size} px, float32": bench.encoder_table(self),
+            f"visual encoder, one training step at {self.image_size} px, float32": bench.encoder_table(
+                self.model, self.image_size
+            ),
             f"one q/k/v projection, {tokens} tokens, {dim} -> {3 * dim}, rank {rank}, float32": rows,
         }
 
@@ -257,16 +153,16 @@ class VGLAW(GroundingMethod):
         return {"main": predictions}
 
     def _add_masks(self, predictions: Sequence[Prediction], logits: Tensor, geometry: Sequence[Geometry]) -> None:
-        canvas = logits.sigmoid() > self.mask_threshold
+        canvas = logits.sigmoid() > self.options.mask_threshold
         inner = [self._unpad(one, frame) for one, frame in zip(logits, geometry, strict=True)]
         whole = resize_to_images(inner, [frame.size for frame in geometry], torch.sigmoid)
-        levels = [self.mask_threshold, *(percent / 100 for percent in self.mask_cuts)]
+        levels = [self.options.mask_threshold, *(percent / 100 for percent in self.options.mask_cuts)]
         encoded = encode_masks([*canvas, *(probability > level for level in levels for probability in whole)])
         on_canvas, *by_level = (encoded[start : start + len(canvas)] for start in range(0, len(encoded), len(canvas)))
         for index, prediction in enumerate(predictions):
             prediction.canvas_mask, prediction.mask = on_canvas[index], by_level[0][index]
-            if self.mask_cuts:
-                cuts = zip(self.mask_cuts, by_level[1:], strict=True)
+            if self.options.mask_cuts:
+                cuts = zip(self.options.mask_cuts, by_level[1:], strict=True)
                 prediction.masks_at = {percent: masks[index] for percent, masks in cuts}
 
     @staticmethod

@@ -16,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from vgbench import optim
 from vgbench.batches.synthetic import synthetic_batch
 from vgbench.core.errors import UserError
+from vgbench.layers.memory import saved_bytes
 from vgbench.method import GroundingMethod
-from vgbench.training.cost import peak_memory, saved_bytes
+from vgbench.training.cost import peak_memory
 from vgbench.types import Batch
 
 __all__ = ["Setting", "StepCost", "Timeline", "count_launches", "device_of", "dtype_of", "inference", "matmul_rate"]
@@ -152,7 +153,7 @@ def training(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     started = time.perf_counter()
-    for number in range(setting.warmup):
+    for number in range(max(1, setting.warmup)):
         method.on_step(0, number, total)
         step(Timeline(device))
         if number == 0:

@@ -321,7 +321,7 @@ def test_masks_cut_at_other_probabilities_are_a_metric_variant(monkeypatch):
     values = evaluate_predictions(table, predictions, ["res"], ["res/cut@50", "res/cut@20"], bootstrap=0).values
     miou = {name: round(value, 2) for name, value in values.items() if name.endswith("miou")}
     assert miou == {"res/miou": 66.67, "res/cut@50/miou": 100.0, "res/cut@20/miou": 66.67}
-    for wrong, problem in (("res/cut", "cut@50"), ("res/cut@40", "mask_cuts"), ("res/canvas+cut@50", "original size")):
+    for wrong, problem in (("res/cut", "cut@50"), ("res/cut@40", "masks_at"), ("res/canvas+cut@50", "original size")):
         with pytest.raises(UserError, match=problem):
             evaluate_predictions(table, predictions, ["res"], [wrong], bootstrap=0)
 
@@ -490,7 +490,7 @@ def test_configuration_builds_the_official_model():
         configured, default = instantiate(config.method), VGLAW()
     shapes = {name: value.shape for name, value in default.state_dict().items()}
     assert {name: value.shape for name, value in configured.state_dict().items()} == shapes
-    assert (configured.mask_threshold, configured.max_tokens, configured.image_size) == (0.35, 40, 448)
+    assert (configured.options.mask_threshold, configured.options.max_tokens, configured.image_size) == (0.35, 40, 448)
 
 
 # --- the price of adaptation -----------------------------------------------------------------------------------------
@@ -503,7 +503,7 @@ def test_low_rank_keeps_less_memory_than_explicit_weights():
     assert static < low_rank < explicit
     extra = 4 * (36 * 4 * 2 + 4 * 4)  # float32: [36, 4] after D and after Phi, and Phi itself
     assert low_rank - static == pytest.approx(extra / 1e6)
-    rows = encoder_table(tiny())
+    rows = encoder_table(tiny().model, 64)
     assert rows[0]["kept MB/sample"] < rows[1]["kept MB/sample"] < rows[2]["kept MB/sample"]
 
 
