@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
 from vgbench.checkpoints.names import KeyEntry
@@ -14,7 +12,7 @@ from vgbench.layers.boxes import cxcywh_to_xyxy
 from vgbench.layers.mlp import MLP
 from vgbench.types import Geometry, Prediction
 
-__all__ = ["PredictionHead", "detections", "encode_mask", "ranked_predictions"]
+__all__ = ["PredictionHead", "detections", "ranked_predictions"]
 
 
 class PredictionHead(nn.Module):
@@ -91,11 +89,3 @@ def ranked_predictions(
             box, score = box[:1], score[:1]
         predictions.append(Prediction(frame.to_original(box), score, no_target=no_target, geometry=frame))
     return predictions
-
-
-def encode_mask(mask: Tensor) -> dict[str, Any]:
-    """Binary mask [h, w] -> COCO RLE ``{"size": [h, w], "counts": str}``."""
-    # The transpose of a contiguous tensor is in the column-major order that COCO wants.
-    columns = mask.T.to(torch.uint8).contiguous().cpu().numpy().T
-    encoded = coco_mask.encode(columns)
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}

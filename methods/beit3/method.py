@@ -138,8 +138,6 @@ class BEiT3Method(GroundingMethod):
         """Prefixes of our names of the parameters that no loss reaches."""
         return ()
 
-    # inputs ----------------------------------------------------------------------------------------------------
-
     def train_transform(self) -> Transform:
         return stretched(self.image_size, LargeScaleJitter(self.image_size) if self.jitter else None)
 
@@ -155,8 +153,6 @@ class BEiT3Method(GroundingMethod):
     def text_shape(self) -> tuple[int, int]:
         return self.max_tokens, self.vocab_size
 
-    # training --------------------------------------------------------------------------------------------------
-
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """The encoder at its own rate ("vis_enc"), everything else at ``lr``."""
         named = [(name, parameter) for name, parameter in self.named_parameters() if not name.startswith(self.idle())]
@@ -166,8 +162,6 @@ class BEiT3Method(GroundingMethod):
             {"name": "vis_enc", "params": encoder, "lr": lr * self.encoder_lr},
             {"name": "rest", "params": rest, "lr": lr},
         ]
-
-    # checkpoints -----------------------------------------------------------------------------------------------
 
     def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
         state, adapted = adapt_size(state, self.encoder, OFFICIAL_ENCODER)

@@ -22,7 +22,7 @@ from vgbench.layers.matcher import match
 from vgbench.methods.alvg import ALVG, conformance, loss
 from vgbench.methods.alvg.model import ImageEnhancement
 from vgbench.methods.beit3.criterion import SetCriterion, Targets, mean_over_processes
-from vgbench.methods.beit3.heads import detections, encode_mask, ranked_predictions
+from vgbench.methods.beit3.heads import detections, ranked_predictions
 from vgbench.methods.beit3.queries import pool_text
 from vgbench.methods.beit3.transforms import LargeScaleJitter, stretched
 from vgbench.training import weights
@@ -74,9 +74,6 @@ def tiny_batch(size: int = 2, rows: int = 1, masks: bool = True) -> Batch:
         masks=pixels if masks else None,
         geometry=[Geometry((0.5, 0.25), (0.0, 0.0), (256, 128), (64, 64))] * size,
     )
-
-
-# losses ------------------------------------------------------------------------------------------------------------
 
 
 def test_padded_rows_change_nothing():
@@ -206,9 +203,6 @@ def test_text_pooling_reads_the_last_two_positions():
     assert pool_text(text, pad, "valid").flatten().tolist() == [5.0, 9.0]
 
 
-# training ----------------------------------------------------------------------------------------------------------
-
-
 def test_it_learns_one_batch():
     torch.manual_seed(0)
     method = ALVG(**TINY, drop_path=0.0)
@@ -280,9 +274,6 @@ def test_boxes_only_training_ignores_masks():
     assert method.predict(batch)["main"][0].mask is None
 
 
-# predictions -------------------------------------------------------------------------------------------------------
-
-
 def test_single_target_predictions():
     method = ALVG(**TINY).eval()
     batch = tiny_batch()
@@ -328,12 +319,6 @@ def test_a_single_target_always_gets_a_box():
     assert prediction.boxes.tolist() == [[5.0, 5.0, 5.0, 5.0]] and prediction.no_target is None
 
 
-def test_masks_are_encoded_row_by_column():
-    mask = torch.zeros(3, 5, dtype=torch.bool)
-    mask[0, 4] = mask[2, 1] = True
-    np.testing.assert_array_equal(coco_mask.decode(encode_mask(mask)), mask.numpy())
-
-
 def test_own_weights_round_trip_and_fit_another_image_size(tmp_path):
     small = ALVG(**TINY)
     weights.save(small.state_dict(), {"image_size": 64}, tmp_path / "model.safetensors")
@@ -345,9 +330,6 @@ def test_own_weights_round_trip_and_fit_another_image_size(tmp_path):
     assert torch.equal(large.encoder.vision_position.weight[:3], small.encoder.vision_position.weight[:3])
     with pytest.raises(UserError, match="does not fit"):
         weights.load(ALVG(**{**TINY, "width": 32}), tmp_path / "model.safetensors")
-
-
-# inputs and errors -------------------------------------------------------------------------------------------------
 
 
 def raw(height: int = 40, width: int = 80, box: tuple[float, ...] = (10.0, 5.0, 30.0, 25.0)) -> dict:

@@ -12,7 +12,8 @@ from hydra.utils import instantiate
 from safetensors import safe_open
 
 from vgbench import optim
-from vgbench.bench.bench import set_speeds, set_times
+from vgbench.bench.combination import output_speeds, output_times
+from vgbench.bench.measure import Setting
 from vgbench.checkpoints.names import export_mapped
 from vgbench.cli.main import main
 from vgbench.config.compose import compose
@@ -68,9 +69,6 @@ def tiny_batch(rows: int = 1) -> Batch:
         valid=torch.ones(2, rows, dtype=torch.bool),
         geometry=[Geometry((0.5, 0.25), (0.0, 0.0), (256, 128), (64, 64))] * 2,
     )
-
-
-# losses ------------------------------------------------------------------------------------------------------------
 
 
 def test_distillation_targets_by_hand():
@@ -167,9 +165,6 @@ def test_parameter_groups_are_the_official_ones(case, conformance_case):
         assert group["lr"] == pytest.approx(wanted["lr"])
 
 
-# predictions -------------------------------------------------------------------------------------------------------
-
-
 def test_both_branches_predict_in_original_pixels():
     method = SimVG(**TINY).eval()
     batch = tiny_batch()
@@ -250,10 +245,11 @@ def test_the_token_branch_is_exported_alone(tmp_path, capsys):
 def test_each_branch_is_timed_alone():
     method = SimVG(**TINY).eval()
     ran = []
-    times = set_times(method, ran.append, torch.device("cpu"), 1, 2)
+    predict = method.predict
+    method.predict = lambda batch, outputs: ran.append(tuple(outputs)) or predict(batch, outputs)
+    times = output_times(method, tiny_batch(), Setting(torch.device("cpu"), torch.float32, 1, 2))
     assert ran == [("decoder",), ("token",)] * 3 and [len(seconds) for seconds in times.values()] == [2, 2]
-    assert method.outputs == ("decoder", "token")
-    speeds = set_speeds(method, {"decoder": [1.0, 2.0, 9.0], "token": [0.5, 1.0, 0.5]}, 4)
+    speeds = output_speeds(method, {"decoder": [1.0, 2.0, 9.0], "token": [0.5, 1.0, 0.5]}, 4)
     assert speeds == {
         "inference samples/s, SimVG-DB": 2.0,
         "inference samples/s, SimVG-TB": 8.0,
