@@ -52,7 +52,7 @@ def test_wheel_runs_from_another_directory(installed: Path, tmp_path: Path) -> N
 def test_wheel_has_configurations_weights_and_published_numbers(installed: Path, tmp_path: Path) -> None:
     code = (
         "from importlib.resources import files\n"
-        "for package, name in [('vgbench.configs', 'run.yaml'), ('vgbench.configs', 'recipe/alvg-refcoco.yaml'),"
+        "for package, name in [('vgbench.configs', 'run.yaml'), ('vgbench.configs', 'recipe/alvg/refcoco.yaml'),"
         " ('vgbench.leaderboards', 'published.csv'), ('vgbench.methods', 'alvg/README.md'),"
         " ('vgbench.methods', 'alvg/weights/refshapes.safetensors')]:\n"
         "    print(name, files(package).joinpath(name).is_file())"

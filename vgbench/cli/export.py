@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="file to write, .safetensors")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="method=... for an official checkpoint")
     parser.add_argument("--half", action="store_true", help="store as float16: half the size")
-    parser.add_argument("--slim", action="store_true", help="leave out what only training needs (AMC: momentum model)")
+    parser.add_argument("--slim", action="store_true", help="leave out what only training needs (a momentum model)")
 
 
 def execute(arguments: Namespace) -> int:

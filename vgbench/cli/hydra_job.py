@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
 
-from vgbench.config.compose import check_recipe, expand
+from vgbench.config.compose import check_recipe, expand, recipe_files
 
 OVERRIDES = "Anything can be overridden in Hydra's syntax (key=value, +key=value, ~key); -m sweeps over a,b,c."
 
@@ -27,7 +27,7 @@ def execute(arguments: Namespace, work: Callable[[Any], Any], config_name: str =
 
     from vgbench.config.plugins import prepare
 
-    argv = prepare(expand(arguments.overrides))
+    argv = recipe_files(prepare(expand(arguments.overrides)))
     check_recipe(arguments.overrides)
     if arguments.cfg:
         argv += ["--cfg", arguments.cfg]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-from vgbench.config.compose import options
+from vgbench.config.compose import options, recipes
 from vgbench.core.registry import datasets, methods
 
 NAME = "list"
@@ -47,7 +47,7 @@ def show_datasets() -> None:
 
 def show_recipes() -> None:
     print("recipes (chosen by method and dataset):")
-    print("  " + ", ".join(options("recipe")))
+    print("  " + ", ".join(recipes()))
 
 
 def show_flows() -> None:

@@ -22,7 +22,7 @@ def compose(overrides: Sequence[str], name: str = "run") -> Any:
     from vgbench.config.plugins import prepare
 
     with initialize_config_module("vgbench.configs", version_base="1.3"):
-        return hydra_compose(name, overrides=prepare(expand(overrides)), return_hydra_config=True)
+        return hydra_compose(name, overrides=recipe_files(prepare(expand(overrides))), return_hydra_config=True)
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
@@ -40,6 +40,45 @@ def quoted(path: Path) -> str:
     return text if re.fullmatch(r"[\w/.+\-]+", text) else "'" + text.replace("'", r"\'") + "'"
 
 
+def _recipe_file(name: str, methods: Sequence[str]) -> str:
+    """Where the recipe ``alvg-refcoco`` or ``stage/simvg-stage1-refcoco`` lies: ``alvg/refcoco``,
+    ``stage/simvg/stage1-refcoco``. Anything else stays as it is."""
+    folder, slash, pair = name.rpartition("/")
+    method = next((method for method in sorted(methods, key=len, reverse=True) if pair.startswith(f"{method}-")), None)
+    if folder not in ("", "stage") or method is None:
+        return name
+    return f"{folder}{slash}{method}/{pair[len(method) + 1 :]}"
+
+
+def recipe_files(overrides: Sequence[str]) -> list[str]:
+    """Overrides with every ``recipe=NAME`` as the file's place in its configuration group; to be asked once plug-ins
+    are known (:func:`vgbench.config.plugins.prepare`)."""
+    if not any(item.startswith("recipe=") for item in overrides):
+        return list(overrides)
+    methods = _method_names()
+    return [
+        "recipe=" + ",".join(_recipe_file(name, methods) for name in item[len("recipe=") :].split(","))
+        if item.startswith("recipe=")
+        else item
+        for item in overrides
+    ]
+
+
+def _method_names() -> list[str]:
+    from vgbench.core.registry import methods
+
+    return sorted({*options("method"), *methods})
+
+
+def recipes() -> list[str]:
+    """All recipes by the names that are typed: ``METHOD-DATASET``, ``stage/METHOD-STAGE-DATASET``, ``base/...``."""
+    names = []
+    for place in options("recipe"):
+        *folders, method, name = place.split("/") if place.count("/") else ["", place]
+        names.append(place if method in ("base", "") else "/".join([*folders, f"{method}-{name}"]))
+    return sorted(names)
+
+
 def check_recipe(overrides: Sequence[str]) -> None:
     """Hydra passes over a missing ``recipe`` in silence, because a pair of method and dataset need not have one.
 
@@ -50,10 +89,11 @@ def check_recipe(overrides: Sequence[str]) -> None:
 
     asked = [name for item in overrides if item.startswith("recipe=") for name in item[len("recipe=") :].split(",")]
     for name in asked:
-        if name != "null" and name not in (there := options("recipe")):
-            close = get_close_matches(name, there, n=1)
-            hint = f"did you mean {close[0]}?" if close else "vgbench list recipes shows them"
-            raise UserError(f"recipe={name}: there is no such recipe; {hint}")
+        if name == "null" or name in (names := recipes()) or name in options("recipe"):
+            continue
+        close = get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]}?" if close else "vgbench list recipes shows them"
+        raise UserError(f"recipe={name}: there is no such recipe; {hint}")
 
 
 def split_overrides(overrides: Sequence[str], *own: str) -> tuple[dict[str, str], list[str]]:
@@ -70,7 +110,7 @@ def split_overrides(overrides: Sequence[str], *own: str) -> tuple[dict[str, str]
 
 
 def options(group: str) -> list[str]:
-    """Names of the files in a configuration group, folders included: ``stage/simvg-stage1-refcoco``."""
+    """Names of the files in a configuration group, folders included: ``stage/simvg/stage1-refcoco``."""
     from vgbench.config.plugins import config_folders
 
     folders = [place / group for place in (Path(str(files("vgbench.configs"))), *config_folders())]
