@@ -48,7 +48,7 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
             ["run", "train.exclude_leaked=true"],
             ["train.exclude_leaked: unknown key; did you mean recipe.exclude_leaked?"],
         ),
-        (["bench", "batch_size=3"], ["batch_size: unknown key; did you mean bench.batch_size?"]),
+        (["bench", "batch_size=3"], ["batch_size: unknown key; did you mean bench.batch_size"]),
         (["run", "dataset=grefshapes", "some.thing=3"], ["some.thing: unknown key; --cfg job shows all keys"]),
         (["run", "recipe.lr=abc"], ["recipe.lr=abc", "number"]),
         (["run", "recipe.batch_size=0"], ["recipe.batch_size=0", "at least 1"]),
