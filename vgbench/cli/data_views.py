@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vgbench.data.dataset import GroundingData
     from vgbench.data.describe import Statistics
     from vgbench.data.leakage import ImageAliases
-from vgbench.data.table import AnnotationTable
+    from vgbench.data.table import AnnotationTable
 
 
 def stats(arguments: Arguments) -> int:
