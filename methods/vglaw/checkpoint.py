@@ -18,6 +18,7 @@ from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.checkpoints.parts import Part, load_parts
 from vgbench.checkpoints.read import read_checkpoint
 from vgbench.core.errors import UserError
+from vgbench.core.unpickle import load_pickle
 from vgbench.layers.bert import load_bert, looks_like_bert
 from vgbench.layers.vitdet import ViTDet, fit_relative_positions
 
@@ -59,17 +60,6 @@ def _latin1(text: str, encoding: str) -> bytes:
 _SAFE_PICKLE["_codecs", "encode"] = _latin1
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Arrays and plain containers only; any other object is refused by name before it exists."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        module = "builtins" if module == "__builtin__" else module  # Python 2
-        try:
-            return _SAFE_PICKLE[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it contains the object {module}.{name}") from None
-
-
 def read_detectron2(path: Path) -> dict[str, Tensor]:
     """The weights of a Detectron2 checkpoint: a model-zoo ``.pkl`` (arrays under ``model``) or a ``.pth``.
 
@@ -79,8 +69,7 @@ def read_detectron2(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".pkl":
         return read_checkpoint(path)
     try:
-        with path.open("rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
+        content = load_pickle(path, _SAFE_PICKLE)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give Detectron2's ViTDet .pkl") from None
     except pickle.UnpicklingError as error:
