@@ -193,11 +193,15 @@ def make_priors(
     if sources and sources != [file]:
         tables = [_open(path) for path in sources]
         _replace(file, pa.concat_tables([table.replace_schema_metadata(tables[0].schema.metadata) for table in tables]))
+    _remove_parts(folder)
+    return len(missing)
+
+
+def _remove_parts(folder: Path) -> None:
     for part in folder.glob("*.parquet"):
         part.unlink()
     if folder.exists():
         folder.rmdir()
-    return len(missing)
 
 
 def find_priors(source: str | Path | Sequence[str | Path], table: AnnotationTable) -> dict[str, Tensor]:
