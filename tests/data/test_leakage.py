@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 from PIL import Image
 
 from vgbench.cli.main import main
+from vgbench.config.compose import compose
 from vgbench.core.errors import UserError
 from vgbench.data.builder import TableBuilder
 from vgbench.data.leakage import SeenImages, exclude_leaked
@@ -99,8 +99,7 @@ def train(root: Path, runs: Path, *more: str) -> None:
         *("eval.examples=0", "eval.bootstrap=0", "eval.control=null", "logger.tensorboard=false"),
         *more,
     ]
-    with initialize_config_module("vgbench.configs", version_base="1.3"):
-        run.run(compose("run", overrides, return_hydra_config=True))
+    run.run(compose(overrides))
 
 
 @pytest.mark.parametrize("exclude", [False, True])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +12,17 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
+from vgbench.config.compose import compose as compose_run
+from vgbench.config.compose import recipes
 from vgbench.method import GroundingMethod
 from vgbench.methods.alvg import ALVG
 from vgbench.methods.simvg import SimVG
 
-RECIPES = Path(__file__).parents[3] / "configs" / "recipe"
+FAMILY = ("alvg-", "alvg_large-", "simvg-", "simvg_large-")
 
 
 def composed(*overrides: str):
-    with initialize_config_module("vgbench.configs", version_base=None):
-        return compose("run", overrides=list(overrides), return_hydra_config=False)
+    return compose_run(overrides)
 
 
 def constructor_options(cls: type) -> dict[str, Any]:
@@ -121,13 +121,8 @@ def test_recipe(method, dataset, recipe, wanted, options):
 
 def test_every_recipe_is_in_the_table():
     listed = {row.values[2] for row in rows()}
-    there = {
-        str(path.relative_to(RECIPES).with_suffix(""))
-        for pattern in ("alvg*.yaml", "simvg*.yaml", "stage/alvg*.yaml", "stage/simvg*.yaml")
-        for path in RECIPES.glob(pattern)
-        if "shapes" not in path.name
-    }
-    assert there == listed
+    official = {name for name in recipes() if "shapes" not in name and name.removeprefix("stage/").startswith(FAMILY)}
+    assert official == listed
 
 
 def test_the_defaults_of_the_configuration_are_those_of_the_classes():

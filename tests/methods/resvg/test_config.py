@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
 from vgbench.batches.synthetic import synthetic_batch
+from vgbench.config.compose import compose
 from vgbench.config.identity import method_identity
 from vgbench.methods.resvg import ResVG
 
@@ -14,8 +14,7 @@ EMBEDDED = ("refshapes", "refshapes+", "refshapesg")
 
 
 def config(dataset: str, *overrides: str):
-    with initialize_config_module("vgbench.configs", version_base="1.3"):
-        return compose("run", overrides=["method=resvg", f"dataset={dataset}", *overrides])
+    return compose(["method=resvg", f"dataset={dataset}", *overrides])
 
 
 @pytest.mark.parametrize("dataset", OFFICIAL)

@@ -15,6 +15,7 @@ from torchvision import tv_tensors
 
 from vgbench import optim
 from vgbench.batches.collate import collate
+from vgbench.config.compose import compose as compose_run
 from vgbench.core.errors import UserError
 from vgbench.data.rle import encode
 from vgbench.data.table import AnnotationTable
@@ -467,10 +468,10 @@ def test_schedules():
 
 @pytest.mark.parametrize("dataset", ["refcoco", "refcoco+", "refcocog", "referit"])
 def test_official_recipes(dataset):
-    with initialize_config_module("vgbench.configs", version_base="1.3"):
-        config = compose("run", ["method=vglaw", f"dataset={dataset}"])
-        constant = compose("run", ["method=vglaw", f"dataset={dataset}", "recipe=vglaw-constant"])
-        restart = compose("run", ["method=vglaw", f"dataset={dataset}", "recipe=vglaw-constant-restart"])
+    pair = ["method=vglaw", f"dataset={dataset}"]
+    config, constant, restart = (
+        compose_run([*pair, *more]) for more in ([], ["recipe=vglaw-constant"], ["recipe=vglaw-constant-restart"])
+    )
     recipe = config.recipe
     assert (recipe.lr, recipe.epochs, recipe.clip_norm, recipe.sampling) == (1e-4, 20, 0.15, "expression")
     assert recipe.batch_size * recipe.accumulate * 4 == 256
