@@ -129,9 +129,9 @@ class GroundingData(ImageFinder, ABC):
     @classmethod
     def downloads(cls) -> Path | None:
         """The list of where the authors keep their files (:mod:`vgbench.data.download`): ``downloads.yaml`` beside the
-        module of the class, if there is one."""
-        path = Path(inspect.getfile(cls)).with_name("downloads.yaml")
-        return path if path.is_file() else None
+        module of the class or, where there is none, the next one above it in its package."""
+        folders = Path(inspect.getfile(cls)).parents[: max(cls.__module__.count("."), 1)]
+        return next((path for folder in folders if (path := folder / "downloads.yaml").is_file()), None)
 
     @classmethod
     def sentencepiece_model(cls) -> Path | None:

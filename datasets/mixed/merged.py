@@ -1,4 +1,4 @@
-"""ReferIt, Flickr30k phrases, and the merged pre-training sets of the SeqTR family."""
+"""The merged pre-training sets of the SeqTR family."""
 
 from __future__ import annotations
 
@@ -12,126 +12,16 @@ from vgbench.data.builder import TableBuilder
 from vgbench.data.checks import BadSample, check_name, take
 from vgbench.data.dataset import Counts
 from vgbench.data.layouts.base import Layout, LayoutDataset
-from vgbench.data.layouts.entities import EntitiesLayout, InfoGroundLayout
 from vgbench.data.layouts.flat import files_by_split
-from vgbench.data.layouts.hub import BenchmarkLayout
-from vgbench.data.layouts.mdetr import MDETR_FOLDERS, MDETRLayout, MDETRNames
-from vgbench.data.layouts.refer import ReferLayout, ReferNames
+from vgbench.data.layouts.mdetr import MDETR_FOLDERS, MDETRLayout
 from vgbench.data.layouts.seqtr import SeqTRLayout, read_splits
 from vgbench.data.layouts.targets import number_in
-from vgbench.data.layouts.transvg import TransVGLayout
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
-from vgbench.datasets.refer import ReferDataset, Variants
 from vgbench.datasets.vg import coco_aliases, evaluation_images, read_image_data
 
-__all__ = ["CocoAll", "Flickr30k", "Mixed", "MixedSeg", "ReferIt"]
+__all__ = ["CocoAll", "Mixed", "MixedSeg"]
 
 _Entry = TypeVar("_Entry")
-
-
-class ReferIt(ReferDataset):
-    """ReferItGame expressions on SAIAPR TC-12 (Kazemzadeh et al., EMNLP 2014); objects and stuff regions."""
-
-    name = "referit"
-    title = "ReferItGame"
-    disagreements = ("the berkeley split lacks 2 training images and 1 test image, say its authors",)
-    licence = "see the authors' page"
-    homepage = "https://github.com/lichengunc/refer"
-    source = "saiaprtc12"
-    canonical_name = "{:d}.jpg"
-    layouts = (ReferLayout, SeqTRLayout, BenchmarkLayout, TransVGLayout)
-    corner_boxes = True
-    image_folders = (
-        *("images/saiaprtc12", "images/saiapr_tc-12", "saiaprtc12", "saiapr_tc-12", "referit/images"),
-        *("ln_data/referit/images", "images/referit"),
-    )
-    image_names = ("{:d}.jpg",)
-    published_split_by = "berkeley"
-    published_names = ("refclef",)
-    variants: ClassVar[Variants] = {
-        "berkeley": (
-            {
-                "train": Counts(8_994, None, 54_127),
-                "val": Counts(None, None, 5_842),
-                "test": Counts(None, None, 60_103),
-            },
-            {
-                "refer": ReferNames(("refclef",), ("refs(berkeley).p", "refs(berkeley).json")),
-                "seqtr": ("referitgame-berkeley",),
-                "transvg": ("referit",),
-                "benchmark": "refclef_berkeley",
-            },
-        ),
-        "unc": (
-            {
-                "train": Counts(),
-                "val": Counts(2_000),
-                "testA": Counts(485),
-                "testB": Counts(490),
-                "testC": Counts(465),
-            },
-            {
-                "refer": ReferNames(("refclef",), ("refs(unc).p", "refs(unc).json")),
-                "benchmark": "refclef_unc",
-            },
-        ),
-    }
-
-
-class Flickr30k(LayoutDataset):
-    """Noun phrases of Flickr30k Entities (Plummer et al., ICCV 2015).
-
-    Args:
-        boxes: "merged": one box per phrase, around all that belong to it (TransVG's, SeqTR's and SimVG's protocol, task
-            rec); "separate": all of them, any of which is right (MDETR's, task phrase; AMC's pointing game).
-        options: see :class:`~vgbench.data.layouts.base.LayoutDataset`.
-    """
-
-    name = "flickr30k"
-    title = "Flickr30k Entities"
-    tasks: tuple[str, ...] = ("rec",)
-    licence = "see the authors' page; images: Flickr terms"
-    homepage = "https://github.com/BryanPlummer/flickr30k_entities"
-    source = "flickr"
-    canonical_name = "{:d}.jpg"
-    layouts: tuple[type[Layout], ...] = (
-        *(SeqTRLayout, TransVGLayout, MDETRLayout),
-        *(EntitiesLayout, InfoGroundLayout),
-    )
-    corner_boxes = True
-    phrases = True
-    version = 3
-    image_folders = (
-        *("images/flickr30k", "flickr30k", "flickr30k_images", "flickr30k-images", "Flickr30k/flickr30k_images"),
-        *("ln_data/Flickr30k/flickr30k_images", "images/flickr30k_images", "images/flickr30k-images"),
-    )
-    image_names = ("{:d}.jpg",)
-    layout_names: Mapping[str, Any] = {
-        "seqtr": ("flickr30k",),
-        "transvg": ("flickr",),
-        "mdetr": MDETRNames(("final_flickr_separateGT", "final_flickr_mergedGT")),
-        "entities": ("flickr30k_entities", "Flickr30kEntities", "flickr30k"),
-        "infoground": ("flickr30k", "flickr", "proc", "info-ground"),
-    }
-    splits: Mapping[str, Counts] = {
-        "train": Counts(29_779, None, 427_193),
-        "val": Counts(None, None, 14_433),
-        "test": Counts(None, None, 14_481),
-    }
-
-    def __init__(self, data_root: str | Path | None = None, *, boxes: str = "merged", **options: Any) -> None:
-        if boxes not in ("merged", "separate"):
-            raise UserError(f"{self.name}: boxes={boxes!r} is not known; use merged or separate")
-        self.separate_boxes = boxes == "separate"
-        if self.separate_boxes:  # the other layouts hold one box per phrase
-            self.layouts = (EntitiesLayout, InfoGroundLayout, MDETRLayout)
-            self.layout_names = {**self.layout_names, "mdetr": MDETRNames(("final_flickr_separateGT",))}
-            self.tasks = ("phrase", "pointing")
-            self.splits = dict.fromkeys(self.splits, Counts())  # published ones are of the lists
-        super().__init__(data_root, **options)
-
-    def options(self) -> dict[str, Any]:
-        return {**super().options(), "separate_boxes": self.separate_boxes}
 
 
 # data_source of the merged files -> (source, folder of the images, image name)
