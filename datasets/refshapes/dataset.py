@@ -10,6 +10,7 @@ from typing import Any
 from vgbench.data.dataset import Counts
 from vgbench.data.layouts.base import Layout
 from vgbench.data.layouts.refer import ReferLayout, ReferNames
+from vgbench.data.sketch import Sketcher
 from vgbench.datasets.refer import ReferDataset, Variants
 from vgbench.datasets.refshapes.build import IMAGE_FOLDER, IMAGES, POOLS, REFS_FILES, Options, ensure
 
@@ -133,6 +134,12 @@ class RefShapes(ReferDataset):
         from vgbench.datasets.refshapes import tokenizers
 
         return tokenizers.wordpiece_vocabulary()
+
+    @classmethod
+    def sketcher(cls) -> Sketcher:
+        from vgbench.datasets.refshapes.sketch import sketch
+
+        return Sketcher(RefShapes.title, frozenset({RefShapes.source}), sketch)
 
     def parse_splits(self, splits: str | Sequence[str] | None) -> tuple[str, ...]:
         """As for all datasets, but "all" leaves out ``pretrain``."""

@@ -60,7 +60,7 @@ class SetCriterion:
     def match(self, logits: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
         """See :func:`vgbench.layers.matcher.match`."""
         costs = (self.class_weight, self.box_weight, self.giou_weight)
-        return match(logits, boxes, targets.boxes, targets.valid, *costs)
+        return match(logits, boxes, targets.boxes, targets.valid, costs)
 
     def __call__(
         self, logits: Tensor, boxes: Tensor, targets: Targets, assignment: Tensor | None = None

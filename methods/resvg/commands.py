@@ -18,7 +18,7 @@ from vgbench.methods.resvg.augment import SEEDS_APART, augment
 from vgbench.methods.resvg.instances import categories_in, instances_of
 from vgbench.methods.resvg.painters import CopyPaste, LayoutToImage, Painter
 from vgbench.methods.resvg.priors import ClipEncoder, DiffusionGenerator, Encoder, Generator, make_priors
-from vgbench.methods.resvg.sketch import SketchGenerator, ThumbnailEncoder
+from vgbench.methods.resvg.sketch import SketchGenerator, ThumbnailEncoder, sketchers
 
 __all__ = ["augmentation", "priors"]
 
@@ -65,9 +65,11 @@ def _models(own: Mapping[str, str], data: GroundingData) -> tuple[Generator, Enc
     device = own.get("device", "cuda" if torch.cuda.is_available() else "cpu")
     generator: Generator
     if name == "sketch":
-        if not data.embedded:
-            raise UserError(f"generator=sketch knows the words of RefShapes only, not of {data.name}; give a folder")
-        generator = SketchGenerator(_whole(own, "size", 64, least=8))
+        sketcher = data.sketcher()
+        if sketcher is None:
+            titles = ", ".join(one.title for one in sketchers())
+            raise UserError(f"generator=sketch knows the words of {titles} only, not of {data.name}; give a folder")
+        generator = SketchGenerator(sketcher, _whole(own, "size", 64, least=8))
     else:
         options = {"steps": _whole(own, "steps", 30, least=1), "size": _whole(own, "size", 512, least=8)}
         guidance = _decimal(own, "guidance", 7.5)

@@ -168,33 +168,47 @@ def make_priors(
     """
     settings = {"generator": generator.name, "encoder": encoder.name, "seed": seed}
     folder = file.with_name(f"{file.name}.parts")
-    done: dict[str, None] = {}
     sources = [path for path in [file, *sorted(folder.glob("*.parquet"))] if path.exists()]
-    for path in sources:
-        table = _open(path)
-        found = _settings(table, path)
-        if found != settings:
-            raise UserError(f"{path}: made with {found}, not with {settings}; give another file, or delete this one")
-        done.update(dict.fromkeys(table.column("expression").to_pylist()))
-    wanted = list(dict.fromkeys(prompt(text) for text in expressions))[shard[0] :: shard[1]]
-    missing = [text for text in wanted if text not in done]
-    number, finished = len(sources), len(wanted) - len(missing)
-    for chunk in _chunks(missing, batch_size * save_every):
+    texts_done = _texts_done(sources, settings)
+    own_texts = list(dict.fromkeys(prompt(text) for text in expressions))[shard[0] :: shard[1]]
+    missing = [text for text in own_texts if text not in texts_done]
+    count = len(own_texts) - len(missing)
+    for part_texts in _chunks(missing, batch_size * save_every):
         features = []
-        for texts in _chunks(chunk, batch_size):
-            images = generator(texts, [prompt_seed(text, seed) for text in texts])
-            features.append(encoder(images))
-            finished += len(texts)
-            progress(finished, len(wanted))
-        part = folder / f"{number:06d}.parquet"
-        _write(part, chunk, torch.cat(features), settings)
+        for texts in _chunks(part_texts, batch_size):
+            features.append(encoder(generator(texts, [prompt_seed(text, seed) for text in texts])))
+            count += len(texts)
+            progress(count, len(own_texts))
+        part = folder / f"{len(sources):06d}.parquet"
+        _write(part, part_texts, torch.cat(features), settings)
         sources.append(part)
-        number += 1
     if sources and sources != [file]:
-        tables = [_open(path) for path in sources]
-        _replace(file, pa.concat_tables([table.replace_schema_metadata(tables[0].schema.metadata) for table in tables]))
+        _join_parts(file, sources)
     _remove_parts(folder)
     return len(missing)
+
+
+def _texts_done(files: Iterable[Path], settings: dict[str, Any]) -> set[str]:
+    """The expressions in ``files``.
+
+    Raises:
+        UserError: if one of them was made with other settings.
+    """
+    texts: set[str] = set()
+    for path in files:
+        table = _open(path)
+        settings_there = _settings(table, path)
+        if settings_there != settings:
+            raise UserError(
+                f"{path}: made with {settings_there}, not with {settings}; give another file, or delete this one"
+            )
+        texts.update(table.column("expression").to_pylist())
+    return texts
+
+
+def _join_parts(file: Path, parts: Sequence[Path]) -> None:
+    tables = [_open(path) for path in parts]
+    _replace(file, pa.concat_tables([table.replace_schema_metadata(tables[0].schema.metadata) for table in tables]))
 
 
 def _remove_parts(folder: Path) -> None:
@@ -210,7 +224,7 @@ def find_priors(source: str | Path | Sequence[str | Path], table: AnnotationTabl
     Args:
         source: a Parquet file of :func:`make_priors` or a list of them; a folder as the authors lay it out, with
             ``<split>_fea.pth`` and ``<dataset>_<split>.pth`` (for the training split also ``new_train``); or "sketch":
-            sketches of what the words say, painted as they are needed (RefShapes only).
+            sketches of what the words say, painted as they are needed (of datasets that offer it).
 
     Raises:
         UserError: if there is no such file, or it does not fit.

@@ -110,12 +110,12 @@ def test_collation_pads_targets(table: AnnotationTable, tmp_path: Path) -> None:
 
 
 def test_batches_of_one_orientation_are_filled_up(table: AnnotationTable) -> None:
-    landscape = np.array([True] * 7 + [False] * 5)
-    sampler = TrainBatches(12, 4, seed=3, landscape=landscape)
-    batches = [[unit for unit, _ in batch] for batch in sampler]
+    orientation = np.array([True] * 7 + [False] * 5)
+    sampler = TrainBatches(12, 4, seed=3, orientation=orientation)
+    batches = [[number for number, _ in batch] for batch in sampler]
     assert len(batches) == len(sampler) == 4 and all(len(batch) == 4 for batch in batches)
-    assert all(len({landscape[unit] for unit in batch}) == 1 for batch in batches)
-    assert {unit for batch in batches for unit in batch} == set(range(12))
+    assert all(len({orientation[number] for number in batch}) == 1 for batch in batches)
+    assert {number for batch in batches for number in batch} == set(range(12))
 
 
 def test_epochs_differ_and_a_resumed_epoch_goes_on_where_it_was() -> None:
@@ -135,12 +135,12 @@ def test_epochs_differ_and_a_resumed_epoch_goes_on_where_it_was() -> None:
 def test_processes_share_an_epoch() -> None:
     parts = [TrainBatches(26, 4, seed=5, rank=rank, world_size=2) for rank in range(2)]
     assert len(parts[0]) == len(parts[1]) == 4
-    units = [unit for part in parts for batch in part for unit, _ in batch]
-    assert set(units) == set(range(26))
+    numbers = [number for part in parts for batch in part for number, _ in batch]
+    assert set(numbers) == set(range(26))
     seeds = [seed for part in parts for batch in part for _, seed in batch]
     assert len(set(seeds)) == len(seeds)
-    held = [[unit for batch in EvalBatches(11, 4, rank, 3) for unit, _ in batch] for rank in range(3)]
-    assert sorted(unit for part in held for unit in part) == list(range(11))
+    shares = [[number for batch in EvalBatches(11, 4, rank, 3) for number, _ in batch] for rank in range(3)]
+    assert sorted(number for share in shares for number in share) == list(range(11))
 
 
 def test_bad_images_are_named_or_counted(table: AnnotationTable, tmp_path: Path) -> None:
@@ -170,17 +170,19 @@ def test_grey_and_cmyk_images_become_rgb(table: AnnotationTable, tmp_path: Path)
 
 
 def test_shuffled_expressions_move_every_row(table: AnnotationTable, tmp_path: Path) -> None:
-    said = shuffled(table, seed=4)
-    assert sorted(said.tolist()) == list(range(len(table)))
-    assert all(new != old for old, new in enumerate(said))
-    assert said.tolist() == shuffled(table, seed=4).tolist()
+    expression_rows = shuffled(table, seed=4)
+    assert sorted(expression_rows.tolist()) == list(range(len(table)))
+    assert all(new != old for old, new in enumerate(expression_rows))
+    assert expression_rows.tolist() == shuffled(table, seed=4).tolist()
 
     Image.new("RGB", (40, 20)).save(tmp_path / "0.png")
-    side = {"prior": {row.key: torch.full((2,), float(number)) for number, row in enumerate(table)}}
-    dataset = GroundingDataset(table, lambda name: tmp_path / "0.png", TRANSFORM, said=said, side=side)
+    auxiliary = {"prior": {row.key: torch.full((2,), float(number)) for number, row in enumerate(table)}}
+    dataset = GroundingDataset(
+        table, lambda name: tmp_path / "0.png", TRANSFORM, expression_rows=expression_rows, auxiliary=auxiliary
+    )
     sample = dataset.sample(2)
-    assert sample["key"] == table.row(2).key and sample["text"] == table.row(int(said[2])).expression
-    assert sample["auxiliary"]["prior"].tolist() == [said[2]] * 2, "what goes with the words moves with them"
+    assert sample["key"] == table.row(2).key and sample["text"] == table.row(int(expression_rows[2])).expression
+    assert sample["auxiliary"]["prior"].tolist() == [expression_rows[2]] * 2, "what goes with the words moves with them"
 
 
 @pytest.mark.parametrize(

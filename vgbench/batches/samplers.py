@@ -17,29 +17,37 @@ from vgbench.method import GroundingMethod
 
 
 class TrainBatches(Sampler[list[Item]]):
-    """Batches of (unit, seed) for one process: shuffled per epoch, equal in number on every process.
+    """Batches of (object, seed) for one process: shuffled per epoch, equal in number on every process.
 
     Args:
-        landscape: orientation per unit, or None for no grouping. With it, batches hold one orientation only and each
-            group is filled up to whole batches with random repeats (mmdetection's GroupSampler).
+        objects: how many there are to draw from: objects, or expressions (``GroundingDataset.sampling``).
+        batch_size: of this process.
+        seed: of the order and of what the transforms draw.
+        orientation: per object, whether its image is wider than high, or None for no grouping. With it, batches hold
+            one orientation only and each group is filled up to whole batches with random repeats (mmdetection's
+            GroupSampler).
         drop_last: without grouping, leave out an incomplete last batch.
+        rank, world_size: this process and how many there are.
+
+    Raises:
+        UserError: if there are no objects, or fewer than one batch.
     """
 
     def __init__(
         self,
-        units: int,
+        objects: int,
         batch_size: int,
         seed: int,
         *,
-        landscape: np.ndarray | None = None,
+        orientation: np.ndarray | None = None,
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if units == 0:
+        if objects == 0:
             raise UserError("the training split has no expressions")
-        self.units, self.batch_size, self.seed = units, batch_size, seed
-        self.landscape, self.drop_last = landscape, drop_last
+        self.objects, self.batch_size, self.seed = objects, batch_size, seed
+        self.orientation, self.drop_last = orientation, drop_last
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.start = 0  # batches of this epoch that are already done (set when resuming)
@@ -55,24 +63,24 @@ class TrainBatches(Sampler[list[Item]]):
             self.epoch, self.start = epoch, 0
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """This process's batches of an epoch, as arrays of units."""
+        """This process's batches of an epoch, as arrays of object numbers."""
         random = np.random.default_rng([self.seed, epoch])
-        groups = [np.arange(self.units)]
-        if self.landscape is not None:
+        groups = [np.arange(self.objects)]
+        if self.orientation is not None:
             groups = [
-                group for group in (np.flatnonzero(self.landscape), np.flatnonzero(~self.landscape)) if len(group)
+                group for group in (np.flatnonzero(self.orientation), np.flatnonzero(~self.orientation)) if len(group)
             ]
         batches: list[np.ndarray] = []
         for group in groups:
             order = random.permutation(group)
-            if self.landscape is not None:
+            if self.orientation is not None:
                 missing = -len(order) % self.batch_size
                 order = np.concatenate([order, random.choice(group, missing)])
             elif self.drop_last:
                 order = order[: len(order) // self.batch_size * self.batch_size]
             batches += np.split(order, np.arange(self.batch_size, len(order), self.batch_size)) if len(order) else []
         if not batches:
-            raise UserError(f"the training split has fewer units ({self.units}) than one batch ({self.batch_size})")
+            raise UserError(f"the training split has fewer units ({self.objects}) than one batch ({self.batch_size})")
         batches = [batches[index] for index in random.permutation(len(batches))]
         batches += [batches[index] for index in random.choice(len(batches), -len(batches) % self.world_size)]
         return batches[self.rank :: self.world_size]
@@ -82,26 +90,26 @@ class TrainBatches(Sampler[list[Item]]):
 
     def __iter__(self) -> Iterator[list[Item]]:
         epoch, start = self.epoch, self.start
-        for number, batch in enumerate(self.batches(epoch)):
-            if number >= start:
-                base = mix_seed(self.seed, epoch, number, self.rank)
-                yield [(int(unit), mix_seed(base, position)) for position, unit in enumerate(batch)]
+        for batch_number, batch in enumerate(self.batches(epoch)):
+            if batch_number >= start:
+                base = mix_seed(self.seed, epoch, batch_number, self.rank)
+                yield [(int(number), mix_seed(base, position)) for position, number in enumerate(batch)]
 
 
 class EvalBatches(Sampler[list[Item]]):
-    """Every unit exactly once over all processes, in table order."""
+    """Every expression exactly once over all processes, in table order: no duplicates to even out processes."""
 
-    def __init__(self, units: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        bounds = np.linspace(0, units, world_size + 1).astype(int)
-        self.mine = range(bounds[rank], bounds[rank + 1])
+    def __init__(self, expressions: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        bounds = np.linspace(0, expressions, world_size + 1).astype(int)
+        self.numbers = range(bounds[rank], bounds[rank + 1])
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-len(self.mine) // self.batch_size)
+        return -(-len(self.numbers) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Item]]:
-        for start in range(0, len(self.mine), self.batch_size):
-            yield [(unit, 0) for unit in self.mine[start : start + self.batch_size]]
+        for start in range(0, len(self.numbers), self.batch_size):
+            yield [(number, 0) for number in self.numbers[start : start + self.batch_size]]
 
 
 class TrainLoader(DataLoader):
@@ -141,14 +149,7 @@ def train_loader(
 
 
 def eval_loader(
-    dataset: GroundingDataset,
-    method: GroundingMethod,
-    batch_size: int,
-    workers: int,
-    rank: int = 0,
-    world_size: int = 1,
-    pin_memory: bool = False,
+    dataset: GroundingDataset, batches: EvalBatches, method: GroundingMethod, workers: int, pin_memory: bool = False
 ) -> DataLoader:
-    """Loader of evaluation batches: every expression once, no duplicates to even out processes."""
-    sampler = EvalBatches(len(dataset), batch_size, rank, world_size)
-    return DataLoader(dataset, batch_sampler=sampler, **_loader_options(workers, method, pin_memory))
+    """Loader of evaluation batches."""
+    return DataLoader(dataset, batch_sampler=batches, **_loader_options(workers, method, pin_memory))

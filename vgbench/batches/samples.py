@@ -1,4 +1,4 @@
-"""Annotation table -> samples: decoding, random state per sample, the shuffled-text control."""
+"""Annotation table -> samples: decoding, random state per sample, the shuffled-expression control."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vgbench.data.images import ImageFile, decode_image
 from vgbench.data.table import AnnotationTable, Row
 from vgbench.types import Sample, Transform
 
-Item = tuple[int, int]  # (unit, seed)
+Item = tuple[int, int]  # (object, seed)
 
 
 def mix_seed(*values: int) -> int:
@@ -39,11 +39,12 @@ class GroundingDataset(Dataset[Sample | str]):
         table: the expressions.
         image_path: image name of the table -> file.
         transform: the method's transform.
-        sampling: "object": one unit per ``group`` of the table, one of its expressions drawn each time (official
-            recipes of the SeqTR family); "expression": one unit per row.
+        sampling: "object": one sample per object (``group`` of the table), one of its expressions drawn each time
+            (official recipes of the SeqTR family); "expression": one sample per row.
         masks: decode the masks too.
-        said: for each row, the row whose expression (and side inputs) it gets instead of its own (control experiments).
-        side: per-expression inputs, name -> (key -> tensor).
+        expression_rows: for each row, the row whose expression (and auxiliary inputs) it gets instead of its own: the
+            shuffled-expression control (:func:`shuffled`).
+        auxiliary: per-expression inputs, name -> (key -> tensor).
         on_bad_sample: "error" raises a :class:`UserError`; "skip" returns the reason, which the collation counts.
     """
 
@@ -55,22 +56,22 @@ class GroundingDataset(Dataset[Sample | str]):
         *,
         sampling: Literal["object", "expression"] = "expression",
         masks: bool = True,
-        said: Sequence[int] | np.ndarray | None = None,
-        side: Mapping[str, Mapping[str, Tensor]] | None = None,
+        expression_rows: Sequence[int] | np.ndarray | None = None,
+        auxiliary: Mapping[str, Mapping[str, Tensor]] | None = None,
         on_bad_sample: Literal["error", "skip"] = "error",
     ) -> None:
         self.table = table
         self.image_path = image_path
         self.transform = transform
         self.masks = masks and table.has_masks
-        self.said = said
-        self.side = dict(side or {})
+        self.expression_rows = expression_rows
+        self.auxiliary = dict(auxiliary or {})
         self.on_bad_sample = on_bad_sample
         self._decoded: tuple[str, Tensor] | None = None  # the last image
         if sampling == "object":
-            groups = table.column("group")
-            self._order = np.argsort(groups, kind="stable")
-            starts = np.flatnonzero(np.diff(groups[self._order], prepend=groups[:1] - 1))
+            objects = table.column("group")
+            self._order = np.argsort(objects, kind="stable")
+            starts = np.flatnonzero(np.diff(objects[self._order], prepend=objects[:1] - 1))
             self._bounds = np.append(starts, len(table))
         else:
             self._order = np.arange(len(table))
@@ -79,22 +80,22 @@ class GroundingDataset(Dataset[Sample | str]):
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def rows(self, unit: int) -> np.ndarray:
-        """Rows of the table that a unit's expression is drawn from."""
-        return self._order[self._bounds[unit] : self._bounds[unit + 1]]
+    def rows(self, number: int) -> np.ndarray:
+        """Rows of the table that the expression of object ``number`` is drawn from."""
+        return self._order[self._bounds[number] : self._bounds[number + 1]]
 
-    def landscape(self) -> np.ndarray:
-        """Per unit, whether the image is wider than high (the orientation groups of mmdetection's sampler)."""
+    def orientation(self) -> np.ndarray:
+        """Bool per object, whether the image is wider than high (the orientation groups of mmdetection's sampler)."""
         first = self._order[self._bounds[:-1]]
         return self.table.column("width")[first] > self.table.column("height")[first]
 
     def __getitem__(self, item: Item | int) -> Sample | str:
-        unit, seed = item if isinstance(item, tuple) else (item, 0)
+        number, seed = item if isinstance(item, tuple) else (item, 0)
         generator = torch.default_generator
         state = generator.get_state()
         generator.manual_seed(seed)
         try:
-            rows = self.rows(unit)
+            rows = self.rows(number)
             index = int(rows[int(torch.randint(len(rows), ()))]) if len(rows) > 1 else int(rows[0])
             return self.transform(self.sample(index))
         except BadSample as error:
@@ -115,18 +116,18 @@ class GroundingDataset(Dataset[Sample | str]):
                 f"the annotation says {row.width}x{row.height}"
             )
         boxes = torch.from_numpy(np.ascontiguousarray(row.boxes)).float()
-        said = row if self.said is None else self.table.row(int(self.said[index]))
+        text_row = row if self.expression_rows is None else self.table.row(int(self.expression_rows[index]))
         sample: Sample = {
             "image": tv_tensors.Image(image),
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),  # type: ignore[call-overload]
-            "text": said.expression,
+            "text": text_row.expression,
             "key": row.key,
             "image_id": row.image_id,
         }
         if self.masks:
             sample["masks"] = tv_tensors.Mask(_decode_masks(row))
-        if self.side:
-            sample["auxiliary"] = {name: values[said.key] for name, values in self.side.items()}
+        if self.auxiliary:
+            sample["auxiliary"] = {name: values[text_row.key] for name, values in self.auxiliary.items()}
         return sample
 
     def _decode(self, name: str) -> Tensor:

@@ -23,6 +23,7 @@ from vgbench.data.cache import cached_table, sha256, table_path
 from vgbench.data.checks import read_json
 from vgbench.data.filters import NamedFilter, open_filter
 from vgbench.data.images import ImageFinder
+from vgbench.data.sketch import Sketcher
 from vgbench.data.table import SCHEMA, AnnotationTable
 
 log = logging.getLogger(__name__)
@@ -142,6 +143,11 @@ class GroundingData(ImageFinder, ABC):
     @classmethod
     def wordpiece_vocabulary(cls) -> list[str] | None:
         """The same for methods with BERT's WordPiece: the pieces, in order of their ids."""
+        return None
+
+    @classmethod
+    def sketcher(cls) -> Sketcher | None:
+        """Who draws what expressions of this dataset name, for methods that look at such pictures; None: nobody can."""
         return None
 
     @property

@@ -19,9 +19,7 @@ def match(
     boxes: Tensor,
     targets: Tensor,
     valid: Tensor,
-    class_cost: float = 1.0,
-    box_cost: float = 5.0,
-    giou_cost: float = 2.0,
+    costs: tuple[float, float, float] = (1.0, 5.0, 2.0),
 ) -> Tensor:
     """Assign queries to targets at the lowest total of ``-class_cost p + box_cost L1 - giou_cost GIoU``.
 
@@ -33,11 +31,13 @@ def match(
         boxes: [..., B, Q, 4] normalised cxcywh.
         targets: [B, M, 4] normalised cxcywh.
         valid: [B, M] bool, True = the row is a target.
+        costs: (class_cost, box_cost, giou_cost).
 
     Returns:
         [..., B, M] int64: the query of each target, or -1 for rows without target and for targets that are left over
         when a sample has more of them than queries.
     """
+    class_cost, box_cost, giou_cost = costs
     queries, rows = logits.shape[-2], targets.shape[-2]
     if queries == 1 and rows == 1:
         return torch.where(valid, 0, -1).expand(*logits.shape[:-2], 1)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vgbench.batches.samplers import TrainBatches, TrainLoader, eval_loader, train_loader
+from vgbench.batches.samplers import EvalBatches, TrainBatches, TrainLoader, eval_loader, train_loader
 from vgbench.batches.samples import GroundingDataset
 from vgbench.data.additional import AdditionalData, joined
 from vgbench.data.dataset import GroundingData
@@ -130,7 +130,7 @@ def training_samples(config: DictConfig, method: GroundingMethod, data: Training
         method.train_transform(),
         sampling=recipe.sampling,
         masks=method.wants_masks,
-        side=auxiliary,
+        auxiliary=auxiliary,
         on_bad_sample=data.dataset.on_bad_sample,
     )
     return TrainingSamples(train, validation)
@@ -141,16 +141,16 @@ def evaluation_samples(
     dataset: GroundingData,
     table: AnnotationTable,
     auxiliary: Mapping[str, Mapping[str, Tensor]],
-    expression_of: Sequence[int] | None = None,
+    expression_rows: Sequence[int] | None = None,
 ) -> GroundingDataset:
-    """Every expression of ``table`` once, in order. ``expression_of``: the rows whose expressions they get instead."""
+    """Every expression of ``table`` once, in order; ``expression_rows``: the rows whose expressions they get."""
     return GroundingDataset(
         table,
         dataset.image_path,
         method.eval_transform(),
         masks=False,
-        said=expression_of,
-        side=auxiliary,
+        expression_rows=expression_rows,
+        auxiliary=auxiliary,
         on_bad_sample=dataset.on_bad_sample,
     )
 
@@ -164,7 +164,7 @@ def training_loader(
         len(samples),
         recipe.batch_size,
         config.seed,
-        landscape=samples.landscape() if recipe.group_by_orientation else None,
+        orientation=samples.orientation() if recipe.group_by_orientation else None,
         drop_last=recipe.drop_last,
         rank=trainer.global_rank,
         world_size=trainer.world_size,
@@ -176,12 +176,5 @@ def evaluation_loader(
     config: DictConfig, trainer: L.Trainer, method: GroundingMethod, samples: GroundingDataset
 ) -> DataLoader:
     """The batches of this process, all processes together every sample once."""
-    return eval_loader(
-        samples,
-        method,
-        config.eval.batch_size,
-        workers(config),
-        trainer.global_rank,
-        trainer.world_size,
-        pins_memory(trainer),
-    )
+    batches = EvalBatches(len(samples), config.eval.batch_size, trainer.global_rank, trainer.world_size)
+    return eval_loader(samples, batches, method, workers(config), pins_memory(trainer))

@@ -81,7 +81,7 @@ class Scorer:
         auxiliary = self.model.method.auxiliary_inputs(table)
         samples = evaluation_samples(self.model.method, dataset, table, auxiliary)
         others = shuffled(table, self.config.seed).tolist()
-        dealt = evaluation_samples(self.model.method, dataset, table, auxiliary, expression_of=others)
+        dealt = evaluation_samples(self.model.method, dataset, table, auxiliary, expression_rows=others)
         controls = {}
         if split in (options.control or []):
             place = self.folder / "predictions" / SHUFFLED.replace(" ", "-")

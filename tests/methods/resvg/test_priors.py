@@ -9,6 +9,8 @@ from PIL import Image as PILImage
 
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
+from vgbench.datasets.refshapes import RefShapes
+from vgbench.datasets.refshapes.sketch import described
 from vgbench.methods.resvg.priors import (
     ClipEncoder,
     DiffusionGenerator,
@@ -17,7 +19,7 @@ from vgbench.methods.resvg.priors import (
     make_priors,
     prompt_seed,
 )
-from vgbench.methods.resvg.sketch import SketchGenerator, ThumbnailEncoder, described
+from vgbench.methods.resvg.sketch import SketchGenerator, ThumbnailEncoder
 
 TEXTS = ["The red ball", "left cup", "the red ball", "big dog", "second left cup"]
 
@@ -253,10 +255,10 @@ def test_what_is_sketched(text, expected):
 def test_sketches_show_what_is_said(tmp_path):
     file = tmp_path / "priors.parquet"
     texts = ["red circle", "big red ball on the left", "white circle", "striped green square"]
-    make_priors(texts, file, SketchGenerator(), ThumbnailEncoder(), batch_size=3)
+    make_priors(texts, file, SketchGenerator(RefShapes.sketcher()), ThumbnailEncoder(), batch_size=3)
     priors = load_priors(file, table(texts))
     middle = {key: value.view(4, 4, 3)[1:3, 1:3].mean((0, 1)) for key, value in priors.items()}
     assert middle["k0"][0] > middle["k0"][1:].max() + 0.3 and middle["k1"][0] > middle["k1"][1:].max() + 0.3
     assert middle["k2"].min() > 0.0 and middle["k3"].argmax() == 1
-    again = ThumbnailEncoder()(SketchGenerator()(["red circle"], [prompt_seed("red circle")]))
+    again = ThumbnailEncoder()(SketchGenerator(RefShapes.sketcher())(["red circle"], [prompt_seed("red circle")]))
     assert torch.equal(again[0], priors["k0"])

@@ -11,6 +11,7 @@ import pytest
 from vgbench.cli.main import main
 from vgbench.data.additional import AdditionalData
 from vgbench.data.table import AnnotationTable
+from vgbench.datasets.refshapes import RefShapes
 from vgbench.methods.resvg.priors import find_priors, make_priors
 from vgbench.methods.resvg.sketch import SketchGenerator, ThumbnailEncoder
 from vgbench.records import store
@@ -108,7 +109,7 @@ def test_predict_with_and_without_a_prior(
     box = json.loads(told.out)["boxes"]
 
     file = tmp_path / "few.parquet"
-    make_priors(["another text"], file, SketchGenerator(), ThumbnailEncoder())
+    make_priors(["another text"], file, SketchGenerator(RefShapes.sketcher()), ThumbnailEncoder())
     assert main([*common, f"method.priors={file}", f"--output={tmp_path / 'out.png'}"]) == 0
     told = capsys.readouterr()
     assert "grounded without prior" in told.err and "'left circle'" in told.err
