@@ -9,19 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torchvision import tv_tensors
 
 from vgbench import optim
 from vgbench.checkpoints.names import export_mapped
 from vgbench.conform.case import Case
-from vgbench.conform.helpers import StepReach
+from vgbench.conform.helpers import (
+    StepReach,
+    decode_bytes,
+    epoch_rates,
+    raw_sample,
+    text_rows,
+    training_samples,
+    under_prefix,
+)
 from vgbench.core.errors import UserError
 from vgbench.layers.boxes import iou, xyxy_to_cxcywh
 from vgbench.methods.resvg.checkpoint import official_names
 from vgbench.methods.resvg.method import ResVG, original_boxes
 from vgbench.methods.resvg.transforms import Draws, EvalTransform, TrainTransform
 from vgbench.text.wordpiece import WordPiece
-from vgbench.types import Batch, Geometry, Sample
+from vgbench.types import Batch, Geometry
 
 
 def run(case: Case) -> dict[str, Tensor]:
@@ -84,6 +91,7 @@ def build(case: Case) -> ResVG:
 
 
 def batch(inputs: dict[str, Tensor], prefix: str = "") -> Batch:
+    """The network input of a case."""
     boxes = inputs[f"{prefix}target_boxes"][:, None]
     return Batch(
         image=inputs[f"{prefix}image"],
@@ -103,7 +111,22 @@ def gradients(method: ResVG) -> dict[str, Tensor]:
     )
 
 
+def geometry_of(inputs: dict[str, Tensor]) -> list[Geometry]:
+    """Where the images of a case lie on their canvases."""
+    columns = (inputs[name].tolist() for name in ("ratio", "dxdy", "orig_size", "size"))
+    return [
+        Geometry(
+            scale=(ratio[1], ratio[0]),
+            offset=(shift[0], shift[1]),
+            size=(size[0], size[1]),
+            canvas=(canvas[0], canvas[1]),
+        )
+        for ratio, shift, size, canvas in zip(*columns, strict=True)
+    ]
+
+
 def rec(case: Case) -> dict[str, Tensor]:
+    """One forward and backward pass, the boxes in the original image, and both without prior and without padding."""
     inputs, method = case.inputs, build(case)
     data = batch(inputs)
     output = method.network(data, attention=True)
@@ -111,18 +134,7 @@ def rec(case: Case) -> dict[str, Tensor]:
     losses["total"].backward()
     assert output.feature_pad is not None and output.prior is not None
     assert output.relation_attention is not None and output.image_attention is not None
-    geometry = [
-        Geometry(
-            scale=(ratio[1], ratio[0]),
-            offset=(shift[0], shift[1]),
-            size=(size[0], size[1]),
-            canvas=(canvas[0], canvas[1]),
-        )
-        for ratio, shift, size, canvas in zip(
-            *(inputs[name].tolist() for name in ("ratio", "dxdy", "orig_size", "size")), strict=True
-        )
-    ]
-    post = original_boxes(output.boxes[-1], geometry)
+    post = original_boxes(output.boxes[-1], geometry_of(inputs))
     result = {
         "backbone_feat": output.features,
         "feat_pad": output.feature_pad.to(torch.uint8),
@@ -150,6 +162,7 @@ def rec(case: Case) -> dict[str, Tensor]:
 
 
 def steps(case: Case) -> dict[str, Tensor]:
+    """Some steps of the official recipe, and the learning rates of the shipped schedules."""
     spec, recipe, method = case.spec, case.spec["recipe"], build(case)
     base = recipe["lr"]["rest"]
     method.pretrained_lr = recipe["lr"]["bert"] / base
@@ -178,11 +191,16 @@ def steps(case: Case) -> dict[str, Tensor]:
     final = export_mapped(method.model.state_dict(), official_names(method.model))
     result |= {f"optim.step{len(batches)}.{name}": value for name, value in final.items()}
     result |= reach.tensors(f"optim.step{len(batches)}.", official_names(method.model))
-    for name, shipped in spec["schedules"].items():
+    return result | _shipped_rates(spec["schedules"])
+
+
+def _shipped_rates(schedules: dict[str, Any]) -> dict[str, Tensor]:
+    """Learning rates of every epoch, by schedule and group."""
+    result = {}
+    for name, shipped in schedules.items():
         factors = _schedule(shipped)
         for group, rate in shipped["lr"].items():
-            rates = [rate * factors(epoch, 0, 1) for epoch in range(shipped["epochs"])]
-            result[f"schedule.lr.{name}.{group}"] = torch.tensor(rates)
+            result[f"schedule.lr.{name}.{group}"] = epoch_rates(factors, rate, shipped["epochs"])
     return result
 
 
@@ -196,13 +214,9 @@ def _schedule(spec: dict[str, Any]) -> optim.WarmupMultiStep:
 class _Recorded(Draws):
     """Recorded draws of one training sample in place of random ones."""
 
-    def __init__(self, inputs: dict[str, Tensor], prefix: str) -> None:
-        self._values = {
-            name.removeprefix(f"{prefix}draw_"): value.reshape(-1).tolist()
-            for name, value in inputs.items()
-            if name.startswith(f"{prefix}draw_")
-        }
-        crops = inputs.get(f"{prefix}draw_crops")
+    def __init__(self, draws: dict[str, Tensor]) -> None:
+        self._values = {name: value.reshape(-1).tolist() for name, value in draws.items()}
+        crops = draws.get("crops")
         if crops is not None:
             for column, name in enumerate(("crop_width", "crop_height", "crop_top", "crop_left")):
                 self._values[name] = crops[:, column].tolist()
@@ -226,29 +240,29 @@ class _Recorded(Draws):
         return value
 
 
-def _sample(image: Tensor, boxes: Tensor, text: str) -> Sample:
-    pixels = image.permute(2, 0, 1).contiguous()
-    size = (pixels.shape[-2], pixels.shape[-1])
-    frame = tv_tensors.BoundingBoxes(boxes.float(), format="XYXY", canvas_size=size)  # type: ignore[call-overload]
-    return {"image": tv_tensors.Image(pixels), "boxes": frame, "text": text, "key": "0"}
-
-
 def preprocess(case: Case) -> dict[str, Tensor]:
-    inputs, sizes = case.on_cpu().inputs, case.spec["sizes"]
-    side, length = sizes["image_size"], sizes["max_tokens"]
-    tokenizer = WordPiece.from_text(bytes(inputs["vocab"].tolist()).decode())
-    owner, texts = inputs["box_image"], case.text("text_bytes")
-    images = [inputs[f"raw_image.{number}"] for number in range(len(texts))]
+    """The evaluation transform, the inverse mapping, and the training samples with the recorded draws."""
+    case = case.on_cpu()
+    tokenizer = WordPiece.from_text(decode_bytes(case.inputs["vocab"]))
+    result = _evaluation_samples(case, tokenizer)
+    for prefix in training_samples(case.inputs):
+        values = _training_sample(case, tokenizer, prefix)
+        result |= {f"{prefix}{name}": value for name, value in values.items()}
+    return result
 
+
+def _evaluation_samples(case: Case, tokenizer: WordPiece) -> dict[str, Tensor]:
+    inputs, sizes = case.inputs, case.spec["sizes"]
+    side, owner = sizes["image_size"], inputs["box_image"]
     transform = EvalTransform(side)
     samples = [
-        transform(_sample(image, inputs["boxes"][owner == number], text))
-        for number, (image, text) in enumerate(zip(images, texts, strict=True))
+        transform(raw_sample(inputs[f"raw_image.{number}"], inputs["boxes"][owner == number], text))
+        for number, text in enumerate(case.text("text_bytes"))
     ]
     frames = [sample["geometry"] for sample in samples]
-    ids, pad = tokenizer([sample["text"] for sample in samples], length)
+    ids, pad = tokenizer([sample["text"] for sample in samples], sizes["max_tokens"])
     no_mask = torch.zeros(side, side, dtype=torch.bool)
-    result = {
+    return {
         "test.image": torch.stack([sample["image"].as_subclass(Tensor) for sample in samples]),
         "test.image_pad": torch.stack([sample.get("pad", no_mask) for sample in samples]),
         "test.boxes": xyxy_to_cxcywh(torch.cat([sample["boxes"].as_subclass(Tensor) for sample in samples])) / side,
@@ -260,35 +274,34 @@ def preprocess(case: Case) -> dict[str, Tensor]:
         "test.text_ids": ids,
         "test.text_mask": ~pad,
     }
-    for number in range(sum(name.endswith(".image_index") for name in inputs)):
-        prefix = f"train.{number}."
-        augment = TrainTransform(
-            side,
-            long_sizes=sizes["long_sizes"],
-            short_sizes=sizes["short_sizes"],
-            crop_min=sizes["crop_min"],
-            crop_max=sizes["crop_max"],
-            crop_iou=sizes["crop_iou"],
-            crop_tries=sizes["crop_tries"],
-            crop_p=1 - sizes["branch_p"],
-            jitter_p=sizes["jitter_p"],
-            flip_p=sizes["flip_p"],
-            jitter=sizes["jitter"],
-            draws=_Recorded(inputs, prefix),
-        )
-        image = images[int(inputs[f"{prefix}image_index"])]
-        sample = augment(_sample(image, inputs[f"{prefix}box"][None], case.text(f"{prefix}text_bytes")[0]))
-        ids, pad = tokenizer([sample["text"]], length)
-        boxes = sample["boxes"].as_subclass(Tensor)
+
+
+def _training_sample(case: Case, tokenizer: WordPiece, prefix: str) -> dict[str, Tensor]:
+    sizes, recorded = case.spec["sizes"], under_prefix(case.inputs, prefix)
+    side = sizes["image_size"]
+    augment = TrainTransform(
+        side,
+        long_sizes=sizes["long_sizes"],
+        short_sizes=sizes["short_sizes"],
+        crop_min=sizes["crop_min"],
+        crop_max=sizes["crop_max"],
+        crop_iou=sizes["crop_iou"],
+        crop_tries=sizes["crop_tries"],
+        crop_p=1 - sizes["branch_p"],
+        jitter_p=sizes["jitter_p"],
+        flip_p=sizes["flip_p"],
+        jitter=sizes["jitter"],
+        draws=_Recorded(under_prefix(recorded, "draw_")),
+    )
+    image = case.inputs[f"raw_image.{int(recorded['image_index'])}"]
+    sample = augment(raw_sample(image, recorded["box"][None], case.text(f"{prefix}text_bytes")[0]))
+    ids, pad = tokenizer([sample["text"]], sizes["max_tokens"])
+    return {
+        "image": sample["image"].as_subclass(Tensor),
+        "box": xyxy_to_cxcywh(sample["boxes"].as_subclass(Tensor)[0]) / side,
         # ``geometry`` tells where the original image would begin; the case asks where the cropped one does.
-        result |= {
-            f"{prefix}image": sample["image"].as_subclass(Tensor),
-            f"{prefix}box": xyxy_to_cxcywh(boxes[0]) / side,
-            f"{prefix}dxdy": torch.cat(
-                [inputs[f"{prefix}draw_left"].view(1), inputs[f"{prefix}draw_top"].view(1)]
-            ).float(),
-            f"{prefix}text_bytes": torch.tensor(list(sample["text"].encode()), dtype=torch.uint8),
-            f"{prefix}text_ids": ids[0],
-            f"{prefix}text_mask": ~pad[0],
-        }
-    return result
+        "dxdy": torch.cat([recorded["draw_left"].view(1), recorded["draw_top"].view(1)]).float(),
+        "text_bytes": text_rows([sample["text"]])[0],
+        "text_ids": ids[0],
+        "text_mask": ~pad[0],
+    }

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 
 from vgbench import optim
 from vgbench.batches import letterbox
 from vgbench.checkpoints.names import export_mapped
 from vgbench.conform.case import Case
-from vgbench.conform.helpers import StepReach
+from vgbench.conform.helpers import StepReach, decode_bytes, raw_sample, text_rows, training_samples, under_prefix
 from vgbench.core.errors import UserError
 from vgbench.layers.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 from vgbench.methods.vglaw import transforms
@@ -156,33 +155,33 @@ def _two_steps(case: Case, method: VGLAW, batch: Batch) -> dict[str, Tensor]:
 
 def _preprocess(case: Case) -> dict[str, Tensor]:
     """The evaluation transform, the inverse mapping, and training steps with the recorded draws."""
-    data, sizes = case.on_cpu().inputs, case.spec["sizes"]
-    size, length = sizes["image_size"], sizes["max_tokens"]
-    vocabulary = WordPiece.from_text(bytes(data["vocab"].cpu().tolist()).decode())
-    evaluate = transforms.EvalTransform(size)
-    texts = case.text("text_bytes")
+    case = case.on_cpu()
+    vocabulary = WordPiece.from_text(decode_bytes(case.inputs["vocab"]))
+    out = _evaluation_samples(case, vocabulary)
+    for prefix in training_samples(case.inputs):
+        values = _training_sample(case, vocabulary, prefix)
+        out |= {f"{prefix}{name}": value for name, value in values.items()}
+    return out
+
+
+def _evaluation_samples(case: Case, vocabulary: WordPiece) -> dict[str, Tensor]:
+    data, size = case.inputs, case.spec["sizes"]["image_size"]
+    transform = transforms.EvalTransform(size)
     owner = data["box_image"]
-
-    def sample(index: int, boxes: Tensor, text: str) -> Sample:
-        image = data[f"raw_image.{index}"].cpu().permute(2, 0, 1).contiguous()
-        return {
-            "image": tv_tensors.Image(image),
-            "boxes": tv_tensors.BoundingBoxes(boxes.cpu().float(), format="XYXY", canvas_size=image.shape[1:]),  # type: ignore[call-overload]
-            "masks": tv_tensors.Mask(data[f"raw_mask.{index}"].cpu()[None]),
-            "text": text,
-        }
-
-    shown = [evaluate(sample(index, data["boxes"][owner == index], text)) for index, text in enumerate(texts)]
-    geometry = [item["geometry"] for item in shown]
-    network_boxes = cxcywh_to_xyxy(data["pred_boxes"].cpu()) * size
-    ids, pad = vocabulary([item["text"] for item in shown], length)
+    samples = [
+        transform(_sample(case, index, data["boxes"][owner == index], text))
+        for index, text in enumerate(case.text("text_bytes"))
+    ]
+    geometry = [sample["geometry"] for sample in samples]
+    network_boxes = cxcywh_to_xyxy(data["pred_boxes"]) * size
+    ids, pad = vocabulary([sample["text"] for sample in samples], case.spec["sizes"]["max_tokens"])
     boxes = torch.zeros(len(owner), 4)
-    for index, item in enumerate(shown):
-        boxes[owner.cpu() == index] = xyxy_to_cxcywh(item["boxes"].as_subclass(Tensor)) / size
-    out: dict[str, Any] = {
-        "test.image": torch.stack([item["image"].as_subclass(Tensor) for item in shown]),
-        "test.masks": torch.cat([item["masks"].as_subclass(Tensor) for item in shown]),
-        "test.valid": torch.stack([~item["pad"] for item in shown]).to(torch.uint8),
+    for index, sample in enumerate(samples):
+        boxes[owner == index] = xyxy_to_cxcywh(sample["boxes"].as_subclass(Tensor)) / size
+    return {
+        "test.image": torch.stack([sample["image"].as_subclass(Tensor) for sample in samples]),
+        "test.masks": torch.cat([sample["masks"].as_subclass(Tensor) for sample in samples]),
+        "test.valid": torch.stack([~sample["pad"] for sample in samples]).to(torch.uint8),
         "test.boxes": boxes,
         "test.offset": torch.tensor([frame.offset for frame in geometry]).long(),
         "test.ratio": torch.tensor([frame.scale[:1] for frame in geometry]),
@@ -193,25 +192,30 @@ def _preprocess(case: Case) -> dict[str, Tensor]:
             [geometry[int(image)].to_original(box) for image, box in zip(owner, network_boxes, strict=True)]
         ),
     }
-    number = 0
-    while f"train.{number}.box" in data:
-        name = f"train.{number}"
-        number += 1
-        item = _replay(
-            sample(int(data[f"{name}.image_index"]), data[f"{name}.box"][None], case.text(f"{name}.text_bytes")[0]),
-            {key: data[f"{name}.draw_{key}"].tolist() for key in ("size", "crop", "flip", "top", "left")},
-            size,
-        )
-        ids, pad = vocabulary([item["text"]], length)
-        out |= {
-            f"{name}.image": item["image"].as_subclass(Tensor),
-            f"{name}.box": xyxy_to_cxcywh(item["boxes"].as_subclass(Tensor))[0] / size,
-            f"{name}.masks": item["masks"].as_subclass(Tensor),
-            f"{name}.text_bytes": torch.tensor(list(item["text"].encode()), dtype=torch.uint8),
-            f"{name}.text_ids": ids[0],
-            f"{name}.text_mask": (~pad[0]).to(torch.uint8),
-        }
-    return out
+
+
+def _training_sample(case: Case, vocabulary: WordPiece, prefix: str) -> dict[str, Tensor]:
+    recorded, sizes = under_prefix(case.inputs, prefix), case.spec["sizes"]
+    text = case.text(f"{prefix}text_bytes")[0]
+    sample = _replay(
+        _sample(case, int(recorded["image_index"]), recorded["box"][None], text),
+        {name: value.tolist() for name, value in under_prefix(recorded, "draw_").items()},
+        sizes["image_size"],
+    )
+    ids, pad = vocabulary([sample["text"]], sizes["max_tokens"])
+    return {
+        "image": sample["image"].as_subclass(Tensor),
+        "box": xyxy_to_cxcywh(sample["boxes"].as_subclass(Tensor))[0] / sizes["image_size"],
+        "masks": sample["masks"].as_subclass(Tensor),
+        "text_bytes": text_rows([sample["text"]])[0],
+        "text_ids": ids[0],
+        "text_mask": (~pad[0]).to(torch.uint8),
+    }
+
+
+def _sample(case: Case, index: int, boxes: Tensor, text: str) -> Sample:
+    """The untransformed sample of the case's image ``index``, with its mask."""
+    return raw_sample(case.inputs[f"raw_image.{index}"], boxes, text, case.inputs[f"raw_mask.{index}"][None])
 
 
 def _replay(sample: Sample, draws: dict[str, Any], size: int) -> Sample:
