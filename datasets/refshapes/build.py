@@ -237,7 +237,7 @@ def _records(folder: Path, options: Options, pool: str, processes: int) -> Itera
                 json.dump(job, worker.stdin)
         with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as progress:
             bar = progress.add_task(f"RefShapes: rendering {pool} (once)", total=len(options.tasks(pool)))
-            for line in _lines(workers):
+            for line in _lines(workers, folder):
                 progress.advance(bar, int(line))
         for share in range(processes):
             part = folder / _part(share)
@@ -249,7 +249,10 @@ def _records(folder: Path, options: Options, pool: str, processes: int) -> Itera
             worker.wait()
 
 
-def _lines(workers: list[subprocess.Popen[str]]) -> Iterator[str]:
+NO_ROOM = 74  # exit code of a worker that cannot write (EX_IOERR of sysexits.h)
+
+
+def _lines(workers: list[subprocess.Popen[str]], folder: Path) -> Iterator[str]:
     """What the workers print, one line of each in turn: their shares are equal."""
     running = list(workers)
     while running:
@@ -259,6 +262,8 @@ def _lines(workers: list[subprocess.Popen[str]]) -> Iterator[str]:
             if line:
                 yield line
             elif worker.wait():
+                if worker.returncode == NO_ROOM:
+                    raise UserError(f"{folder}: RefShapes could not be rendered there (is the disk full?)")
                 raise RuntimeError(f"a worker that renders RefShapes ended with exit code {worker.returncode}")
             else:
                 running.remove(worker)
@@ -271,7 +276,14 @@ def _part(share: int) -> str:
 
 def work() -> None:
     """A worker: reads its job from standard input, prints how many scenes it has made since the last line."""
-    job = json.load(sys.stdin)
+    try:
+        _make_share(json.load(sys.stdin))
+    except OSError as error:  # a full disk, a folder that cannot be written
+        print(f"{error.filename or 'rendering'}: {error.strerror}", file=sys.stderr)
+        sys.exit(NO_ROOM)
+
+
+def _make_share(job: dict[str, Any]) -> None:
     folder = Path(job["folder"])
     share, processes = job["share"]
     options = Options.of(**{**job["options"], "images": dict(job["options"]["images"])})

@@ -26,6 +26,7 @@ def execute(arguments: Namespace, work: Callable[[Any], Any], config_name: str =
     import hydra
 
     from vgbench.config.plugins import prepare
+    from vgbench.training.stop import listening
 
     argv = recipe_files(prepare(expand(arguments.overrides)))
     check_recipe(arguments.overrides)
@@ -47,7 +48,8 @@ def execute(arguments: Namespace, work: Callable[[Any], Any], config_name: str =
             failures.append(error)  # Hydra would print a line of its own
             return None
 
-    hydra.main(version_base="1.3", config_path="pkg://vgbench.configs", config_name=config_name)(job)()
+    with listening():
+        hydra.main(version_base="1.3", config_path="pkg://vgbench.configs", config_name=config_name)(job)()
     if failures:
         raise failures[0]
     return 0

@@ -11,7 +11,7 @@ from typing import Any
 from vgbench.cli import bench, compare, conform, data, evaluate, export, list, new, predict, reproduce, run, score
 from vgbench.cli.command import Command
 from vgbench.cli.hints import config_hint, is_config_error, one_line, place_hint
-from vgbench.core.errors import UserError
+from vgbench.core.errors import Stopped, UserError
 
 COMMANDS: tuple[Command, ...] = (
     *(run, evaluate, bench, predict, export, score),
@@ -90,6 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Stopped as error:
+        if str(error):  # of several processes one speaks
+            print(f"vgbench: {one_line(error)}", file=sys.stderr)
+        return 128 + error.signal
     except KeyboardInterrupt:
         print("vgbench: interrupted", file=sys.stderr)
         return 130

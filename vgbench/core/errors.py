@@ -10,6 +10,14 @@ class UserError(Exception):
     """Something the user can mend. The message is one line that names the file, the key and the fix."""
 
 
+class Stopped(BaseException):
+    """The run was told to stop by a signal. The message says what was saved; the exit code is 128 + ``signal``."""
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class MissingData(UserError):
     """Files of a dataset are not there.
 

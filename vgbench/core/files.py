@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,21 +17,76 @@ def atomic(path: Path) -> Iterator[Path]:
     """Write to the temporary path that this yields; afterwards it is synced to disk and gets the name ``path``.
 
     A reader sees the old content or the new, nothing between; on an exception nothing is left behind. The folder is
-    made if it is missing.
+    made if it is missing. The file gets the permissions that any new file gets there, whoever writes it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
+        temporary.touch()
+        permissions = temporary.stat().st_mode & 0o777
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        temporary.chmod(permissions)
+        _sync(temporary)
         temporary.replace(path)
+        _sync(path.parent)
     except OSError as error:
-        if error.filename == str(temporary):  # nobody asked for a file of that name
+        if error.filename in (None, str(temporary), temporary):  # nobody asked for a file of that name
             error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written to a file, or the names in a folder (where the system can sync folders)."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed in :func:`atomic` left below a folder."""
+    for path in folder.rglob(".*"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{32}", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+DIGEST = ".sha256"  # of the file beside a file that holds its SHA-256
+
+
+@contextmanager
+def atomic_with_digest(path: Path) -> Iterator[Path]:
+    """As :func:`atomic`, with the SHA-256 of the file beside it in ``path.sha256``, as ``sha256sum`` writes it.
+
+    Until the file has its name the digest of the one before stands there too: killed between the two, one is right.
+    """
+    note = path.with_name(path.name + DIGEST)
+    with atomic(path) as temporary:
+        yield temporary
+        line = f"{file_sha256(temporary)}  {path.name}\n"
+        before = note.read_text(encoding="utf-8", errors="replace") if note.is_file() and path.exists() else ""
+        write_atomically(note, (line + before).encode())
+    write_atomically(note, line.encode())
+
+
+def matches_digest(path: Path) -> bool | None:
+    """Whether a file is what its digest says; None: it has none."""
+    note = path.with_name(path.name + DIGEST)
+    if not note.is_file():
+        return None
+    lines = note.read_text(encoding="utf-8", errors="replace").splitlines()
+    digests = {line.split()[0] for line in lines if line.strip()}
+    return file_sha256(path) in digests
 
 
 def write_atomically(path: Path, content: bytes) -> None:

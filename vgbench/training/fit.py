@@ -14,9 +14,11 @@ from vgbench.method import GroundingMethod
 from vgbench.records.record import Checkpoint, Training
 from vgbench.training import weights
 from vgbench.training.callbacks import ExponentialMovingAverage, KeepBestModel, Throughput, ValidationEpochs
+from vgbench.training.checkpoints import FOLDER, STEP_FILE
 from vgbench.training.data import TrainingSamples, evaluation_loader, training_loader
 from vgbench.training.evaluation import Evaluation, metrics_by_output
 from vgbench.training.folder import process_rank
+from vgbench.training.guards import StepCheckpoint, StopAtStep
 from vgbench.training.logs import join_logs
 from vgbench.training.model import TrainedModel
 from vgbench.training.module import GroundingModule
@@ -45,7 +47,11 @@ def fit(
     trainer = build_trainer(
         config,
         folder,
-        [*([average] if average else []), throughput, best, ValidationEpochs(recipe), *_checkpoints(config, folder)],
+        [
+            *([average] if average else []),
+            *(throughput, best, ValidationEpochs(recipe), StopAtStep(folder)),
+            *_checkpoints(config, folder),
+        ],
         logging=True,
         gradient_clip_val=recipe.clip_norm,
         accumulate_grad_batches=recipe.accumulate,
@@ -78,12 +84,13 @@ def fit(
 
 def _checkpoints(config: DictConfig, folder: Path) -> list[Callback]:
     """What a stopped run goes on from: the last epoch, and every so many steps if wished."""
-    place = folder / "checkpoints"
+    place = folder / FOLDER
     last = ModelCheckpoint(place, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     if not config.checkpoint_every:
         return [last]
     every = config.checkpoint_every
-    return [last, ModelCheckpoint(place, filename="step", every_n_train_steps=every, enable_version_counter=False)]
+    name = STEP_FILE.removesuffix(".ckpt")
+    return [last, StepCheckpoint(place, filename=name, every_n_train_steps=every, enable_version_counter=False)]
 
 
 def _best_model(

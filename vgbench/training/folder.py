@@ -80,18 +80,3 @@ def _own_folder(config: DictConfig, prefix: str) -> Path:
             number += 1
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(node)).encode())
     return folder
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    files = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not files:
-        raise UserError(f"{folder}: no checkpoint to resume from; start the run without resume=true")
-    return files[-1]
-
-
-def set_log_aside(folder: Path) -> None:
-    """Lightning starts metrics.csv afresh when a run is resumed; keep what the stopped run wrote."""
-    log_file = folder / "metrics.csv"
-    if process_rank() == 0 and log_file.exists():
-        number = len(list(folder.glob("metrics.before*.csv"))) + 1
-        log_file.rename(folder / f"metrics.before{number}.csv")

@@ -26,6 +26,7 @@ from vgbench.training.setup import (
     shared_tasks,
 )
 from vgbench.training.start import start_from
+from vgbench.training.stop import current_request
 
 
 def run(config: DictConfig) -> RunResult:
@@ -45,6 +46,7 @@ def run(config: DictConfig) -> RunResult:
     if start.report:
         say(f"start weights: {load_summary(start.report)}")
     model = fit(config, method, samples, tasks, folder, start)
+    current_request().describe = lambda: "stopped after the training; resume=true goes on with the evaluation"
     scores = score_splits(config, model, data.dataset, metrics, folder)
     return write_record(config, model, scores, folder, started)
 
@@ -52,6 +54,7 @@ def run(config: DictConfig) -> RunResult:
 def evaluate(config: DictConfig) -> RunResult:
     """Score the model of ``checkpoint``, write a run folder."""
     started = time.time()
+    current_request().describe = lambda: "stopped in the evaluation; no record was written, start it again"
     check_numbers(config)
     L.seed_everything(config.seed, workers=False, verbose=False)
     model, path, report = load_model(config)

@@ -17,6 +17,7 @@ from vgbench.records.record import Result
 from vgbench.records.results import ScoredOutput, results_of
 from vgbench.training.data import evaluation_loader, evaluation_samples, scored_splits
 from vgbench.training.evaluation import Evaluation, metrics_by_output
+from vgbench.training.guards import StopAtStep
 from vgbench.training.logs import say
 from vgbench.training.model import TrainedModel
 from vgbench.training.module import GroundingModule, Stopwatch
@@ -68,7 +69,9 @@ class Scorer:
     ) -> None:
         self.config, self.model, self.dataset, self.folder = config, model, dataset, folder
         self.outputs = metrics_by_output(model.method, metrics)
-        self.trainer = build_trainer(config, folder, [], inference_mode=not model.method.requires_grad_at_inference)
+        self.trainer = build_trainer(
+            config, folder, [StopAtStep(folder)], inference_mode=not model.method.requires_grad_at_inference
+        )
 
     def score(self, split: str) -> SplitScores:
         """Predict and score a split, after its control if there is one."""

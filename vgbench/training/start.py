@@ -15,8 +15,9 @@ from vgbench.method import GroundingMethod
 from vgbench.records import store
 from vgbench.records.record import FILE_NAME, TrainingData
 from vgbench.training import weights
+from vgbench.training.checkpoints import newest_checkpoint
 from vgbench.training.data import TrainingSet
-from vgbench.training.folder import newest_checkpoint, set_log_aside
+from vgbench.training.logs import set_log_aside
 from vgbench.training.setup import choices, method_name
 
 

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from vgbench.core.errors import UserError
+from vgbench.training.checkpoints import CheckpointFiles
 from vgbench.training.speed import set_float32
 
 
@@ -48,6 +49,7 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: Sequence[Callback
             log_every_n_steps=config.logger.every_n_steps,
             callbacks=[*callbacks, *_progress()],
             default_root_dir=folder,
+            plugins=[CheckpointFiles()],
             use_distributed_sampler=False,
             enable_model_summary=False,
             enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),

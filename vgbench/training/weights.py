@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
-from vgbench.core.files import atomic
+from vgbench.core.files import atomic_with_digest, matches_digest
 from vgbench.method import GroundingMethod
 
 MODEL_FILE = "model.safetensors"  # in a run folder
@@ -56,19 +56,25 @@ def run_folder(path: Path) -> Path | None:
 
 
 def save(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path, half: bool = False) -> None:
-    """Write a model of ours atomically.
+    """Write a model of ours atomically, its digest beside it.
 
     Args:
         state: state dict with our names.
         config: the ``method`` node that builds it.
         half: store floating-point tensors as float16 (shipped weights).
+
+    Raises:
+        UserError: if it cannot be written, on a full disk for instance.
     """
     tensors = {}
     for name, value in state.items():
         value = value.detach().cpu()
         tensors[name] = (value.half() if half and value.is_floating_point() else value).contiguous().clone()
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"vgbench": json.dumps({"method": dict(config)})})
+    try:
+        with atomic_with_digest(path) as temporary:
+            save_file(tensors, temporary, metadata={"vgbench": json.dumps({"method": dict(config)})})
+    except SafetensorError as error:  # what it makes of a full disk is no OSError
+        raise UserError(f"{path}: could not be written ({error}); is the disk of {path.parent} full?") from None
 
 
 def method_config(path: Path) -> dict[str, Any] | None:
@@ -89,8 +95,10 @@ def load(method: GroundingMethod, path: Path, raw: bool = False) -> LoadReport:
     An official file may hold a moving average besides its weights; ``raw`` takes the weights without it.
 
     Raises:
-        UserError: if names or shapes do not fit; the message names the first of them and the fix.
+        UserError: if the file is damaged, or names or shapes do not fit; the message names the first and the fix.
     """
+    if matches_digest(path) is False:
+        raise UserError(f"{path}: damaged, it does not match {path.name}.sha256 beside it; copy or write it again")
     if method_config(path) is None:
         official = method.read_official(path, ema=not raw)
         try:

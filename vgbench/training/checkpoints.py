@@ -1,0 +1,93 @@
+"""Checkpoints of a training on disk: written whole or not at all, and what of them can be read."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from vgbench.core.errors import UserError
+from vgbench.core.files import atomic_with_digest, matches_digest
+from vgbench.training.logs import say
+
+FOLDER = "checkpoints"  # in a run folder
+STEP_FILE = "step.ckpt"  # the last one within an epoch
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes checkpoints beside their target, under another name until they are on the disk.
+
+    Attributes:
+        saved_step: optimiser steps of the newest checkpoint that this process wrote or read, or None.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saved_step: int | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """
+        Raises:
+            UserError: if the disk is full or the folder cannot be written; what was there before is still there.
+        """
+        target = Path(path)
+        try:
+            with atomic_with_digest(target) as temporary, temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+        except OSError as error:
+            raise _unwritable(target, error) from None
+        except RuntimeError as error:  # torch's writer, on whatever its file said
+            if isinstance(error.__context__, OSError):
+                raise _unwritable(target, error.__context__) from None
+            raise
+        self.saved_step = checkpoint.get("global_step")
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        checkpoint = super().load_checkpoint(path, *arguments, **options)
+        self.saved_step = checkpoint.get("global_step")
+        return checkpoint
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    folder = path.parent.parent
+    return UserError(
+        f"{folder}: {path.name} could not be written ({error.strerror or error}); make room, then go on with "
+        f"resume=true run_dir={folder}"
+    )
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint is what was written: by its digest, or by its own checksums where it has none."""
+    matches = matches_digest(path)
+    if matches is not None:
+        return matches
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, zlib.error, NotImplementedError):
+        return False
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The newest whole checkpoint of a run folder; damaged ones before it are named.
+
+    Raises:
+        UserError: if there is none.
+    """
+    files = sorted((folder / FOLDER).glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    damaged: list[Path] = []
+    for file in files:
+        if is_whole(file):
+            for other in damaged:
+                say(f"WARNING {other}: damaged; goes on from {file}")
+            return file
+        damaged.append(file)
+    if damaged:
+        names = ", ".join(map(str, damaged))
+        raise UserError(f"{names}: damaged, and no other checkpoint is there; start the run without resume=true")
+    raise UserError(f"{folder}: no checkpoint to resume from; start the run without resume=true")
