@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vgbench.core.errors import UserError
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_name, check_size, four_numbers, shown, take
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.layouts.targets import expression_of
@@ -72,74 +72,67 @@ class AMCVisualGenome(GroundingData):
 
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
-        found = [path for name in LISTS if (path := self.data_root / f"{name}.json").is_file()]
-        if not found:
+        lists = [path for name in LISTS if (path := self.data_root / f"{name}.json").is_file()]
+        if not lists:
             raise self.missing()
         images = self.data_root / IMAGE_DATA
         if self.exclude_eval_images and not images.is_file():
             raise self.missing(f"{IMAGE_DATA}, which exclude_eval_images=true needs, is not there")
-        return [*found, images] if images.is_file() else found
+        return [*lists, images] if images.is_file() else lists
 
     def read(self, split: str) -> AnnotationTable:
+        """The captions of all lists, an entry's as a group; for ``val`` those of the first images."""
         builder = TableBuilder(self.name, split, "rec")
         paths = self.sources(split)
-        known = read_image_data(paths.pop()) if paths[-1].name == IMAGE_DATA else {}
-        coco = evaluation_images() if self.exclude_eval_images else frozenset()
-        excluded = {number for number, image in known.items() if image.get("coco_id") in coco}
-        images: dict[str, tuple[int, int, int]] = {}
-        group = left_out = 0
+        image_data = read_image_data(paths.pop()) if paths[-1].name == IMAGE_DATA else {}
+        evaluated = evaluation_images() if self.exclude_eval_images else frozenset()
+        excluded = {number for number, image in image_data.items() if image.get("coco_id") in evaluated}
+        images: dict[str, ImageRecord] = {}
+        group = excluded_entries = 0
         for path in paths:
             entries = self.parse_file(path)
             if not isinstance(entries, list):
                 raise UserError(f"{path}: holds a {type(entries).__name__}, expected a list of entries")
             for index, entry in enumerate(entries):
-                try:
+                captions = entry.get("caption") if isinstance(entry, dict) else None
+                with builder.sample(f"{path}: [{index}]", len(captions) if isinstance(captions, list) else 1):
                     name = check_name(take(entry, "image", str))
                     if name not in images:
-                        images[name] = self._identify(name, known)
-                    image_id, width, height = images[name]
-                    if image_id in excluded:
-                        left_out += 1
+                        images[name] = self._identify(name, image_data)
+                    if images[name].id in excluded:
+                        excluded_entries += 1
                         continue
-                    boxes = _boxes(take(entry, "bbox", list))
-                    captions = take(entry, "caption", (str, list))
-                    texts = [expression_of(text) for text in ([captions] if isinstance(captions, str) else captions)]
-                    if not texts:
-                        raise BadSample("entry without a caption")
-                except BadSample as error:
-                    captions = entry.get("caption") if isinstance(entry, dict) else None
-                    count = len(captions) if isinstance(captions, list) else 1
-                    builder.skip(f"{path}: [{index}]", error, max(count, 1))
-                    continue
-                for number, text in enumerate(texts):
-                    builder.add(
-                        key=f"{path.stem}.{index}.{number}",
-                        image_id=image_id,
-                        image=name,
-                        width=width,
-                        height=height,
-                        expression=text,
-                        boxes=boxes,
-                        group=group,
-                        source="vg",
-                    )
-                group += 1
-        builder.info["excluded_entries"] = left_out
+                    targets = Targets(_boxes(take(entry, "bbox", list)))
+                    for number, text in enumerate(_captions(entry)):
+                        builder.add(f"{path.stem}.{index}.{number}", images[name], text, targets, group)
+                    group += 1
+        builder.info["excluded_entries"] = excluded_entries
         table = builder.table()
         if split == "train":
             return table
         ids = table.column("image_id")
         return table.take(np.flatnonzero(np.isin(ids, np.unique(ids)[: self.val_images])))
 
-    def _identify(self, name: str, known: Mapping[int, Mapping[str, Any]]) -> tuple[int, int, int]:
-        """(image id, width, height) of an image, from ``image_data.json`` or else from the image file itself."""
+    def _identify(self, name: str, image_data: Mapping[int, Mapping[str, Any]]) -> ImageRecord:
+        """An image, its size from ``image_data.json`` or else from the image file itself."""
         stem = name.rsplit("/", 1)[-1].split(".")[0]
         if not stem.isdecimal():
             raise BadSample("image name that is not a Visual Genome number", shown(name))
         number = int(stem)
-        if number in known:
-            return number, *check_size(take(known[number], "width", int), take(known[number], "height", int))
-        return number, *self.image_size(name)
+        if number in image_data:
+            record = image_data[number]
+            width, height = check_size(take(record, "width", int), take(record, "height", int))
+        else:
+            width, height = self.image_size(name)
+        return ImageRecord(number, name, width, height, "vg")
+
+
+def _captions(entry: Any) -> list[str]:
+    captions = take(entry, "caption", (str, list))
+    texts = [expression_of(text) for text in ([captions] if isinstance(captions, str) else captions)]
+    if not texts:
+        raise BadSample("entry without a caption")
+    return texts
 
 
 def _boxes(value: list[Any]) -> list[list[float]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vgbench.core.errors import UserError
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, shown, take
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.layouts.refer import read_pickle
@@ -55,6 +55,7 @@ class ARPGrounding(GroundingData):
         raise self.missing(f"{FILES[split]} is not there")
 
     def read(self, split: str) -> AnnotationTable:
+        """The pairs of every image, two expressions each."""
         (path,) = self.sources(split)
         images: Any = self.parse_file(path, read_pickle)
         if not isinstance(images, dict):
@@ -63,40 +64,28 @@ class ARPGrounding(GroundingData):
         group = 0
         for image_id, pairs in images.items():
             where = f"{path}: image {shown(image_id)}"
-            try:
+            with builder.sample(where, 2 * len(pairs) if isinstance(pairs, list) else 1):
                 if isinstance(image_id, bool) or not isinstance(image_id, int) or not 0 <= image_id < 2**63:
                     raise BadSample("image that is no number", shown(image_id))
                 if not isinstance(pairs, list):
                     raise BadSample("image without a list of pairs", type(pairs).__name__)
-                width, height = self.image_size(f"{image_id}.jpg")
-            except BadSample as error:
-                builder.skip(where, error, max(2 * len(pairs), 1) if isinstance(pairs, list) else 1)
-                continue
-            for number, pair in enumerate(pairs):
-                try:
-                    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-                        raise BadSample("not a pair of two regions", shown(pair))
-                    found = [
-                        (
-                            expression_of(take(region, "phrase", str)),
-                            check_box([take(region, key, (int, float)) for key in "xywh"], width, height),
-                        )
-                        for region in pair
-                    ]
-                except BadSample as error:
-                    builder.skip(f"{where}, pair {number}", error, 2)
-                    continue
-                for place, (text, box) in enumerate(found):
-                    builder.add(
-                        key=f"{image_id}.{number}.{place}",
-                        image_id=image_id,
-                        image=f"{image_id}.jpg",
-                        width=width,
-                        height=height,
-                        expression=text,
-                        boxes=[box],
-                        group=group,
-                        source="vg",
-                    )
-                group += 1
+                name = f"{image_id}.jpg"
+                image = ImageRecord(image_id, name, *self.image_size(name), source="vg")
+                for number, pair in enumerate(pairs):
+                    with builder.sample(f"{where}, pair {number}", 2):
+                        for place, (text, targets) in enumerate(_regions(pair, image)):
+                            builder.add(f"{image_id}.{number}.{place}", image, text, targets, group)
+                        group += 1
         return builder.table()
+
+
+def _regions(pair: Any, image: ImageRecord) -> list[tuple[str, Targets]]:
+    """(phrase, its box) of both regions of a pair."""
+    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+        raise BadSample("not a pair of two regions", shown(pair))
+    regions = []
+    for region in pair:
+        text = expression_of(take(region, "phrase", str))
+        box = check_box([take(region, key, (int, float)) for key in "xywh"], image.width, image.height)
+        regions.append((text, Targets([box])))
+    return regions

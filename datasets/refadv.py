@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vgbench.core.errors import UserError
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, check_name, shown, take
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.layouts.targets import expression_of, number_in
@@ -46,6 +46,7 @@ class RefAdv(GroundingData):
         raise self.missing()
 
     def read(self, split: str) -> AnnotationTable:
+        """The rewritten expressions, one per crowd worker's task."""
         (path,) = self.sources(split)
         entries: Any = self.parse_file(path)
         if not isinstance(entries, dict):
@@ -62,17 +63,9 @@ class RefAdv(GroundingData):
                 if image not in sizes:
                     sizes[image] = self.image_size(image)
                 width, height = sizes[image]
-                boxes = [check_box(box, width, height)]
+                targets = Targets([check_box(box, width, height)])
                 builder.add(
-                    key=f"{split}.{index}",
-                    image_id=image_id,
-                    image=image,
-                    width=width,
-                    height=height,
-                    expression=text,
-                    boxes=boxes,
-                    group=index,
-                    source="coco",
+                    f"{split}.{index}", ImageRecord(image_id, image, width, height, "coco"), text, targets, index
                 )
         return builder.table()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, TableBuilder
 from vgbench.data.checks import BadSample, four_numbers, shown, take
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.layouts.parquet import parquet_columns, read_rows
@@ -46,38 +46,32 @@ class RefCOCOM(GroundingData):
         raise self.missing()
 
     def read(self, split: str) -> AnnotationTable:
+        """The objects of every image with their sentences; an object is a group."""
         builder = TableBuilder(self.name, split, "rec")
         reader = TargetReader()
         group = 0
         for path in self.sources(split):
             for index, row in enumerate(read_rows(path, COLUMNS)):
                 for place, sample in enumerate(row["samples"] if isinstance(row["samples"], list) else [None]):
-                    texts: list[Any] = []
-                    try:
+                    sentences = sample.get("sentences") if isinstance(sample, dict) else None
+                    count = len(sentences) if isinstance(sentences, list) else 1
+                    with builder.sample(f"{path}: row {index}, sample {place}", count):
                         texts = take(sample, "sentences", list)
                         image_id, number = take(row, "image_id", int), take(sample, "id", int)
-                        mask = take(sample, "mask", dict)
-                        size = take(mask, "size", list)
-                        if len(size) != 2 or not all(isinstance(side, int) and 0 < side < 65_536 for side in size):
-                            raise BadSample("RLE without a size [height, width]", shown(size))
-                        box = [round(v, 2) for v in four_numbers(take(sample, "bbox", list))]  # float32 in the file
-                        target = {"box": box, "segmentation": mask, "category": take(sample, "category", str)}
-                        found = reader.gather([target], size[1], size[0])
-                        sentences = [expression_of(text) for text in texts]
-                    except BadSample as error:
-                        builder.skip(f"{path}: row {index}, sample {place}", error, max(len(texts), 1))
-                        continue
-                    for position, text in enumerate(sentences):
-                        builder.add(
-                            key=f"{number}.{position}",
-                            image_id=image_id,
-                            image=f"COCO_train2014_{image_id:012d}.jpg",
-                            width=size[1],
-                            height=size[0],
-                            expression=text,
-                            group=group,
-                            source="coco",
-                            **vars(found),
-                        )
-                    group += 1
+                        target, (height, width) = _target(sample)
+                        targets = reader.gather([target], width, height)
+                        image = ImageRecord(image_id, f"COCO_train2014_{image_id:012d}.jpg", width, height, "coco")
+                        for position, text in enumerate([expression_of(text) for text in texts]):
+                            builder.add(f"{number}.{position}", image, text, targets, group)
+                        group += 1
         return builder.table()
+
+
+def _target(sample: Any) -> tuple[dict[str, Any], tuple[int, int]]:
+    """(target for :meth:`TargetReader.gather`, size [height, width] of its mask) of an object."""
+    mask = take(sample, "mask", dict)
+    size = take(mask, "size", list)
+    if len(size) != 2 or not all(isinstance(side, int) and 0 < side < 65_536 for side in size):
+        raise BadSample("RLE without a size [height, width]", shown(size))
+    box = [round(v, 2) for v in four_numbers(take(sample, "bbox", list))]  # float32 in the file
+    return {"box": box, "segmentation": mask, "category": take(sample, "category", str)}, (size[0], size[1])

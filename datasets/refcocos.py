@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vgbench.core.errors import UserError
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, check_name, check_size, shown, take
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.layouts.targets import expression_of
@@ -43,6 +43,7 @@ class RefCOCOS(GroundingData):
         raise self.missing()
 
     def read(self, split: str) -> AnnotationTable:
+        """The expressions in the order of the file; without a solution they have no target."""
         (path,) = self.sources(split)
         entries: Any = self.parse_file(path)
         if not isinstance(entries, list):
@@ -59,15 +60,6 @@ class RefCOCOS(GroundingData):
                     raise BadSample("no key 'solution'")
                 box = entry["solution"]
                 boxes = [] if box is None else [check_box(box, width, height, "xyxy", "solution")]
-                builder.add(
-                    key=f"{split}.{index}",
-                    image_id=int(image.stem),
-                    image=image.name,
-                    width=width,
-                    height=height,
-                    expression=expression,
-                    boxes=boxes,
-                    group=index,
-                    source="coco",
-                )
+                record = ImageRecord(int(image.stem), image.name, width, height, "coco")
+                builder.add(f"{split}.{index}", record, expression, Targets(boxes), index)
         return builder.table()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vgbench.core.errors import UserError
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, check_name, check_size, four_numbers, read_json, take
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.filters import NamedFilter
@@ -145,6 +145,7 @@ class RefL4(GroundingData):
         raise self.missing(f"ref-l4-{split}.parquet is not there")
 
     def read(self, split: str) -> AnnotationTable:
+        """The captions of ``split``; those of one box are a group."""
         (path,) = self.sources(split)
         builder = TableBuilder(self.name, split, "rec")
         groups: dict[Any, int] = {}
@@ -157,18 +158,9 @@ class RefL4(GroundingData):
                 text, number = expression_of(row["caption"]), take(row, "id", int)
                 image, identity = check_name(take(row, "file_name", str)), take(row, "image_id", str)
                 image_id, object_id = number_in(identity), take(row, "bbox_id", str)
-                category = take(row, "ori_category_id", str)
-                builder.add(
-                    key=str(number),
-                    image_id=image_id,
-                    image=image,
-                    width=width,
-                    height=height,
-                    expression=text,
-                    boxes=[box],
-                    categories=[category],
-                    sent_id=number,
-                    group=groups.setdefault(object_id, len(groups)),
-                    source="objects365" if identity.startswith("o365") else "coco",
-                )
+                targets = Targets([box], categories=[take(row, "ori_category_id", str)])
+                source = "objects365" if identity.startswith("o365") else "coco"
+                record = ImageRecord(image_id, image, width, height, source)
+                group = groups.setdefault(object_id, len(groups))
+                builder.add(str(number), record, text, targets, group, SentenceIds(sent_id=number))
         return builder.table()

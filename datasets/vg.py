@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vgbench.core.errors import UserError
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, check_size, read_json, take
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.layouts.targets import expression_of
@@ -93,43 +93,35 @@ class VisualGenome(GroundingData):
         return paths
 
     def read(self, split: str) -> AnnotationTable:
+        """All regions of the images that are not left out."""
         regions_path, images_path = self.sources(split)
         images = read_image_data(images_path)
         entries = read_json(regions_path)
         if not isinstance(entries, list):
             raise UserError(f"{regions_path}: holds a {type(entries).__name__}, expected a list of images with regions")
         builder = TableBuilder(self.name, split, "rec")
-        unwanted = evaluation_images() if self.exclude_eval_images else frozenset()
-        left_out: set[int] = set()
+        evaluated = evaluation_images() if self.exclude_eval_images else frozenset()
+        excluded_images: set[int] = set()
         for index, entry in enumerate(entries):
-            try:
+            with builder.sample(f"{regions_path}: [{index}]"):
                 image_id = take(entry, "id", int)
-                image = images.get(image_id)
-                if image is None:
+                record = images.get(image_id)
+                if record is None:
                     raise BadSample("image that image_data.json does not have", f"id {image_id}")
-                if image.get("coco_id") in unwanted:
-                    left_out.add(image_id)
+                if record.get("coco_id") in evaluated:
+                    excluded_images.add(image_id)
                     continue
-                width, height = check_size(take(image, "width", int), take(image, "height", int))
-                regions = take(entry, "regions", list)
-            except BadSample as error:
-                builder.skip(f"{regions_path}: [{index}]", error)
-                continue
-            for number, region in enumerate(regions):
-                with builder.sample(f"{regions_path}: [{index}].regions[{number}]"):
-                    box = check_box([take(region, key, int) for key in ("x", "y", "width", "height")], width, height)
-                    text, region_id = expression_of(take(region, "phrase", str)), take(region, "region_id", int)
-                    builder.add(
-                        key=str(region_id),
-                        image_id=image_id,
-                        image=f"{image_id}.jpg",
-                        width=width,
-                        height=height,
-                        expression=text,
-                        boxes=[box],
-                        sent_id=region_id,
-                        group=region_id,
-                        source="vg",
-                    )
-        builder.info["excluded_images"] = len(left_out)
+                width, height = check_size(take(record, "width", int), take(record, "height", int))
+                image = ImageRecord(image_id, f"{image_id}.jpg", width, height, "vg")
+                for number, region in enumerate(take(entry, "regions", list)):
+                    with builder.sample(f"{regions_path}: [{index}].regions[{number}]"):
+                        _add_region(builder, region, image)
+        builder.info["excluded_images"] = len(excluded_images)
         return builder.table()
+
+
+def _add_region(builder: TableBuilder, region: Any, image: ImageRecord) -> None:
+    xywh = [take(region, key, int) for key in ("x", "y", "width", "height")]
+    box = check_box(xywh, image.width, image.height)
+    text, region_id = expression_of(take(region, "phrase", str)), take(region, "region_id", int)
+    builder.add(str(region_id), image, text, Targets([box]), region_id, SentenceIds(sent_id=region_id))

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vgbench.checkpoints.names import LoadReport as LoadReport
     from vgbench.core.errors import UserError as UserError
+    from vgbench.data.builder import ImageRecord as ImageRecord
+    from vgbench.data.builder import SentenceIds as SentenceIds
     from vgbench.data.builder import TableBuilder as TableBuilder
+    from vgbench.data.builder import Targets as Targets
     from vgbench.data.checks import BadSample as BadSample
     from vgbench.data.dataset import Counts as Counts
     from vgbench.data.dataset import GroundingData as GroundingData
@@ -41,12 +44,15 @@ _HOME = {
     "GroundingData": "vgbench.data.dataset",
     "GroundingMethod": "vgbench.method",
     "GroundingMetric": "vgbench.metrics.base",
+    "ImageRecord": "vgbench.data.builder",
     "LoadReport": "vgbench.checkpoints.names",
     "Pairs": "vgbench.metrics.pairs",
     "Prediction": "vgbench.types",
     "Ratio": "vgbench.metrics.base",
     "Sample": "vgbench.types",
+    "SentenceIds": "vgbench.data.builder",
     "TableBuilder": "vgbench.data.builder",
+    "Targets": "vgbench.data.builder",
     "Task": "vgbench.metrics.tasks",
     "Transform": "vgbench.types",
     "UserError": "vgbench.core.errors",

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, TableBuilder, Targets
 from vgbench.datasets.vg import evaluation_images
 
 IMAGES = {101: (64, 48), 102: (50, 60), 103: (40, 40)}  # id -> width, height
@@ -246,18 +246,8 @@ def table_of(rows, source="coco"):
     """(image id, expression) pairs as a table."""
     builder = TableBuilder("made", "train", "rec")
     for index, (image_id, expression) in enumerate(rows):
-        builder.add(
-            key=str(index),
-            image_id=image_id,
-            image=f"{image_id}.jpg",
-            width=10,
-            height=10,
-            expression=expression,
-            boxes=[[0, 0, 5, 2]],
-            categories=["cup"],
-            group=index,
-            source=source,
-        )
+        image = ImageRecord(image_id, f"{image_id}.jpg", 10, 10, source)
+        builder.add(str(index), image, expression, Targets([[0, 0, 5, 2]], categories=["cup"]), index)
     return builder.table()
 
 

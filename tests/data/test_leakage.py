@@ -10,7 +10,7 @@ from PIL import Image
 from vgbench.cli.main import main
 from vgbench.config.compose import compose
 from vgbench.core.errors import UserError
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, TableBuilder, Targets
 from vgbench.data.leakage import SeenImages, exclude_leaked
 from vgbench.records import store
 from vgbench.training import run
@@ -45,8 +45,8 @@ def write_refcocog(root: Path) -> Path:
 def table_of(images: list[int], source: str = "coco", **info: object):
     builder = TableBuilder("made", "train", "rec")
     for index, image in enumerate(images):
-        place = {"image_id": image, "image": f"{image}.jpg", "width": 9, "height": 9, "source": source}
-        builder.add(key=str(index), expression="x", boxes=[[0, 0, 5, 2]], group=index, **place)
+        place = ImageRecord(image, f"{image}.jpg", 9, 9, source)
+        builder.add(str(index), place, "x", Targets([[0, 0, 5, 2]]), index)
     table = builder.table()
     table.info.update(info)
     return table

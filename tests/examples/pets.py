@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from vgbench import AnnotationTable, BadSample, Counts, GroundingData, TableBuilder
+from vgbench import AnnotationTable, Counts, GroundingData, ImageRecord, TableBuilder, Targets
 from vgbench.data.checks import check_box, check_name
 
 
@@ -36,21 +36,8 @@ class Pets(GroundingData):
         with path.open(newline="") as file:
             for number, line in enumerate(csv.DictReader(file)):
                 width, height = int(line["width"]), int(line["height"])
-                try:
+                with builder.sample(f"{path}: line {number + 2}"):
                     box = check_box([float(line[name]) for name in ("x1", "y1", "x2", "y2")], width, height, "xyxy")
-                    image = check_name(line["image"])
-                except BadSample as error:
-                    builder.skip(f"{path}: line {number + 2}", error)
-                    continue
-                builder.add(
-                    key=str(number),
-                    image_id=number,
-                    image=image,
-                    width=width,
-                    height=height,
-                    expression=line["text"],
-                    boxes=[box],
-                    group=number,
-                    source="pets",
-                )
+                    image = ImageRecord(number, check_name(line["image"]), width, height, "pets")
+                    builder.add(str(number), image, line["text"], Targets([box]), group=number)
         return builder.table()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,38 @@ import pyarrow as pa
 from vgbench.data.checks import BadSample
 from vgbench.data.images import BadImage
 from vgbench.data.table import AnnotationTable
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """An image as annotations describe it: ``file`` is its path below the image root, ``width`` and ``height`` are in
+    pixels, ``source`` is the collection in which ``id`` is its number ("coco", "vg", ...)."""
+
+    id: int
+    file: str
+    width: int
+    height: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What one expression refers to: n ``boxes`` xyxy in pixels (n = 0: nothing in the image), and for each box, or for
+    none at all, its COCO RLE counts, the number of polygons they were made from (0: none), annotation id, category."""
+
+    boxes: Sequence[Sequence[float]]
+    masks: Sequence[str] = ()
+    polygons: Sequence[int] = ()
+    ann_ids: Sequence[int] = ()
+    categories: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class SentenceIds:
+    """What the original files call a ref (all expressions of one object) and one of its sentences; None: nothing."""
+
+    ref_id: int | None = None
+    sent_id: int | None = None
 
 
 class TableBuilder:
@@ -42,48 +75,29 @@ class TableBuilder:
 
     def add(
         self,
-        *,
         key: str,
-        image_id: int,
-        image: str,
-        width: int,
-        height: int,
+        image: ImageRecord,
         expression: str,
-        boxes: Sequence[Sequence[float]],
+        targets: Targets,
         group: int,
-        source: str,
-        masks: Sequence[str] = (),
-        polygons: Sequence[int] = (),
-        ann_ids: Sequence[int] = (),
-        categories: Sequence[str] = (),
-        ref_id: int | None = None,
-        sent_id: int | None = None,
+        ids: SentenceIds = SentenceIds(),
     ) -> None:
-        """Add one expression (columns of :data:`vgbench.data.table.SCHEMA`; ``boxes`` xyxy). A key that is
-        already there gets a suffix ``#2``, ``#3``, ... and is counted."""
+        """Add one expression.
+
+        Args:
+            key: its name in predictions; one that is already there gets a suffix ``#2``, ``#3``, ... and is counted.
+            image: the image it is about.
+            expression: the text as written.
+            targets: what it refers to.
+            group: number of the sampling unit it belongs to (``group_unit``).
+            ids: what its ref and sentence are called in the original files, where they are.
+        """
         self._keys[key] += 1
         if self._keys[key] > 1:
             key = f"{key}#{self._keys[key]}"
-        self._rows.append(
-            {
-                "key": key,
-                "image_id": image_id,
-                "image": image,
-                "width": width,
-                "height": height,
-                "expression": expression,
-                "boxes": boxes,
-                "masks": masks,
-                "polygons": polygons,
-                "ann_ids": ann_ids,
-                "categories": categories,
-                "ref_id": ref_id,
-                "sent_id": sent_id,
-                "group": group,
-                "source": source,
-                "split": self.split,
-            }
-        )
+        columns = {"image": image.file, "image_id": image.id, "width": image.width, "height": image.height}
+        columns |= {"source": image.source, **vars(targets), **vars(ids)}
+        self._rows.append({**columns, "key": key, "expression": expression, "group": group, "split": self.split})
         if len(self._rows) >= 250_000:  # millions of expressions as Python objects would not fit into memory
             self._flush()
 

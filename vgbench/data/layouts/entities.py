@@ -11,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from vgbench.core.errors import UserError
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_size, read_json, shown, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
 from vgbench.data.layouts.targets import TargetReader, expression_of, merge_boxes
@@ -41,41 +41,40 @@ class PhraseLayout(Layout):
         """
 
     def read(self, split: str) -> AnnotationTable:
+        """The phrases of ``split`` that have a box; those of one entity in one image are a group."""
         builder = self.data.builder(split, self)
         reader = TargetReader()
         groups: dict[tuple[str, str], int] = {}
         without_box = 0
         for number, where in self.images(split, builder):
-            try:
+            with builder.sample(f"{where}: {number}"):
                 if not number.isdecimal() or len(number) > 18:
                     raise BadSample("image that is no number", shown(number))
                 width, height, boxes, sentences = self.image(number, split)
-            except BadSample as error:
-                builder.skip(f"{where}: {number}", error)
-                continue
-            for line, phrases in enumerate(sentences):
-                for index, (entity, types, phrase) in enumerate(phrases):
+                image = ImageRecord(int(number), f"{number}.jpg", width, height, self.data.source)
+                for line, index, (entity, types, phrase) in _numbered(sentences):
                     if not boxes.get(entity):
                         without_box += 1
                         continue
-                    targets = [{"box": box, "category": types or None} for box in boxes[entity]]
                     with builder.sample(f"{where}: {number}, sentence {line + 1}"):
-                        targets = targets if self.data.separate_boxes else [merge_boxes(targets, "xyxy")]
-                        found = reader.gather(targets, width, height, "xyxy")
+                        targets = self._targets(boxes[entity], types, image, reader)
                         text = expression_of(phrase)
-                        builder.add(
-                            key=f"{number}.{line}.{index}",
-                            image_id=int(number),
-                            image=f"{number}.jpg",
-                            width=width,
-                            height=height,
-                            expression=text,
-                            group=groups.setdefault((number, entity), len(groups)),
-                            source=self.data.source,
-                            **vars(found),
-                        )
+                        group = groups.setdefault((number, entity), len(groups))
+                        builder.add(f"{number}.{line}.{index}", image, text, targets, group)
         builder.notes.append(f"{without_box:,} phrases have no box")
         return builder.table()
+
+    def _targets(self, boxes: list[Any], types: str, image: ImageRecord, reader: TargetReader) -> Targets:
+        targets = [{"box": box, "category": types or None} for box in boxes]
+        targets = targets if self.data.separate_boxes else [merge_boxes(targets, "xyxy")]
+        return reader.gather(targets, image.width, image.height, "xyxy")
+
+
+def _numbered(sentences: list[list[Phrase]]) -> Iterator[tuple[int, int, Phrase]]:
+    """(number of the sentence, number in it, phrase)"""
+    for line, phrases in enumerate(sentences):
+        for index, phrase in enumerate(phrases):
+            yield line, index, phrase
 
 
 class EntitiesLayout(PhraseLayout):
@@ -149,15 +148,15 @@ class InfoGroundLayout(PhraseLayout):
         return content
 
     def images(self, split: str, builder: TableBuilder) -> Iterator[tuple[str, str]]:
-        path, around = self.sources(split)
-        self._sentences, self._boxes = self._content(path), self._content(around)
+        path, boxes_path = self.sources(split)
+        self._sentences, self._boxes = self._content(path), self._content(boxes_path)
         for number in self._sentences:
             yield number, str(path)
 
     def image(self, number: str, split: str) -> tuple[int, int, Boxes, list[list[Phrase]]]:
-        known = take(self._boxes, number, dict)
-        width, height = check_size(take(known, "width", int), take(known, "height", int))
-        boxes = {entity: take(known["boxes"], entity, list) for entity in take(known, "boxes", dict)}
+        record = take(self._boxes, number, dict)
+        width, height = check_size(take(record, "width", int), take(record, "height", int))
+        boxes = {entity: take(record["boxes"], entity, list) for entity in take(record, "boxes", dict)}
         sentences = []
         for sentence in take(self._sentences, number, list):
             phrases = []

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from vgbench.core.errors import UserError
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder
 from vgbench.data.checks import BadSample, check_name, check_size, shown, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
 from vgbench.data.layouts.targets import TargetReader, expression_of, number_in
@@ -43,36 +43,27 @@ class FlatLayout(Layout):
         """Note what the user should know about the layout."""
 
     def read(self, split: str) -> AnnotationTable:
+        """The entries of ``split``; those of the same object (or, where none is named, box) are a group."""
         path = self.files[split]
         entries = self.entries(split)
         if not isinstance(entries, list):
             raise UserError(f"{path}: holds a {type(entries).__name__}, expected a list of expressions")
         builder = self.data.builder(split, self)
         self.remark(builder)
-        targets = TargetReader()
+        reader = TargetReader()
         groups: dict[Any, int] = {}
         for index, record in enumerate(entries):
             with builder.sample(f"{path}: {split}[{index}]"):
-                known = self.entry(record)
-                width, height = check_size(known["width"], known["height"])
-                target = {key: known.get(key) for key in ("box", "segmentation", "ann_id")}
-                found = targets.gather([target], width, height, self.form)
-                texts = [expression_of(text) for text in known["texts"]]
-                image_id = number_in(known["image"])
-                identity = known.get("object") or (image_id, *found.boxes[0])
+                fields = self.entry(record)
+                width, height = check_size(fields["width"], fields["height"])
+                target = {key: fields.get(key) for key in ("box", "segmentation", "ann_id")}
+                targets = reader.gather([target], width, height, self.form)
+                texts = [expression_of(text) for text in fields["texts"]]
+                image = ImageRecord(number_in(fields["image"]), fields["image"], width, height, self.data.source)
+                identity = fields.get("object") or (image.id, *targets.boxes[0])
                 for number, text in enumerate(texts):
-                    builder.add(
-                        key=f"{split}.{index}.{number}",
-                        image_id=image_id,
-                        image=known["image"],
-                        width=width,
-                        height=height,
-                        expression=text,
-                        ref_id=known.get("ref_id"),
-                        group=groups.setdefault(identity, len(groups)),
-                        source=self.data.source,
-                        **vars(found),
-                    )
+                    group, ids = groups.setdefault(identity, len(groups)), SentenceIds(fields.get("ref_id"))
+                    builder.add(f"{split}.{index}.{number}", image, text, targets, group, ids)
         return builder.table()
 
 

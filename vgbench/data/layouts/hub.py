@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from vgbench.core.errors import UserError
+from vgbench.data.builder import ImageRecord
 from vgbench.data.checks import BadSample, check_name, check_size, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
 from vgbench.data.layouts.parquet import list_or_empty, parquet_columns, read_rows
@@ -20,8 +21,6 @@ from vgbench.data.layouts.writing import Contents, DatasetNames, Tables, Writer
 from vgbench.data.table import AnnotationTable
 
 COLUMNS = ["split", "ref_id", "ann_id", "image_id", "sentences", "raw_anns", "raw_image_info"]
-
-
 BENCHMARK_COLUMNS = ["ref_list", "image_info"]
 
 
@@ -56,46 +55,33 @@ class HubLayout(Layout):
         return list(self.files.values())
 
     def read(self, split: str) -> AnnotationTable:
+        """The rows of ``split``, each a ref with its sentences."""
         per_image = self.data.multi_target and split == "train"  # as in the refer layout
         builder = self.data.builder(split, self, "image" if per_image else "ref")
         reader = TargetReader()
-        names: set[str] = set()
+        splits: set[str] = set()
         number = 0
         for path in self.files.values():
             for index, row in enumerate(self.data.parse_file(path, _read)):
-                names.add(str(row["split"]))
+                splits.add(str(row["split"]))
                 if row["split"] != split:
                     continue
-                try:
+                with builder.sample(f"{path}: row {index}", len(list_or_empty(row["sentences"]))):
                     info, annotation = _json(row, "raw_image_info"), _json(row, "raw_anns")
                     width, height = check_size(take(info, "width", int), take(info, "height", int))
                     name = check_name(take(info, "file_name", str))
                     ref_id, image_id = take(row, "ref_id", int), take(row, "image_id", int)
                     if self.data.multi_target and isinstance(annotation, list):
-                        targets = [coco_target(one) for one in annotation]
+                        objects = [coco_target(one) for one in annotation]
                     else:
-                        targets = [{**coco_target(annotation), "ann_id": row["ann_id"]}]
-                    found = reader.gather(targets, width, height)
-                    sentences = [(expression_of(s), take(s, "sent_id", int)) for s in take(row, "sentences", list)]
-                except BadSample as error:
-                    builder.skip(f"{path}: row {index}", error, max(len(list_or_empty(row["sentences"])), 1))
-                    continue
-                add_ref(
-                    builder,
-                    ref_id,
-                    sentences,
-                    image_id=image_id,
-                    image=name,
-                    width=width,
-                    height=height,
-                    group=image_id if per_image else number,
-                    source=self.data.source,
-                    **vars(found),
-                )
-                number += 1
-        if split not in names:
-            there = ", ".join(sorted(names)) or "none"
-            raise UserError(f"{next(iter(self.files.values())).parent}: no row of split {split!r}; there are: {there}")
+                        objects = [{**coco_target(annotation), "ann_id": row["ann_id"]}]
+                    targets = reader.gather(objects, width, height)
+                    image = ImageRecord(image_id, name, width, height, self.data.source)
+                    add_ref(builder, ref_id, image, _sentences(row), targets, image_id if per_image else number)
+                    number += 1
+        if split not in splits:
+            folder = next(iter(self.files.values())).parent
+            raise UserError(f"{folder}: no row of split {split!r}; there are: {', '.join(sorted(splits)) or 'none'}")
         return builder.table()
 
 
@@ -128,52 +114,50 @@ class BenchmarkLayout(Layout):
         return [path for name, path in self.files.items() if name.startswith(stem)]
 
     def read(self, split: str) -> AnnotationTable:
+        """The refs in the rows of ``split``, each row an image."""
         builder = self.data.builder(split, self)
         reader = TargetReader()
         group = 0
         for path in self.sources(split):
             for index, row in enumerate(read_rows(path, BENCHMARK_COLUMNS)):
                 refs = list_or_empty(row["ref_list"])
-                try:
-                    info = take(row, "image_info", dict)
-                    image_id, name = take(info, "id", int), check_name(take(info, "file_name", str))
-                    width, height = check_size(take(info, "width", int), take(info, "height", int))
+                count = sum(map(_sentence_count, refs))
+                with builder.sample(f"{path}: row {index}", count):
+                    image = self._image(row)
                     take(row, "ref_list", list)
-                except BadSample as error:
-                    builder.skip(f"{path}: row {index}", error, max(sum(map(_sentence_count, refs)), 1))
-                    continue
-                for number, entry in enumerate(refs):
-                    try:
-                        ref, annotation = take(entry, "ref_info", dict), take(entry, "ann_info", dict)
-                        ann_id = take(ref, "ann_id", (int, str))
-                        for record, key, wanted in (
-                            (ref, "image_id", image_id),
-                            (annotation, "image_id", image_id),
-                            (annotation, "id", ann_id),
-                        ):
-                            if take(record, key, (int, str)) != wanted:
-                                raise BadSample(f"{key!r} that is not the ref's", f"{record[key]!r}, not {wanted!r}")
-                        found = reader.gather([coco_target(annotation)], width, height)
-                        ref_id = take(ref, "ref_id", int)
-                        sentences = [(expression_of(s), take(s, "sent_id", int)) for s in take(ref, "sentences", list)]
-                    except BadSample as error:
-                        where = f"{path}: row {index}, ref_list[{number}]"
-                        builder.skip(where, error, max(_sentence_count(entry), 1))
-                        continue
-                    add_ref(
-                        builder,
-                        ref_id,
-                        sentences,
-                        image_id=image_id,
-                        image=name,
-                        width=width,
-                        height=height,
-                        group=group,
-                        source=self.data.source,
-                        **vars(found),
-                    )
-                    group += 1
+                    for number, entry in enumerate(refs):
+                        with builder.sample(f"{path}: row {index}, ref_list[{number}]", _sentence_count(entry)):
+                            ref, annotation = _checked_ref(entry, image.id)
+                            targets = reader.gather([coco_target(annotation)], image.width, image.height)
+                            ref_id = take(ref, "ref_id", int)
+                            add_ref(builder, ref_id, image, _sentences(ref), targets, group)
+                            group += 1
         return builder.table()
+
+    def _image(self, row: dict[str, Any]) -> ImageRecord:
+        info = take(row, "image_info", dict)
+        image_id, name = take(info, "id", int), check_name(take(info, "file_name", str))
+        width, height = check_size(take(info, "width", int), take(info, "height", int))
+        return ImageRecord(image_id, name, width, height, self.data.source)
+
+
+def _checked_ref(entry: Any, image_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(ref, its annotation) of an entry of ``ref_list``, which belong together and to the image."""
+    ref, annotation = take(entry, "ref_info", dict), take(entry, "ann_info", dict)
+    ann_id = take(ref, "ann_id", (int, str))
+    for record, key, expected in (
+        (ref, "image_id", image_id),
+        (annotation, "image_id", image_id),
+        (annotation, "id", ann_id),
+    ):
+        if take(record, key, (int, str)) != expected:
+            raise BadSample(f"{key!r} that is not the ref's", f"{record[key]!r}, not {expected!r}")
+    return ref, annotation
+
+
+def _sentences(ref: Any) -> list[tuple[str, int]]:
+    """(text, sent_id) of each sentence of a ref."""
+    return [(expression_of(s), take(s, "sent_id", int)) for s in take(ref, "sentences", list)]
 
 
 def _sentence_count(entry: Any) -> int:
@@ -194,6 +178,7 @@ def _json(row: dict[str, Any], key: str) -> Any:
 
 
 def write_hub(tables: Tables, names: DatasetNames) -> Contents:
+    """A parquet file per split, with the columns of the hub's files that are read here and by others."""
     (_, instances), (_, refs) = write_refer(tables, names)
     annotations = {record["id"]: record for record in instances["annotations"]}
     images = {record["id"]: record for record in instances["images"]}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vgbench.core.errors import UserError
+from vgbench.data.builder import ImageRecord
 from vgbench.data.checks import BadSample, check_name, shown, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
 from vgbench.data.layouts.parquet import embedded_size, list_or_empty, parquet_columns, read_rows
@@ -58,6 +59,7 @@ class LmmsLayout(Layout):
         return [path for name, path in self.files.items() if name.startswith(f"{split}-")]
 
     def read(self, split: str) -> AnnotationTable:
+        """The rows of ``split``, each an object with its expressions; raises UserError if they are of two authors."""
         names: LmmsNames = self.data.layout_names[self.key]
         if split in names.of_two_authors:
             raise UserError(
@@ -69,32 +71,24 @@ class LmmsLayout(Layout):
         group = 0
         for path in self.sources(split):
             for index, row in enumerate(read_rows(path, LMMS_COLUMNS)):
-                try:
-                    name = check_name(take(row, "file_name", str))
-                    parts = REF_FILE.fullmatch(name)
-                    if parts is None:
-                        raise BadSample("file_name that is not COCO_train2014_<12 digits>[_<n>].jpg", shown(name))
-                    image = row["image"]
-                    width, height = embedded_size(image.get("bytes") if isinstance(image, dict) else None)
-                    target: dict[str, Any] = {"box": take(row, "bbox", list)}
-                    if self.data.file_suffix_is_ann_id and parts[3] is not None:
-                        target["ann_id"] = int(parts[3])
-                    found = reader.gather([target], width, height)
+                with builder.sample(f"{path}: row {index}", len(list_or_empty(row["answer"]))):
+                    image, target = self._object(row)
+                    targets = reader.gather([target], image.width, image.height)
                     texts = [expression_of(text) for text in take(row, "answer", list)]
-                except BadSample as error:
-                    builder.skip(f"{path}: row {index}", error, max(len(list_or_empty(row["answer"])), 1))
-                    continue
-                for number, text in enumerate(texts):
-                    builder.add(
-                        key=f"{split}.{group}.{number}",
-                        image_id=int(parts[2]),
-                        image=f"{parts[1]}.jpg",
-                        width=width,
-                        height=height,
-                        expression=text,
-                        group=group,
-                        source=self.data.source,
-                        **vars(found),
-                    )
-                group += 1
+                    for number, text in enumerate(texts):
+                        builder.add(f"{split}.{group}.{number}", image, text, targets, group)
+                    group += 1
         return builder.table()
+
+    def _object(self, row: dict[str, Any]) -> tuple[ImageRecord, dict[str, Any]]:
+        """(image, target for :meth:`TargetReader.gather`) of a row."""
+        name = check_name(take(row, "file_name", str))
+        parts = REF_FILE.fullmatch(name)
+        if parts is None:
+            raise BadSample("file_name that is not COCO_train2014_<12 digits>[_<n>].jpg", shown(name))
+        content = row["image"]
+        width, height = embedded_size(content.get("bytes") if isinstance(content, dict) else None)
+        target: dict[str, Any] = {"box": take(row, "bbox", list)}
+        if self.data.file_suffix_is_ann_id and parts[3] is not None:
+            target["ann_id"] = int(parts[3])
+        return ImageRecord(int(parts[2]), f"{parts[1]}.jpg", width, height, self.data.source), target

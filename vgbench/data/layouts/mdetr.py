@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vgbench.core.errors import UserError
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, TableBuilder
 from vgbench.data.checks import BadSample, check_name, check_size, read_json, shown, take
 from vgbench.data.layouts.base import Layout, LayoutDataset
 from vgbench.data.layouts.flat import files_by_split
@@ -18,8 +18,6 @@ from vgbench.data.layouts.writing import NO_TARGET, Contents, DatasetNames, Ids,
 from vgbench.data.table import AnnotationTable
 
 MDETR_FOLDERS = ("mdetr_annotations", "OpenSource", "mdetr")
-
-
 REFEXP_STEM = "final_refexp"
 
 
@@ -102,57 +100,59 @@ class MDETRLayout(Layout):
         return self.data.source, image_id, name
 
     def read(self, split: str) -> AnnotationTable:
+        """The sentences of ``split``, or their phrases (:attr:`by_phrase`); those for the same boxes of an image are a
+        group."""
         path = self.files[split]
-        content = self.data.parse_file(path, read_json)
-        parts = [content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations")]
-        if not all(isinstance(part, list) for part in parts):
-            raise UserError(f"{path}: expected COCO JSON with lists under the keys 'images' and 'annotations'")
-        images, annotations = parts
-        by_image: dict[Any, list[dict[str, Any]]] = {}
-        for index, annotation in enumerate(annotations or []):
-            if not isinstance(annotation, dict) or not isinstance(annotation.get("image_id"), (int, str)):
-                raise UserError(f"{path}: annotations[{index}] has no 'image_id'")
-            by_image.setdefault(annotation["image_id"], []).append(annotation)
+        images, annotations = self._content(path)
         per_image = self.data.multi_target and split == "train"
         builder = self.data.builder(split, self, "image" if per_image else "ref")
         reader = TargetReader()
         groups: dict[Any, int] = {}
-        for index, position, entry in self.entries(split, images or [], builder):
-            try:
-                source, image_id, name = self.image_of(entry)
-                width, height = check_size(take(entry, "width", int), take(entry, "height", int))
+        for index, position, entry in self.entries(split, images, builder):
+            where = f"{path}: images[{index}]"
+            with builder.sample(where):
+                image = self._image(entry)
                 caption = expression_of(take(entry, "caption", str))
-                there = by_image.get(take(entry, "id", (int, str)), [])
-                expressions = self._expressions(caption, there)
-            except BadSample as error:
-                builder.skip(f"{path}: images[{index}]", error)
-                continue
-            for number, (phrase, boxes) in enumerate(expressions):
-                with builder.sample(f"{path}: images[{index}]{f', phrase {number}' if self.by_phrase else ''}"):
-                    text = expression_of(phrase)
-                    merged = self.by_phrase and not self.data.separate_boxes
-                    targets = reader.gather([merge_boxes(boxes, "xywh")] if merged else boxes, width, height)
-                    identity = (source, image_id, tuple(targets.ann_ids), *(tuple(box) for box in targets.boxes))
-                    builder.add(
-                        key=f"{split}.{position}.{number}",
-                        image_id=image_id,
-                        image=name,
-                        width=width,
-                        height=height,
-                        expression=text,
-                        group=image_id if per_image else groups.setdefault(identity, len(groups)),
-                        source=source,
-                        **vars(targets),
-                    )
+                expressions = self._expressions(caption, annotations.get(take(entry, "id", (int, str)), []))
+                for number, (phrase, boxes) in enumerate(expressions):
+                    with builder.sample(f"{where}, phrase {number}" if self.by_phrase else where):
+                        text = expression_of(phrase)
+                        merged = self.by_phrase and not self.data.separate_boxes
+                        boxes = [merge_boxes(boxes, "xywh")] if merged else boxes
+                        targets = reader.gather(boxes, image.width, image.height)
+                        corners = (tuple(box) for box in targets.boxes)
+                        identity = (image.source, image.id, tuple(targets.ann_ids), *corners)
+                        group = image.id if per_image else groups.setdefault(identity, len(groups))
+                        builder.add(f"{split}.{position}.{number}", image, text, targets, group)
         return builder.table()
+
+    def _content(self, path: Path) -> tuple[list[Any], dict[Any, list[dict[str, Any]]]]:
+        """(image entries, annotations by the id of their image entry)."""
+        content = self.data.parse_file(path, read_json)
+        images, annotations = (
+            content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations")
+        )
+        if not isinstance(images, list) or not isinstance(annotations, list):
+            raise UserError(f"{path}: expected COCO JSON with lists under the keys 'images' and 'annotations'")
+        by_image: dict[Any, list[dict[str, Any]]] = {}
+        for index, annotation in enumerate(annotations):
+            if not isinstance(annotation, dict) or not isinstance(annotation.get("image_id"), (int, str)):
+                raise UserError(f"{path}: annotations[{index}] has no 'image_id'")
+            by_image.setdefault(annotation["image_id"], []).append(annotation)
+        return images, by_image
+
+    def _image(self, entry: Any) -> ImageRecord:
+        source, image_id, name = self.image_of(entry)
+        width, height = check_size(take(entry, "width", int), take(entry, "height", int))
+        return ImageRecord(image_id, name, width, height, source)
 
     def _expressions(self, caption: str, annotations: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
         """(text, targets) of each expression of a sentence."""
-        there = [a for a in annotations if a.get("empty") is not True and a.get("category_id") != -1]
-        targets = [coco_target(annotation, "original_id") for annotation in there]
+        objects = [a for a in annotations if a.get("empty") is not True and a.get("category_id") != -1]
+        targets = [coco_target(annotation, "original_id") for annotation in objects]
         if self.by_phrase:
             phrases: dict[tuple[tuple[int, int], ...], list[dict[str, Any]]] = {}
-            for annotation, target in zip(there, targets, strict=True):
+            for annotation, target in zip(objects, targets, strict=True):
                 phrases.setdefault(_spans(take(annotation, "tokens_positive", list)), []).append(target)
             return [(" ".join(caption[start:end] for start, end in spans), boxes) for spans, boxes in phrases.items()]
         if not self.data.multi_target and len(targets) != 1:
@@ -168,11 +168,13 @@ def _spans(pairs: list[Any]) -> tuple[tuple[int, int], ...]:
 
 
 def mdetr_annotation(annotation: dict[str, Any]) -> dict[str, Any]:
-    known = {key: value for key, value in annotation.items() if key != "segmentation"}
-    return {**known, "original_id": annotation["id"], "empty": False}
+    """A target's annotation as MDETR writes it, without its mask."""
+    fields = {key: value for key, value in annotation.items() if key != "segmentation"}
+    return {**fields, "original_id": annotation["id"], "empty": False}
 
 
 def write_mdetr(tables: Tables, names: DatasetNames) -> Contents:
+    """A COCO JSON file per split."""
     ids = Ids(tables)
     for split, table in tables.items():
         images: list[dict[str, Any]] = []
@@ -188,8 +190,8 @@ def write_mdetr(tables: Tables, names: DatasetNames) -> Contents:
                     "tokens_negative": [],
                 }
             )
-            found = [{**ids.annotations[n], "original_id": n, "empty": False} for n in ids.of(row)] or [NO_TARGET]
-            for annotation in found:
+            targets = [{**ids.annotations[n], "original_id": n, "empty": False} for n in ids.of(row)] or [NO_TARGET]
+            for annotation in targets:
                 positive = [] if annotation["empty"] else [[0, len(row.expression)]]
                 annotations.append(
                     {**annotation, "id": len(annotations), "image_id": index, "tokens_positive": positive}

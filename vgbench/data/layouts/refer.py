@@ -11,9 +11,10 @@ from typing import Any
 
 from vgbench.core.errors import UserError
 from vgbench.core.unpickle import load_pickle
+from vgbench.data.builder import ImageRecord, Targets
 from vgbench.data.checks import BadSample, check_name, check_size, read_json, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
-from vgbench.data.layouts.targets import TargetReader, Targets, add_ref, coco_target, expression_of
+from vgbench.data.layouts.targets import TargetReader, add_ref, coco_target, expression_of
 from vgbench.data.layouts.writing import Contents, DatasetNames, Ids, Tables, Writer, add_image, grouped, word_spans
 from vgbench.data.table import AnnotationTable
 
@@ -70,13 +71,13 @@ def _by_id(path: Path, content: Any, key: str) -> dict[Any, dict[str, Any]]:
     records = content.get(key) if isinstance(content, dict) else None
     if not isinstance(records, list):
         raise UserError(f"{path}: no list under the key {key!r}; expected images, annotations and categories")
-    found: dict[Any, dict[str, Any]] = {}
+    by_id: dict[Any, dict[str, Any]] = {}
     for index, record in enumerate(records):
         if not isinstance(record, dict) or not isinstance(record.get("id"), (int, str)):
             raise UserError(f"{path}: {key}[{index}] has no 'id'")
-        if found.setdefault(record["id"], record) is not record:
+        if by_id.setdefault(record["id"], record) is not record:
             raise UserError(f"{path}: {key}[{index}] has the id {record['id']!r} of an earlier one")
-    return found
+    return by_id
 
 
 class ReferLayout(Layout):
@@ -108,54 +109,42 @@ class ReferLayout(Layout):
         return list(self.files.values())
 
     def read(self, split: str) -> AnnotationTable:
+        """The refs of ``split``, their objects looked up in ``instances.json``."""
         refs_path = self.files["refs"]
         refs = self.data.parse_file(refs_path, read_refs)
         instances = self.data.parse_file(self.files["instances"], Instances)
         per_image = self.data.multi_target and split == "train"  # gRefCOCO's official recipe draws images
         builder = self.data.builder(split, self, "image" if per_image else "ref")
-        names: set[str] = set()
-        targets = TargetReader()
+        splits: set[str] = set()
+        reader = TargetReader()
         for index, ref in enumerate(refs):
-            count = len(ref["sentences"]) if isinstance(ref, dict) and isinstance(ref.get("sentences"), list) else 1
-            try:
-                name = take(ref, "split", str)
-                names.add(name)
-                if name != split:
+            with builder.sample(f"{refs_path}: ref {index}", sentence_count(ref)):
+                splits.add(ref_split := take(ref, "split", str))
+                if ref_split != split:
                     continue
-                image_id = take(ref, "image_id", int)
-                image = instances.images.get(image_id)
-                if image is None:
-                    raise BadSample("image_id without an image", f"image_id {image_id}")
-                file_name = check_name(take(image, "file_name", str))
-                width, height = check_size(take(image, "width", int), take(image, "height", int))
-                found = self._targets(ref, image_id, width, height, instances, targets)
+                image = self._image(ref, instances)
+                targets = self._targets(ref, image, instances, reader)
                 ref_id = take(ref, "ref_id", int)
                 sentences = [(expression_of(s), _sent_id(s, i)) for i, s in enumerate(take(ref, "sentences", list))]
-            except BadSample as error:
-                builder.skip(f"{refs_path}: ref {index}", error, max(count, 1))
-                continue
-            add_ref(
-                builder,
-                ref_id,
-                sentences,
-                image_id=image_id,
-                image=file_name,
-                width=width,
-                height=height,
-                group=image_id if per_image else index,
-                source=self.data.source,
-                **vars(found),
+                add_ref(builder, ref_id, image, sentences, targets, image.id if per_image else index)
+        if split not in splits:
+            raise UserError(
+                f"{refs_path}: no ref of split {split!r}; splits in the file: {', '.join(sorted(splits)) or 'none'}"
             )
-        if split not in names:
-            there = ", ".join(sorted(names)) or "none"
-            raise UserError(f"{refs_path}: no ref of split {split!r}; splits in the file: {there}")
-        if targets.without_mask and len(builder):
-            builder.notes.append(f"{targets.without_mask:,} target(s) have no mask")
+        if reader.without_mask and len(builder):
+            builder.notes.append(f"{reader.without_mask:,} target(s) have no mask")
         return builder.table()
 
-    def _targets(
-        self, ref: dict[str, Any], image_id: int, width: int, height: int, instances: Instances, reader: TargetReader
-    ) -> Targets:
+    def _image(self, ref: dict[str, Any], instances: Instances) -> ImageRecord:
+        image_id = take(ref, "image_id", int)
+        image = instances.images.get(image_id)
+        if image is None:
+            raise BadSample("image_id without an image", f"image_id {image_id}")
+        file_name = check_name(take(image, "file_name", str))
+        width, height = check_size(take(image, "width", int), take(image, "height", int))
+        return ImageRecord(image_id, file_name, width, height, self.data.source)
+
+    def _targets(self, ref: dict[str, Any], image: ImageRecord, instances: Instances, reader: TargetReader) -> Targets:
         ann_id = ref.get("ann_id") if self.data.multi_target else take(ref, "ann_id", (int, str))
         ann_ids = ann_id if isinstance(ann_id, list) else [] if ann_id is None else [ann_id]
         if ann_ids == [-1]:  # the no-target mark of gRefCOCO
@@ -167,11 +156,17 @@ class ReferLayout(Layout):
             record = instances.annotations.get(ann) if isinstance(ann, (int, str)) else None
             if record is None:
                 raise BadSample("ann_id without an annotation", f"ann_id {ann!r}")
-            if take(record, "image_id", int) != image_id:
-                raise BadSample("annotation of another image", f"ann_id {ann}, image_id {image_id}")
+            if take(record, "image_id", int) != image.id:
+                raise BadSample("annotation of another image", f"ann_id {ann}, image_id {image.id}")
             category = instances.categories.get(record.get("category_id"))
             targets.append({**coco_target(record), "ann_id": ann, "category": category})
-        return reader.gather(targets, width, height)
+        return reader.gather(targets, image.width, image.height)
+
+
+def sentence_count(ref: Any) -> int:
+    """How many expressions a ref holds that cannot be used; 1 where it does not tell."""
+    sentences = ref.get("sentences") if isinstance(ref, dict) else None
+    return len(sentences) if isinstance(sentences, list) else 1
 
 
 def _sent_id(sentence: Any, index: int) -> int:

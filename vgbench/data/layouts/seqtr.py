@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vgbench.core.errors import UserError
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, TableBuilder
 from vgbench.data.checks import BadSample, check_size, read_json, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
 from vgbench.data.layouts.mdetr import mdetr_annotation
@@ -80,60 +80,50 @@ class SeqTRLayout(Layout):
         return self.data.source, self.data.canonical_name.format(image_id)
 
     def read(self, split: str) -> AnnotationTable:
-        path = self.files["instances"]
-        with_ids = path.stem.endswith("_withid")
+        """The entries of ``split``: one per object (or, for gRefCOCO, per image) in training, one per expression
+        otherwise."""
         train = split == "train"
         per_image = self.data.multi_target and train
-        # one entry per object in training, one per expression otherwise
         builder = self.data.builder(split, self, "image" if per_image else "ref" if train else "expression")
-        targets = TargetReader()
-        grouped = 0
+        reader = TargetReader()
+        several_expressions = 0
         for index, entry in self.entries(split, builder):
-            where = f"{path}: {split}[{index}]"
-            written = entry.get("expressions") if isinstance(entry, dict) else None
-            flat = isinstance(written, dict)
-            count = len(written) if isinstance(written, list) else 1
-            try:
-                image_id = take(entry, "image_id", int)
-                source, name = self.image_name(entry, image_id, split)
-                width, height = check_size(take(entry, "width", int), take(entry, "height", int))
-                expressions = _raw(written) if flat else take(entry, "expressions", list)
-                if not expressions:
-                    raise BadSample("expression without text", "expressions []")
-                grouped += len(expressions) > 1
-                if self.data.multi_target:
-                    wanted = [_flat_targets(entry)] if flat else _grouped_targets(entry, len(expressions))
-                else:
-                    target = {"box": take(entry, "bbox", list), "segmentation": entry.get("mask")}
-                    if with_ids and (ann_id := take(entry, "id", int)) > 0:
-                        target["ann_id"] = ann_id
-                    wanted = [[target]]
-            except BadSample as error:
-                builder.skip(where, error, max(count, 1))
-                continue
-            found = None
-            for number, expression in enumerate(expressions):
-                with builder.sample(f"{where}, expression {number}"):
-                    text = expression_of(expression)
-                    if found is None or len(wanted) > 1:
-                        found = targets.gather(wanted[number if len(wanted) > 1 else 0], width, height)
-                    builder.add(
-                        key=f"{split}.{index}.{number}",
-                        image_id=image_id,
-                        image=name,
-                        width=width,
-                        height=height,
-                        expression=text,
-                        group=image_id if per_image else index,
-                        source=source,
-                        **vars(found),
-                    )
-        if grouped and not train:
+            where = f"{self.files['instances']}: {split}[{index}]"
+            texts = entry.get("expressions") if isinstance(entry, dict) else None
+            with builder.sample(where, len(texts) if isinstance(texts, list) else 1):
+                image, expressions, target_lists = self._parts(entry, split)
+                several_expressions += len(expressions) > 1
+                targets = None
+                for number, expression in enumerate(expressions):
+                    with builder.sample(f"{where}, expression {number}"):
+                        text = expression_of(expression)
+                        if targets is None or len(target_lists) > 1:
+                            of_text = target_lists[number if len(target_lists) > 1 else 0]
+                            targets = reader.gather(of_text, image.width, image.height)
+                        builder.add(f"{split}.{index}.{number}", image, text, targets, image.id if per_image else index)
+        if several_expressions and not train:
             builder.warnings.append(
-                f"{grouped:,} evaluation entries hold several expressions (the official loader scores one drawn at "
-                "random); all of them are scored here"
+                f"{several_expressions:,} evaluation entries hold several expressions (the official loader scores one "
+                "drawn at random); all of them are scored here"
             )
         return builder.table()
+
+    def _parts(self, entry: Any, split: str) -> tuple[ImageRecord, list[Any], list[list[dict[str, Any]]]]:
+        """(image, expressions, targets of each expression or, in a list of one, of all) of an entry."""
+        image_id = take(entry, "image_id", int)
+        source, name = self.image_name(entry, image_id, split)
+        width, height = check_size(take(entry, "width", int), take(entry, "height", int))
+        flat = isinstance(entry.get("expressions"), dict)
+        expressions = _raw(entry["expressions"]) if flat else take(entry, "expressions", list)
+        if not expressions:
+            raise BadSample("expression without text", "expressions []")
+        image = ImageRecord(image_id, name, width, height, source)
+        if self.data.multi_target:
+            return image, expressions, [_flat_targets(entry)] if flat else _grouped_targets(entry, len(expressions))
+        target = {"box": take(entry, "bbox", list), "segmentation": entry.get("mask")}
+        if self.files["instances"].stem.endswith("_withid") and (ann_id := take(entry, "id", int)) > 0:
+            target["ann_id"] = ann_id
+        return image, expressions, [[target]]
 
 
 def _raw(expressions: Any) -> list[Any]:
@@ -144,10 +134,10 @@ def _raw(expressions: Any) -> list[Any]:
 def _flat_targets(entry: dict[str, Any]) -> list[dict[str, Any]]:
     """PropVG's and InstanceVG's gRefCOCO entries: every annotation is a target; without a box it says there is none."""
     annotations = take(entry, "annotations", list)
-    there = [a for a in annotations if not (isinstance(a, dict) and a.get("bbox") is None)]
-    if there and len(there) < len(annotations):
-        raise BadSample("annotations with and without a box", f"{len(there)} of {len(annotations)} have one")
-    return _expression_targets([take(annotation, "bbox", list) for annotation in there], there, None)
+    with_box = [a for a in annotations if not (isinstance(a, dict) and a.get("bbox") is None)]
+    if with_box and len(with_box) < len(annotations):
+        raise BadSample("annotations with and without a box", f"{len(with_box)} of {len(annotations)} have one")
+    return _expression_targets([take(annotation, "bbox", list) for annotation in with_box], with_box, None)
 
 
 def _grouped_targets(entry: dict[str, Any], count: int) -> list[list[dict[str, Any]]]:
@@ -174,17 +164,18 @@ def _expression_targets(boxes: Any, annotations: Any, segmentation: Any) -> list
         raise BadSample("'bbox', 'annotations' and 'segmentation' differ in length", f"{len(boxes)} boxes")
     targets = []
     for box, annotation, part in zip(boxes, annotations, parts, strict=True):
-        known = annotation if isinstance(annotation, dict) else {}
-        segment = part if part is not None else known.get("segmentation")
-        targets.append({"box": box, "segmentation": segment, "ann_id": known.get("original_id", known.get("id"))})
+        fields = annotation if isinstance(annotation, dict) else {}
+        segment = part if part is not None else fields.get("segmentation")
+        targets.append({"box": box, "segmentation": segment, "ann_id": fields.get("original_id", fields.get("id"))})
     return targets
 
 
 def write_seqtr(tables: Tables, names: DatasetNames) -> Contents:
+    """One ``instances.json`` of all splits."""
     content: dict[str, list[dict[str, Any]]] = {}
     multi = names.multi
-    made_name = names.name if multi else f"{names.name.replace('+', 'plus')}-{names.split_by}"
-    folder = names.layout_names.get(SeqTRLayout.key, (made_name,))[0]
+    usual_folder = names.name if multi else f"{names.name.replace('+', 'plus')}-{names.split_by}"
+    folder = names.layout_names.get(SeqTRLayout.key, (usual_folder,))[0]
     ids = Ids(tables)
     for split, table in tables.items():
         groups: dict[Any, list[Row]] = {}
@@ -197,10 +188,10 @@ def write_seqtr(tables: Tables, names: DatasetNames) -> Contents:
             entry["data_source"] = first.source  # tells the images of a merged set apart; others ignore it
             entry["expressions"] = [row.expression for row in rows]
             if multi:
-                found = [[ids.annotations[number] for number in ids.of(row)] for row in rows]
-                entry["bbox"] = [[a["bbox"] for a in part] or [[0, 0, 0, 0]] for part in found]
-                entry["annotations"] = [[mdetr_annotation(a) for a in part] or [NO_TARGET] for part in found]
-                entry["segmentation"] = [[a.get("segmentation") for a in part] for part in found]
+                by_row = [[ids.annotations[number] for number in ids.of(row)] for row in rows]
+                entry["bbox"] = [[a["bbox"] for a in part] or [[0, 0, 0, 0]] for part in by_row]
+                entry["annotations"] = [[mdetr_annotation(a) for a in part] or [NO_TARGET] for part in by_row]
+                entry["segmentation"] = [[a.get("segmentation") for a in part] for part in by_row]
             else:
                 entry["bbox"] = xywh(first.boxes[0].tolist())
                 if first.masks:

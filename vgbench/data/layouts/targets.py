@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from vgbench.data.builder import TableBuilder
+from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, check_mask, check_text, four_numbers, shown, take
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Targets of one expression, checked: columns of the annotation table."""
-
-    boxes: list[list[float]]
-    masks: list[str]
-    polygons: list[int]
-    ann_ids: list[int]
-    categories: list[str]
 
 
 class TargetReader:
@@ -42,16 +30,16 @@ class TargetReader:
         """
         boxes = [check_box(target["box"], width, height, form) for target in targets]
         masks = [check_mask(target.get("segmentation"), width, height) for target in targets]
-        known = [mask for mask in masks if mask is not None]
-        self.without_mask += len(masks) - len(known)
-        if known:
+        with_mask = any(mask is not None for mask in masks)
+        self.without_mask += masks.count(None)
+        if with_mask:
             masks = [mask if mask is not None else (_empty_rle(width, height), 0) for mask in masks]
         ann_ids = [ann for target in targets if isinstance(ann := target.get("ann_id"), int)]
         categories = [name for target in targets if (name := target.get("category")) is not None]
         return Targets(
             boxes=boxes,
-            masks=[mask[0] for mask in masks if mask is not None] if known else [],
-            polygons=[mask[1] for mask in masks if mask is not None] if known else [],
+            masks=[mask[0] for mask in masks if mask is not None] if with_mask else [],
+            polygons=[mask[1] for mask in masks if mask is not None] if with_mask else [],
             ann_ids=ann_ids if len(ann_ids) == len(targets) else [],
             categories=categories if len(categories) == len(targets) else [],
         )
@@ -67,10 +55,17 @@ def coco_target(annotation: Any, id_key: str = "id") -> dict[str, Any]:
     return {"box": box, "segmentation": annotation.get("segmentation"), "ann_id": annotation.get(id_key)}
 
 
-def add_ref(builder: TableBuilder, ref_id: int, sentences: Iterable[tuple[str, int]], **shared: Any) -> None:
-    """Add a ref: one row for each (text, sent_id), with the columns that they share."""
+def add_ref(
+    builder: TableBuilder,
+    ref_id: int,
+    image: ImageRecord,
+    sentences: Iterable[tuple[str, int]],
+    targets: Targets,
+    group: int,
+) -> None:
+    """Add a ref: one row for each (text, sent_id)."""
     for text, sent_id in sentences:
-        builder.add(key=f"{ref_id}.{sent_id}", expression=text, ref_id=ref_id, sent_id=sent_id, **shared)
+        builder.add(f"{ref_id}.{sent_id}", image, text, targets, group, SentenceIds(ref_id, sent_id))
 
 
 def merge_boxes(targets: list[dict[str, Any]], form: Literal["xywh", "xyxy"]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from vgbench.core.errors import UserError
+from vgbench.data.builder import ImageRecord, SentenceIds
 from vgbench.data.checks import BadSample
 from vgbench.data.images import IMAGE_ERRORS
 from vgbench.data.layouts.base import Layout, LayoutDataset
@@ -63,48 +64,43 @@ class TFDSLayout(Layout):
         return [path for name, path in self.files.items() if name.startswith(stem)]
 
     def read(self, split: str) -> AnnotationTable:
+        """The records of ``split``, each an image with its objects, each of which is a group."""
+        builder = self.data.builder(split, self)
+        reader = TargetReader()
+        group = 0
+        for path in self._shards(split):
+            for index, record in enumerate(read_records(path)):
+                where = f"{path}: record {index}"
+                texts: list[Any] = []
+                try:
+                    example = parse_example(record)
+                    texts = example.get("objects/refexp/raw/ragged_flat_values", [])
+                    image = self._image(example)
+                    objects = _objects(example, image.width, image.height)
+                except BadSample as error:
+                    builder.skip(where, error, max(len(texts), 1))
+                    continue
+                for number, (target, sentences) in enumerate(objects):
+                    with builder.sample(f"{where}, objects[{number}]", len(sentences)):
+                        targets = reader.gather([target], image.width, image.height)
+                        rows = [(sent_id, expression_of(_text(text))) for sent_id, text in sentences]
+                        for sent_id, text in rows:
+                            key = f"{target['ann_id']}.{sent_id}"
+                            builder.add(key, image, text, targets, group, SentenceIds(sent_id=sent_id))
+                        group += 1
+        return builder.table()
+
+    def _shards(self, split: str) -> list[Path]:
         paths = self.sources(split)
         total = int(paths[0].name[-5:])
         if len(paths) != total:
             raise UserError(f"{paths[0].parent}: {len(paths)} of {total} files of {split} are there; get the others")
-        builder = self.data.builder(split, self)
-        reader = TargetReader()
-        group = 0
-        for path in paths:
-            for index, record in enumerate(read_records(path)):
-                where = f"{path}: record {index}"
-                raw: list[Any] = []
-                try:
-                    example = parse_example(record)
-                    raw = example.get("objects/refexp/raw/ragged_flat_values", [])
-                    (image_id,) = _column(example, "image/id", int, 1)
-                    width, height = embedded_size(_column(example, "image", bytes, 1)[0])
-                    objects = _objects(example, width, height)
-                except BadSample as error:
-                    builder.skip(where, error, max(len(raw), 1))
-                    continue
-                for number, (target, sentences) in enumerate(objects):
-                    try:
-                        found = reader.gather([target], width, height)
-                        rows = [(sent_id, expression_of(_text(text))) for sent_id, text in sentences]
-                    except BadSample as error:
-                        builder.skip(f"{where}, objects[{number}]", error, max(len(sentences), 1))
-                        continue
-                    for sent_id, text in rows:
-                        builder.add(
-                            key=f"{target['ann_id']}.{sent_id}",
-                            image_id=image_id,
-                            image=self.data.canonical_name.format(image_id),
-                            width=width,
-                            height=height,
-                            expression=text,
-                            sent_id=sent_id,
-                            group=group,
-                            source=self.data.source,
-                            **vars(found),
-                        )
-                    group += 1
-        return builder.table()
+        return paths
+
+    def _image(self, example: dict[str, list[Any]]) -> ImageRecord:
+        (image_id,) = _column(example, "image/id", int, 1)
+        width, height = embedded_size(_column(example, "image", bytes, 1)[0])
+        return ImageRecord(image_id, self.data.canonical_name.format(image_id), width, height, self.data.source)
 
 
 Object = tuple[dict[str, Any], list[tuple[int, bytes]]]
@@ -128,13 +124,13 @@ def _objects(example: dict[str, list[Any]], width: int, height: int) -> list[Obj
     if _column(example, name.format("refexp_id", "row_lengths_0"), int) != lengths:
         raise BadSample("row lengths of 'raw' and 'refexp_id' differ")
     sentences = iter(zip(sent_ids, texts, strict=True))
-    found = []
+    objects = []
     for ann_id, (x1, y1, x2, y2), mask, length in zip(ids, corners, masks, lengths, strict=True):
         x, y = round(x1, 2), round(y1, 2)
         box = [x, y, round(round(x2, 2) - x, 2), round(round(y2, 2) - y, 2)]
         target = {"box": box, "segmentation": mask, "ann_id": ann_id}
-        found.append((target, [next(sentences) for _ in range(length)]))
-    return found
+        objects.append((target, [next(sentences) for _ in range(length)]))
+    return objects
 
 
 def _column(example: dict[str, list[Any]], name: str, kind: type, count: int | None = None) -> list[Any]:
