@@ -23,9 +23,13 @@ TAKES_PLUGINS = True
 
 OVERRIDES = (
     "dataset=... split=... [task=...]; a foreign file also needs format=coco|grefcoco|text, and as it applies "
-    "scale=pixels|1|1000, boxes=xyxy|xywh, match=key|sent_id|row|sentence, id=FIELD, text=FIELD, sentence=FIELD"
+    "scale=pixels|1|1000|WIDTH_FIELD,HEIGHT_FIELD, boxes=xyxy|xywh|yxyx|yxhw|cxcywh|xxyy, frame=image|square|corner, "
+    "several=all|first|last|union|any, match=key|sent_id|row|order|sentence, id=FIELD, text=FIELD, box=FIELD, "
+    "sentence=FIELD"
 )
-FOREIGN = ("format", "scale", "boxes", "match", "id", "text", "sentence")  # how a file of another kind is read
+# how a file of another kind is read
+FOREIGN = ("format", "scale", "boxes", "frame", "several", "match", "id", "text", "box", "sentence")
+ANY = "rec/any"  # the variant that several=any asks for
 TRIVIAL = "trivial"  # instead of a file: the centre box of median size
 
 
@@ -47,6 +51,7 @@ def execute(arguments: Namespace) -> int:
     from hydra.utils import instantiate
 
     from vgbench.core.files import write_atomically
+    from vgbench.metrics.catalog import make_metric
     from vgbench.metrics.evaluator import evaluate_predictions, format_report
     from vgbench.records.external import ExternalSplit, check_register, register
 
@@ -66,7 +71,10 @@ def execute(arguments: Namespace) -> int:
         notes += reading_notes
         tasks = [config.task] if config.task else []
         variants = [*arguments.variant, *config.eval.variants]
+        if own.get("several") == "any" and ANY not in variants:
+            variants.append(ANY)
         reports[name] = evaluate_predictions(table, predictions[name], tasks, variants, config.eval.bootstrap)
+        notes += [note for spec in reports[name].outcomes if (note := make_metric(spec).note(predictions[name]))]
         print(format_report(reports[name]), end="\n\n")
     for note in notes[1:]:
         print(f"note: {note}")

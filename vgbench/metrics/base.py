@@ -21,6 +21,7 @@ from vgbench.core.errors import UserError
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs
 from vgbench.metrics.tasks import Task
+from vgbench.predictions.table import Predictions
 
 
 class Ratio(NamedTuple):
@@ -124,6 +125,10 @@ class GroundingMetric(Metric):
     @abstractmethod
     def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
         """Metrics from the :attr:`columns` of all expressions, in the order of the table."""
+
+    def note(self, predictions: Predictions) -> str | None:
+        """What the predictions of a split make necessary to say beside the numbers, one line; usually nothing."""
+        return None
 
     def update(self, pairs: Pairs) -> None:
         """Add the expressions of ``pairs``."""

@@ -9,7 +9,7 @@ share of the others with something kept, right or wrong.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from vgbench.metrics.base import GroundingMetric, Ratio, Variant, batch_means
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs, pad
 from vgbench.metrics.tasks import SUITE
-from vgbench.predictions.table import GREC_SCORE_THRESHOLD
+from vgbench.predictions.table import GREC_SCORE_THRESHOLD, Predictions
 
 _CHUNK = 2048  # expressions matched at once: bounds the memory of [n, kept, targets]
 
@@ -34,6 +34,12 @@ class GRECRule:
     first_target: bool = False
     threshold: float = 0.5
     batch: int | None = None
+    percent: int | None = None
+
+    @property
+    def limit(self) -> float:
+        """The score that a box needs: ``percent`` where a variant names one, else ``score``."""
+        return self.score if self.percent is None else self.percent / 100
 
 
 class GREC(GroundingMetric):
@@ -48,12 +54,16 @@ class GREC(GroundingMetric):
             "MMDetection: plain IoU, only the first target of an expression, score 0.7 in float32",
         ),
         "batch_mean": Variant({"batch": 16}, "SimVG, ALVG, C3VG: mean over batches (@16), no t_acc", "batch"),
+        "score": Variant({}, "boxes with a score of at least N percent are kept (@N), where others keep 70", "percent"),
         "whole_set": Variant({"score_strict": True}, "PropVG: score > 0.7 (InstanceVG: >=, the default)"),
     }
 
     @property
     def columns(self) -> tuple[str, ...]:
         return ("right", "kept", "no_target")
+
+    def note(self, predictions: Predictions) -> str | None:
+        return score_note(self.spec, self.rule.limit, predictions, "every box is dropped")
 
     def measure(self, pairs: Pairs) -> dict[str, Array]:
         """Per expression [n]: ``right`` (F1 = 1), ``kept`` (number of boxes above the threshold), ``no_target``."""
@@ -77,11 +87,22 @@ class GREC(GroundingMetric):
         return grec_ratios(columns, self.rule.batch)
 
 
+def score_note(spec: str, limit: float, predictions: Predictions, meaning: str) -> str | None:
+    """That no score of a split reaches the threshold of a metric, which then says little."""
+    if not len(predictions.scores) or predictions.scores.max() >= limit:
+        return None
+    task = spec.partition("/")[0]
+    return (
+        f"{spec}: no score reaches {limit:g} (the largest is {predictions.scores.max():.3g}), so {meaning}; another "
+        f"threshold has a variant of its own, e.g. --variant {task}/score@30"
+    )
+
+
 def keep_boxes(pairs: Pairs, rule: GRECRule) -> Array:
     """Which predicted boxes pass the score threshold, bool [N]."""
     scores = pairs.predictions.scores
-    limit: Any = np.float32(rule.score) if rule.score32 else np.float64(rule.score)
-    values = scores if rule.score32 else scores.astype(np.float64)
+    kind = np.float32 if rule.score32 else np.float64
+    limit, values = kind(rule.limit), scores.astype(kind)
     return values > limit if rule.score_strict else values >= limit
 
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from vgbench.metrics.base import GroundingMetric, Ratio, Variant, batch_means
 from vgbench.metrics.frames import Array
+from vgbench.metrics.grec import score_note
 from vgbench.metrics.pairs import Pairs
 from vgbench.metrics.tasks import SUITE
-from vgbench.predictions.table import GREC_SCORE_THRESHOLD
+from vgbench.predictions.table import GREC_SCORE_THRESHOLD, Predictions
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class GRESRule:
     frame: str = "image"
     thresholds: tuple[float, ...] = (0.7, 0.8, 0.9)
     batch: int | None = None
+    percent: int | None = None
 
 
 class GRES(GroundingMetric):
@@ -42,6 +44,9 @@ class GRES(GroundingMetric):
             {"rejection": "mask", "batch": 16}, "ALVG: empty mask, mean over batches (@16), no n_acc and t_acc", "batch"
         ),
         "nt_from_boxes": Variant({"rejection": "boxes"}, "InstanceVG, PropVG: no box score above 0.7"),
+        "score": Variant(
+            {"rejection": "boxes"}, "no box with a score of at least N percent (@N) is the rejection", "percent"
+        ),
         "gres480": Variant({"frame": "480x480"}, "ReLA's resolution: prediction and ground truth at 480 x 480"),
         "canvas": Variant({"frame": "canvas"}, "in the network's frame of canvas_mask"),
     }
@@ -49,6 +54,12 @@ class GRES(GroundingMetric):
     @property
     def resolution(self) -> str:
         return "original" if self.rule.frame == "image" else self.rule.frame
+
+    def note(self, predictions: Predictions) -> str | None:
+        if self.rule.rejection != "boxes":
+            return None
+        limit = self.rule.score if self.rule.percent is None else self.rule.percent / 100
+        return score_note(self.spec, limit, predictions, "everything counts as rejected")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -78,7 +89,8 @@ class GRES(GroundingMetric):
     def _rejected(self, pairs: Pairs, predicted: Array) -> Array:
         empty = predicted == 0
         if self.rule.rejection == "boxes":
-            kept = pairs.predictions.scores.astype(np.float64) > self.rule.score
+            scores, percent = pairs.predictions.scores.astype(np.float64), self.rule.percent
+            kept = scores > self.rule.score if percent is None else scores >= percent / 100
             owner = np.repeat(np.arange(len(pairs)), pairs.predictions.box_counts)
             return np.bincount(owner[kept], minlength=len(pairs)) == 0
         if self.rule.rejection == "decision":

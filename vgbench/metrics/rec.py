@@ -27,7 +27,8 @@ OVERLAPS = {
 
 @dataclass(frozen=True)
 class RECRule:
-    """How a box is judged. ``top``: also Prec among the first k boxes; ``size`` of a letter-boxed canvas."""
+    """How a box is judged. ``top``: also Prec among the first k boxes; ``best``: of all boxes the one that fits best;
+    ``size`` of a letter-boxed canvas."""
 
     target: Literal["annotated", "clipped", "integer"] = "annotated"
     order: Literal["ranked", "tuple"] = "ranked"
@@ -38,6 +39,7 @@ class RECRule:
     thresholds: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9)
     top: tuple[int, ...] = (1,)
     centre: bool = False
+    best: bool = False
     size: int | None = None
     batch: int | None = None
 
@@ -53,6 +55,9 @@ class REC(GroundingMetric):
             "MDETR: generalised IoU, boxes sorted by (score, x1, y1, x2, y2), Prec@1, 5, 10",
         ),
         "topk": Variant({"thresholds": (0.5,), "top": (1, 5, 10)}, "MMDetection: any of the first 1, 5, 10 boxes"),
+        "any": Variant(
+            {"best": True}, "of all predicted boxes the one that fits best: says what was named, not chosen"
+        ),
         "tuple_order": Variant({"order": "tuple"}, "InstanceVG, PropVG: the box with the largest (score, box) tuple"),
         "gt_clip": Variant({"target": "clipped"}, "SeqTR, SimVG, ALVG, C3VG: ground truth clipped to w-1, h-1"),
         "batch_mean": Variant({"batch": 32}, "SeqTR, SimVG, ALVG, C3VG: mean over batches (@32)", "batch"),
@@ -102,7 +107,7 @@ class REC(GroundingMetric):
         if rule.clamp:
             predicted = np.clip(predicted, 0, limit[:, None])
         overlap = np.where(valid, OVERLAPS[rule.overlap](predicted, target[:, None]), 0.0)
-        columns = {"iou": overlap[:, 0]}
+        columns = {"iou": overlap.max(1) if rule.best else overlap[:, 0]}
         for top in rule.top[1:]:
             columns[f"iou_top{top}"] = overlap[:, :top].max(1)
         if rule.centre:
@@ -125,7 +130,9 @@ class REC(GroundingMetric):
     def _predicted(self, pairs: Pairs) -> tuple[Array, Array]:
         """The boxes to be judged [n, k, 4] and bool [n, k]; k >= 1."""
         limit = max(self.rule.top)
-        predicted, valid = pairs.padded_boxes(limit if self.rule.order == "ranked" else None)
+        predicted, valid = pairs.padded_boxes(
+            None if self.rule.best else limit if self.rule.order == "ranked" else None
+        )
         if self.rule.order == "tuple" and predicted.shape[1] > 1:
             scores, _ = pad(pairs.predictions.scores, pairs.predictions.box_counts)
             scores = np.where(valid, scores, -1.0)

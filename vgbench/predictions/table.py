@@ -43,7 +43,7 @@ def _schema(heat: pa.DataType) -> pa.Schema:
         [
             pa.field("key", pa.string(), nullable=False),
             pa.field("boxes", pa.list_(pa.list_(pa.float32(), 4)), nullable=False),
-            pa.field("scores", pa.list_(pa.float32()), nullable=False),
+            pa.field("scores", pa.list_(pa.float64()), nullable=False),
             pa.field("mask", _RLE),
             pa.field("no_target", pa.bool_()),
             pa.field("point", _PIXELS),
@@ -91,7 +91,7 @@ class Predictions:
         if len(keys) != len(predictions):
             raise ValueError(f"{len(keys)} keys, {len(predictions)} predictions")
         boxes = [np.asarray(p.boxes.detach().float().cpu()).reshape(-1, 4) for p in predictions]
-        scores = [np.asarray(p.scores.detach().float().cpu()).reshape(-1) for p in predictions]
+        scores = [np.asarray(p.scores.detach().double().cpu()).reshape(-1) for p in predictions]
         for key, box, score in zip(keys, boxes, scores, strict=True):
             if len(box) != len(score):
                 raise ValueError(f"{key}: {len(box)} boxes, {len(score)} scores")
@@ -104,7 +104,7 @@ class Predictions:
         columns = [
             pa.array(keys, pa.string()),
             pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), 4)),
-            pa.ListArray.from_arrays(offsets, pa.array(np.concatenate([*scores, np.zeros(0, np.float32)]))),
+            pa.ListArray.from_arrays(offsets, pa.array(np.concatenate([*scores, np.zeros(0)]))),
             pa.array([p.mask for p in predictions], _RLE),
             pa.array([None if p.no_target is None else bool(p.no_target) for p in predictions], pa.bool_()),
             pa.array([None if p.point is None else [int(v) for v in p.point] for p in predictions], _type("point")),
@@ -130,7 +130,7 @@ class Predictions:
         heat, frame = row["heatmap"], row["geometry"]
         return Prediction(
             boxes=torch.tensor(row["boxes"], dtype=torch.float32).reshape(-1, 4),
-            scores=torch.tensor(row["scores"], dtype=torch.float32),
+            scores=torch.tensor(row["scores"], dtype=torch.float64),
             mask=row["mask"],
             no_target=row["no_target"],
             point=None if row["point"] is None else (row["point"][0], row["point"][1]),
@@ -155,7 +155,7 @@ class Predictions:
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """All scores, float32 [N], as :attr:`boxes`."""
+        """All scores, float64 [N] (a score of a float32 file has its value), as :attr:`boxes`."""
         return self._columns["scores"].flatten().to_numpy(zero_copy_only=False)
 
     @cached_property
