@@ -142,9 +142,9 @@ def _match_sentences(
         free: dict[Hashable, Iterator[int]] = defaultdict(lambda: iter(()))
         taken = set(rows)
         waiting: dict[Hashable, list[int]] = defaultdict(list)
-        for row, (number, words) in enumerate(annotated):
-            if row not in taken:
-                waiting[number, simplify(words)].append(row)
+        for place_in_split, (number, words) in enumerate(annotated):
+            if place_in_split not in taken:
+                waiting[number, simplify(words)].append(place_in_split)
         free.update({key: iter(group) for key, group in waiting.items()})
         for index, (number, words, _) in enumerate(asked):
             if rows[index] is None:
