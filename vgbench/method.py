@@ -37,6 +37,8 @@ class GroundingMethod(nn.Module, ABC):
     requires_grad_at_inference: ClassVar[bool] = False
     auxiliary_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})  # name -> shape per expression
     file_options: ClassVar[frozenset[str]] = frozenset()  # constructor arguments that say where a file lies
+    required_files: ClassVar[frozenset[str]] = frozenset()  # those that have no default: a vocabulary
+    program_options: ClassVar[frozenset[str]] = frozenset()  # those whose file is run: never taken from a stored model
     checkpoint_signatures: ClassVar[Mapping[str, str]] = MappingProxyType({})  # telling keys -> what such a file is
     pad_id: int = 1  # token id of padding
     wants_masks: bool = True  # masks are decoded and transformed only for methods (or configurations) that read them

@@ -41,6 +41,7 @@ class AMC(GroundingMethod):
     }
     requires_grad_at_inference = True
     file_options = frozenset({"tokenizer", "proposals"})
+    required_files = frozenset({"tokenizer"})
     wants_masks = False  # the rectangular masks of the loss are made from the boxes
 
     alpha: Tensor

@@ -55,6 +55,7 @@ class BEiT3Method(GroundingMethod):
     """
 
     file_options = frozenset({"tokenizer"})
+    required_files = frozenset({"tokenizer"})
 
     def __init__(
         self,

@@ -64,6 +64,7 @@ class MMDet(EvaluationOnly):
     wants_masks = False
     text_shape = (1, 1)  # the detector reads the text itself
     file_options = frozenset({"language_model"})
+    program_options = frozenset({"config"})
     no_training = "method=mmdet is evaluated only; train with MMDetection, then use vgbench eval"
 
     def __init__(

@@ -66,6 +66,7 @@ class ResVG(GroundingMethod):
     checkpoint_signatures: ClassVar[Mapping[str, str]] = {"visumodel.*": "a TransVG/ResVG checkpoint"}
     wants_masks = False
     file_options = frozenset({"tokenizer", "priors"})
+    required_files = frozenset({"tokenizer"})
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class VGLAW(GroundingMethod):
     checkpoint_signatures: ClassVar[Mapping[str, str]] = {"weight_generator.S": "a VG-LAW checkpoint"}
     pad_id = 0
     file_options = frozenset({"tokenizer"})
+    required_files = frozenset({"tokenizer"})
 
     def __init__(self, **options: Any) -> None:
         super().__init__()

@@ -226,7 +226,7 @@ def test_what_is_lacking_decides_not_how_it_is_worded(tmp_path: Path, monkeypatc
     lacks = lacking_inputs(the_plan(), job, config, RefCOCO())
     assert lacks == [
         Lack(Need.DATA, "refcoco: gone: data_root=FOLDER is needed"),
-        Lack(Need.TOKENIZER, "method.tokenizer=FILE is not given"),
+        Lack(Need.METHOD_FILE, "method.tokenizer=FILE is not given"),
     ]
     inputs = Inputs((), None, tmp_path)
     step = choose_action(job, config, inputs, None, lacks)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vgbench.config.compose import compose
 from vgbench.core.errors import UserError
+from vgbench.core.registry import methods
 
 NAME = "export"
 HELP = "Write a model (a run folder, or the authors' checkpoint) as one safetensors file."
@@ -53,6 +54,6 @@ def _overrides(arguments: Namespace) -> list[str]:
     path, overrides = Path(arguments.checkpoint), list(arguments.overrides)
     if not path.exists() or any(item.startswith("method=") for item in overrides):
         return overrides
-    stored = weights.method_config(weights.resolve(str(path))) or {}
-    name = str(stored.get("_target_", "")).removeprefix("vgbench.methods.").partition(".")[0]
+    stored = weights.method_config(weights.resolve(str(path)))
+    name = methods.name_of(methods.by_path(stored["_target_"])) if stored else None
     return [f"method={name}", *overrides] if name else overrides

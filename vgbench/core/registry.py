@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -36,7 +37,7 @@ class Registry:
         """Whether the class is one of the suite's."""
         return name not in self._added and self._points()[name].value.startswith("vgbench.")
 
-    def name_of(self, cls: type) -> str | None:
+    def name_of(self, cls: Any) -> str | None:
         """The name that a class is registered under, or None."""
         for name, value in self._added.items():
             if value is cls:
@@ -44,6 +45,26 @@ class Registry:
         for name, point in self._points().items():
             if point.attr == cls.__name__ and f"{cls.__module__}.".startswith(f"{point.module}."):
                 return name
+        return None
+
+    def by_path(self, path: str) -> Any | None:
+        """The registered class with a dotted path (``_target_`` of a stored configuration), or None.
+
+        Nothing but registered classes of the path's own package is imported: a path is not followed.
+        """
+        module, _, name = path.rpartition(".")
+        named = vars(sys.modules[module]).get(name) if module in sys.modules else None
+        for value in self._added.values():
+            if value is named or path == f"{value.__module__}.{value.__qualname__}":
+                return value
+        for point in self._points().values():
+            if path == f"{point.module}.{point.attr}":
+                return point.load()
+            if module.partition(".")[0] == point.module.partition(".")[0] and name == point.attr:
+                value = point.load()
+                named = vars(sys.modules[module]).get(name) if module in sys.modules else None
+                if value is named:
+                    return value
         return None
 
     def add(self, name: str, value: Any) -> None:

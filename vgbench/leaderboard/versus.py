@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vgbench.config.stored import make_dataset
 from vgbench.core.errors import UserError
 from vgbench.data.dataset import GroundingData
 from vgbench.data.table import AnnotationTable
@@ -21,7 +22,7 @@ from vgbench.metrics.slices import buckets
 from vgbench.metrics.tasks import task_of
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.table import Predictions
-from vgbench.records.record import Record, Result
+from vgbench.records.record import FILE_NAME, Record, Result
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,10 @@ def load_table(record: Record, result: Result) -> tuple[GroundingData, Annotatio
     Raises:
         UserError: if the data are not where the run found them, or are not the same any more.
     """
-    from hydra.utils import instantiate
-
     node = record.config.get("dataset")
-    if not isinstance(node, dict) or "_target_" not in node:
+    if node is None:
         raise UserError(f"{record.name}: the record's configuration names no dataset; slices need the annotations")
-    data = instantiate(node)
+    data = make_dataset(node, f"{record.folder / FILE_NAME if record.folder else record.name}: config")
     table = data.load(result.split)
     limit = (record.config.get("eval") or {}).get("limit")
     if limit:

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 
 from vgbench.config.identity import method_identity
+from vgbench.config.stored import stored_method
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.records.record import Record
-from vgbench.reproduce.existing import first_difference, plain_config
+from vgbench.reproduce.existing import first_difference, names_method, plain_config
 from vgbench.reproduce.plan import Estimate, Job
 
 
@@ -70,9 +71,9 @@ def _rate(config: Any, records: Sequence[Record], training: bool) -> tuple[float
     for record in records:
         cost, gpu = record.cost, record.environment.hardware.gpu
         value = cost.train_samples_per_s if training else cost.inference_samples_per_s
-        theirs = record.config.get("method") or {}
-        if not gpu or not value or theirs.get("_target_") != ours["_target_"]:
+        if not gpu or not value or not names_method(record, ours["_target_"]):
             continue
+        theirs = stored_method(record.config["method"], record.name)
         if first_difference(method_identity(ours), method_identity(theirs)) is None:
             return value, f"measured by {record.name} on {gpu}"
     speed = yaml.safe_load((files("vgbench.configs") / "speed.yaml").read_text("utf-8"))

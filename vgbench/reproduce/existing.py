@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vgbench.config.identity import method_identity
+from vgbench.config.stored import stored_method
 from vgbench.core.errors import UserError
 from vgbench.core.files import sha256_prefix
 from vgbench.leaderboard.published import published_names
@@ -74,9 +75,9 @@ def misfit(record: Record, job: Job, config: Any, checkpoint: Path | None) -> Mi
         config: the composed configuration of the job.
         checkpoint: the file that the job evaluates, if it is here.
     """
-    method = record.config.get("method") or {}
-    if record.provenance != "measured" or method.get("_target_") != config.method._target_:
+    if record.provenance != "measured" or not names_method(record, config.method._target_):
         return UNRELATED
+    method = stored_method(record.config["method"], record.name)
     evaluation = record.config.get("eval") or {}
     if evaluation.get("limit") or evaluation.get("shuffle_text"):
         return Misfit(Mismatch.EXTENT, "only a part was evaluated, or shuffled text")
@@ -96,6 +97,12 @@ def misfit(record: Record, job: Job, config: Any, checkpoint: Path | None) -> Mi
         return UNRELATED
     difference = first_difference(plain_config(config.recipe), record.config.get("recipe") or {}, frozenset({"seed"}))
     return Misfit(Mismatch.RECIPE, f"recipe.{difference}") if difference else None
+
+
+def names_method(record: Record, target: str) -> bool:
+    """Whether a record is about the method with this dotted path."""
+    node = record.config.get("method")
+    return isinstance(node, dict) and node.get("_target_") == target
 
 
 def _is_file_of(stored: Checkpoint, job: Job, checkpoint: Path | None) -> bool:

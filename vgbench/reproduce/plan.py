@@ -106,7 +106,7 @@ class Need(Enum):
 
     CHECKPOINT = "weights of the authors or of the suite"
     DATA = "annotation files"
-    TOKENIZER = "vocabulary"
+    METHOD_FILE = "file of the method"
     PRETRAINED = "weights to start from"
     RECIPE = "a recipe"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vgbench.config.identity import method_class
 from vgbench.core.errors import MissingData, UserError
 from vgbench.data.dataset import GroundingData
 from vgbench.records import store
@@ -129,8 +130,10 @@ def lacking_inputs(plan: Plan, job: Job, config: Any, data: GroundingData) -> li
             lacks.append(Lack(Need.DATA, f"{error.dataset}: {error.problem}: data_root=FOLDER is needed"))
         except UserError as error:
             lacks.append(Lack(Need.DATA, f"{error}: data_root=FOLDER is needed"))
-    if not job.shipped and config.method.get("tokenizer", "") is None:
-        lacks.append(Lack(Need.TOKENIZER, "method.tokenizer=FILE is not given"))
+    if not job.shipped:
+        for option in sorted(method_class(config.method).required_files):
+            if config.method.get(option) is None:
+                lacks.append(Lack(Need.METHOD_FILE, f"method.{option}=FILE is not given"))
     return lacks
 
 

@@ -34,6 +34,7 @@ from omegaconf import OmegaConf
 
 from vgbench.config.compose import check_recipe, compose, expand, quoted, split_overrides
 from vgbench.config.identity import NOT_IDENTITY, config_hash, resolved
+from vgbench.config.stored import stored_config
 from vgbench.core.errors import UserError
 from vgbench.records.record import FILE_NAME
 
@@ -157,8 +158,8 @@ def state(stage: Stage) -> State:
         if stage.folder.exists() and any(stage.folder.iterdir()):
             raise UserError(f"{stage.folder}: not a run folder (no config.yaml); remove it, or give run_dir=FOLDER")
         return "start"
-    stored: Any = OmegaConf.to_container(OmegaConf.load(file))
-    if config_hash(stored) != config_hash(wanted) or stored["seed"] != wanted["seed"]:
+    stored = stored_config(file)
+    if config_hash(stored) != config_hash(wanted) or stored.get("seed") != wanted["seed"]:
         raise UserError(
             f"{stage.folder}: made with another configuration ({_difference(stored, wanted)}); repeat the first "
             "command, or give run_dir=FOLDER for a new sequence, or remove this stage and the later ones"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from vgbench.config.identity import config_hash, resolved
+from vgbench.config.stored import stored_config
 from vgbench.core.errors import UserError
 from vgbench.core.files import write_atomically
 
@@ -64,8 +64,8 @@ def _own_folder(config: DictConfig, prefix: str) -> Path:
             file = path / "config.yaml"
             if not file.exists():
                 continue
-            stored: Any = OmegaConf.to_container(OmegaConf.load(file))
-            if config_hash(stored) == wanted and stored["seed"] == node["seed"]:
+            stored = stored_config(file)
+            if config_hash(stored) == wanted and stored.get("seed") == node["seed"]:
                 return path
         raise UserError(
             f"resume=true, but no run folder {base}* has this configuration; start without resume, or give run_dir="

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vgbench.checkpoints.names import LoadReport
 from vgbench.config.identity import method_class
+from vgbench.config.stored import make_method
 from vgbench.core.errors import UserError
 from vgbench.core.registry import methods
 from vgbench.data.dataset import GroundingData
@@ -126,7 +127,8 @@ def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path, Load
         raise UserError("checkpoint= is missing: give a run folder, a checkpoint file, or checkpoint=shipped")
     chosen = choices(config)
     path = weights.resolve(str(config.checkpoint), chosen["method"], chosen["dataset"])
-    method = build_method(checkpoint_node(config, path))
+    node = checkpoint_node(config, path)
+    method = build_method(node) if weights.method_config(path) is None else make_method(node, path)
     return method, path, weights.load(method, path)
 
 

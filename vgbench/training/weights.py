@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vgbench.checkpoints.names import LoadReport
+from vgbench.config.stored import buildable_method
 from vgbench.core.errors import UserError
 from vgbench.core.files import atomic_with_digest, matches_digest
 from vgbench.method import GroundingMethod
@@ -78,7 +79,11 @@ def save(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path, hal
 
 
 def method_config(path: Path) -> dict[str, Any] | None:
-    """The ``method`` node stored in a file of ours, or None for anything else."""
+    """The ``method`` node stored in a file of ours, or None for anything else.
+
+    Raises:
+        UserError: if the file cannot be read, or as :func:`vgbench.config.stored.buildable_method`.
+    """
     if path.suffix != ".safetensors":
         return None
     try:
@@ -86,7 +91,13 @@ def method_config(path: Path) -> dict[str, Any] | None:
             stored = (file.metadata() or {}).get("vgbench")
     except SafetensorError as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}); write or copy it again") from None
-    return json.loads(stored)["method"] if stored else None
+    if not stored:
+        return None
+    try:
+        content = json.loads(stored)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: its metadata is not JSON ({error}); write or copy it again") from None
+    return buildable_method(content.get("method") if isinstance(content, dict) else None, path)
 
 
 def load(method: GroundingMethod, path: Path, raw: bool = False) -> LoadReport:
