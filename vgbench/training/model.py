@@ -44,7 +44,7 @@ def load_model(config: DictConfig) -> tuple[TrainedModel, Path, LoadReport]:
         UserError: if there is no checkpoint, or it does not fit.
     """
     method, path, report = checkpointed_method(config)
-    ours = weights.method_config(path) is not None
+    ours = weights.is_ours(path)
     origin: Origin = "trained here" if ours else "official"
     if weights.is_shipped(config.checkpoint):
         origin = "shipped"

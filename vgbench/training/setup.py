@@ -128,7 +128,7 @@ def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path, Load
     chosen = choices(config)
     path = weights.resolve(str(config.checkpoint), chosen["method"], chosen["dataset"])
     node = checkpoint_node(config, path)
-    method = build_method(node) if weights.method_config(path) is None else make_method(node, path)
+    method = make_method(node, path) if weights.is_ours(path) else build_method(node)
     return method, path, weights.load(method, path)
 
 

@@ -78,20 +78,34 @@ def save(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path, hal
         raise UserError(f"{path}: could not be written ({error}); is the disk of {path.parent} full?") from None
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file was written by :func:`save`: its tensors have our names."""
+    return _stored_text(path) is not None
+
+
+def _stored_text(path: Path) -> str | None:
+    """What a file of ours says of itself (JSON), or None for anything else.
+
+    Raises:
+        UserError: if it is called .safetensors and cannot be read as such.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("vgbench") or None
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error}); write or copy it again") from None
+
+
 def method_config(path: Path) -> dict[str, Any] | None:
     """The ``method`` node stored in a file of ours, or None for anything else.
 
     Raises:
         UserError: if the file cannot be read, or as :func:`vgbench.config.stored.buildable_method`.
     """
-    if path.suffix != ".safetensors":
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            stored = (file.metadata() or {}).get("vgbench")
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); write or copy it again") from None
-    if not stored:
+    stored = _stored_text(path)
+    if stored is None:
         return None
     try:
         content = json.loads(stored)
@@ -110,7 +124,7 @@ def load(method: GroundingMethod, path: Path, raw: bool = False) -> LoadReport:
     """
     if matches_digest(path) is False:
         raise UserError(f"{path}: damaged, it does not match {path.name}.sha256 beside it; copy or write it again")
-    if method_config(path) is None:
+    if not is_ours(path):
         official = method.read_official(path, ema=not raw)
         try:
             return method.load_official(official)
