@@ -16,6 +16,7 @@ add_arguments = hydra_job.add_arguments
 
 
 def execute(arguments: Namespace) -> int:
+    """Measure, print the table."""
     return hydra_job.execute(arguments, _measure, config_name="bench")
 
 

@@ -20,6 +20,7 @@ TAKES_PLUGINS = True
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Arguments of this command."""
     parser.add_argument("runs", nargs="*", type=Path, help="run folders, or folders of them (default: runs/)")
     parser.add_argument("--format", choices=["markdown", "csv", "json", "latex"], default="markdown")
     parser.add_argument("--output", type=Path, help="write to a file instead of the terminal")

@@ -13,6 +13,7 @@ TAKES_PLUGINS = True
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Arguments of this command."""
     parser.add_argument("cases", nargs="+", type=Path, metavar="CASE")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")

@@ -33,6 +33,7 @@ def actions() -> dict[str, Action]:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Arguments of this command."""
     choices = actions()
     usages = [f"{action.name}: {action.usage}" for action in choices.values() if action.usage]
     examples = [f"vgbench data {action.name} {action.example}".rstrip() for action in choices.values()]
@@ -68,7 +69,7 @@ def execute(arguments: Namespace) -> int:
     own, overrides = split_overrides(arguments.overrides, *keys)
     for key in own:
         if key not in action.keys:
-            known = ", ".join(f"{name}=" for name in action.keys) or "none"
+            key_list = ", ".join(f"{name}=" for name in action.keys) or "none"
             hint = "; which layout is read says dataset.layout=" if key == "layout" else ""
-            raise UserError(f"data {action.name}: {key}= is no key of it, its own are: {known}{hint}")
+            raise UserError(f"data {action.name}: {key}= is no key of it, its own are: {key_list}{hint}")
     return action.execute(Arguments(action.name, own, tuple(overrides), frozenset(arguments.flags)))

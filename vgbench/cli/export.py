@@ -16,6 +16,7 @@ TAKES_PLUGINS = True
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Arguments of this command."""
     parser.add_argument("checkpoint", help='run folder, checkpoint file, or "shipped"')
     parser.add_argument("file", type=Path, help="file to write, .safetensors")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="method=... for an official checkpoint")

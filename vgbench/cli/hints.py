@@ -12,6 +12,7 @@ from vgbench.core.errors import UserError
 
 
 def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
     return " ".join(str(error).split())
 
 
@@ -53,8 +54,8 @@ def _similar_keys(key: str, arguments: argparse.Namespace) -> list[str]:
 
     name = "bench" if arguments.command == "bench" else "run"
     groups = ("method=", "trainer=", *(("bench=",) if name == "bench" else ("dataset=", "recipe=", "logger=")))
-    chosen = [item.partition(",")[0] for item in arguments.overrides if item.startswith(groups)]
-    config: Any = OmegaConf.to_container(compose(chosen, name))
+    group_overrides = [item.partition(",")[0] for item in arguments.overrides if item.startswith(groups)]
+    config: Any = OmegaConf.to_container(compose(group_overrides, name))
 
     def walk(node: Any, above: str = "") -> Iterator[str]:
         for name, value in node.items() if isinstance(node, dict) else ():
@@ -65,8 +66,8 @@ def _similar_keys(key: str, arguments: argparse.Namespace) -> list[str]:
     last = key.rpartition(".")[2]
     same = sorted((name for name in keys if name.rpartition(".")[2] == last), key=lambda name: name.count("."))
     ends = {name.rpartition(".")[2]: name for name in keys}
-    alike = get_close_matches(key, keys, n=1, cutoff=0.8)
-    return same[:3] or alike or [ends[end] for end in get_close_matches(last, ends, n=1, cutoff=0.8)]
+    close_keys = get_close_matches(key, keys, n=1, cutoff=0.8)
+    return same[:3] or close_keys or [ends[end] for end in get_close_matches(last, ends, n=1, cutoff=0.8)]
 
 
 def place_hint(error: Exception) -> str | None:

@@ -17,10 +17,12 @@ TAKES_PLUGINS = True
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Arguments of this command."""
     parser.add_argument("what", nargs="?", choices=list(LISTS))
 
 
 def execute(arguments: Namespace) -> int:
+    """Print the list that was asked for."""
     for name, show in LISTS.items():
         if arguments.what in (None, name):
             show()
@@ -28,6 +30,7 @@ def execute(arguments: Namespace) -> int:
 
 
 def show_methods() -> None:
+    """Registered methods, one line each."""
     print("methods (method=...):")
     weights = Path(str(files("vgbench.methods")))
     for name in methods:
@@ -38,6 +41,7 @@ def show_methods() -> None:
 
 
 def show_datasets() -> None:
+    """Registered datasets, one line each."""
     print("datasets (dataset=...):")
     for name in datasets:
         data = datasets.load(name)
@@ -46,11 +50,13 @@ def show_datasets() -> None:
 
 
 def show_recipes() -> None:
+    """All recipes by the names that are typed."""
     print("recipes (chosen by method and dataset):")
     print("  " + ", ".join(recipes()))
 
 
 def show_flows() -> None:
+    """All flows with their stages."""
     from vgbench.training import flow
 
     print("flows of several stages (vgbench run flow=NAME dataset=...):")
@@ -60,6 +66,7 @@ def show_flows() -> None:
 
 
 def show_papers() -> None:
+    """Tables of papers that can be reproduced."""
     from vgbench.reproduce.plan import available
 
     print("papers and their tables (vgbench reproduce paper=... table=...):")
@@ -68,6 +75,7 @@ def show_papers() -> None:
 
 
 def show_metrics() -> None:
+    """Tasks, their metrics and variants."""
     from vgbench.metrics.catalog import variants
 
     print("metrics and their variants (eval.variants=[task/name,...]):")

@@ -24,6 +24,7 @@ ENDING = ".in"  # of templates, so that no tool takes them for code of ours
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Arguments of this command."""
     parser.add_argument("kind", choices=["method", "dataset"])
     parser.add_argument("name", help="lower case; what is typed for method= or dataset=")
     parser.add_argument("folder", nargs="?", type=Path, help="folder to make (default: vgbench-NAME)")

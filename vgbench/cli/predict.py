@@ -25,6 +25,7 @@ TAKES_PLUGINS = True
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Arguments of this command."""
     parser.add_argument("image", type=Path)
     parser.add_argument("expression")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="checkpoint=... and the like")

@@ -28,6 +28,7 @@ OVERRIDES = (
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Arguments of this command."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
     parser.add_argument("--dry-run", action="store_true", help="print the plan with estimated GPU hours and stop")
     parser.add_argument("--commit-to", type=Path, metavar="DIR", help="copy the records to DIR/PAPER/RUN")

@@ -34,6 +34,7 @@ TRIVIAL = "trivial"  # instead of a file: the centre box of median size
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Arguments of this command."""
     parser.add_argument("file", help='predictions file, or "trivial" for the centre box of median size')
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
     parser.add_argument("--variant", action="append", default=[], metavar="TASK/NAME", help="a named metric variant")

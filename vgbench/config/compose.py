@@ -87,8 +87,10 @@ def check_recipe(overrides: Sequence[str]) -> None:
     """
     from difflib import get_close_matches
 
-    asked = [name for item in overrides if item.startswith("recipe=") for name in item[len("recipe=") :].split(",")]
-    for name in asked:
+    names_of_recipes = [
+        name for item in overrides if item.startswith("recipe=") for name in item[len("recipe=") :].split(",")
+    ]
+    for name in names_of_recipes:
         if name == "null" or name in (names := recipes()) or name in options("recipe"):
             continue
         close = get_close_matches(name, names, n=1)

@@ -43,8 +43,8 @@ def load(spec: str) -> ModuleType:
             module = importlib.import_module(spec)
         except ImportError as error:
             raise UserError(f"--plugin {spec}: neither a file, a folder nor an importable module ({error})") from error
-    found = _register(module)
-    if not found:
+    names = _register(module)
+    if not names:
         raise UserError(
             f"--plugin {spec}: defines no method, dataset or metric (subclasses of GroundingMethod, GroundingData, "
             "GroundingMetric)"
@@ -69,10 +69,10 @@ def _import_path(file: Path) -> ModuleType:
         raise UserError(f"--plugin {file}: no such file")
     package = file.name == "__init__.py"
     name = file.parent.resolve().name if package else file.stem
-    known = sys.modules.get(name)
-    if known is not None:
-        if Path(getattr(known, "__file__", None) or "").resolve() == file.resolve():
-            return known
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        if Path(getattr(loaded, "__file__", None) or "").resolve() == file.resolve():
+            return loaded
         raise UserError(
             f"--plugin {file}: a module {name!r} is loaded already; rename the {'folder' if package else 'file'}"
         )
@@ -102,7 +102,7 @@ def _register(module: ModuleType) -> list[str]:
         (GroundingData, datasets, lambda cls: cls.name),
         (GroundingMetric, metrics, lambda cls: cls.task.name),
     )
-    found = []
+    names = []
     for value in list(vars(module).values()):
         if not inspect.isclass(value) or inspect.isabstract(value):
             continue
@@ -111,22 +111,19 @@ def _register(module: ModuleType) -> list[str]:
         for kind, registry, name_of in kinds:
             if issubclass(value, kind):
                 name = _choice(name_of(value))
-                taken = name in registry and registry.load(name) is not value
-                if taken or (registry is metrics and name in SUITE):
+                is_taken = name in registry and registry.load(name) is not value
+                if is_taken or (registry is metrics and name in SUITE):
                     raise UserError(
                         f"--plugin {module.__name__}: there is a {registry.noun} {name!r} already; rename it"
                     )
                 registry.add(name, value)
-                found.append(name)
-    return found
+                names.append(name)
+    return names
 
 
 def _choice(title: str) -> str:
     """What is typed for a class called ``title``: "My-Method" is my-method."""
     return re.sub(r"[^a-z0-9_+.-]+", "_", title.lower())
-
-
-# Configuration -------------------------------------------------------------------------------------------------------
 
 
 def prepare(overrides: Sequence[str]) -> list[str]:
@@ -136,10 +133,10 @@ def prepare(overrides: Sequence[str]) -> list[str]:
         The overrides, and the plugins' configuration folders as one more.
     """
     for group, registry in GROUPS.items():
-        asked = {
+        choices = {
             name for item in overrides if item.startswith(f"{group}=") for name in item.partition("=")[2].split(",")
         }
-        for name in sorted({*asked, *registry.added()}):
+        for name in sorted({*choices, *registry.added()}):
             if name in registry and not registry.is_own(name):
                 _offer(group, name, registry.load(name))
     folders = config_folders()

@@ -116,8 +116,8 @@ def file_sha256(path: Path) -> str:
 def folder_state(path: Path) -> str:
     """Digest of names, sizes and modification times of the files directly in a folder."""
     with os.scandir(path) as entries:
-        found = sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries)
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+        states = sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries)
+    return hashlib.sha256(json.dumps(states).encode()).hexdigest()
 
 
 def folder_sha256(path: Path) -> str:

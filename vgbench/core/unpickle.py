@@ -29,6 +29,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         self.allowed = allowed
 
     def find_class(self, module: str, name: str) -> Any:
+        """The class or function of that name, if it is on the list."""
         module = "builtins" if module == "__builtin__" else module  # Python 2
         try:
             return self.allowed[module, name]

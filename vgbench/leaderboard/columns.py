@@ -55,6 +55,7 @@ class Column(NamedTuple):
 
     @property
     def named_split(self) -> Split:
+        """The split that the column is about, without its metric."""
         return Split(self.embedded, self.task, self.dataset, self.split_by, self.split)
 
     @property
@@ -89,14 +90,15 @@ def metric_title(task: str, metric: str, variant: str = "default", control: str 
 
 
 def task_title(task: str, embedded: bool) -> str:
+    """Heading of a task's table."""
     return f"{task_of(task).title} on {'embedded (rendered)' if embedded else 'real'} data"
 
 
 def row_label(record: Record, result: Result) -> str:
     """E.g. "SimVG-TB base" or "AMC / heat_box": the prediction set where there are several, method, variant."""
-    own = record.set_labels.get(result.prediction_set)
-    label = " ".join(part for part in (own or record.label or record.method, record.variant) if part)
-    return label if own or result.prediction_set == "main" else f"{label} / {result.prediction_set}"
+    output_label = record.set_labels.get(result.prediction_set)
+    label = " ".join(part for part in (output_label or record.label or record.method, record.variant) if part)
+    return label if output_label or result.prediction_set == "main" else f"{label} / {result.prediction_set}"
 
 
 def inference_rate(record: Record, prediction_set: str) -> float | None:
@@ -105,6 +107,7 @@ def inference_rate(record: Record, prediction_set: str) -> float | None:
 
 
 def provenance(record: Record) -> str:
+    """E.g. "measured, official": who made the numbers, and the weights."""
     return f"{record.provenance}, {record.checkpoint.origin}" if record.checkpoint else record.provenance
 
 

@@ -148,9 +148,11 @@ def _table(
     task: str, embedded: bool, columns: Iterable[Column], rows: Iterable[Row], hidden: Iterable[Column]
 ) -> Table:
     """The table of one task on one kind of data; a note names the ``hidden`` columns."""
-    own = [column for column in columns if (column.embedded, column.task) == (embedded, task)]
-    table = Table(task_title(task, embedded), own, [row for row in rows if not row.cells.keys().isdisjoint(own)])
-    table.rows.sort(key=by_first(own))
+    task_columns = [column for column in columns if (column.embedded, column.task) == (embedded, task)]
+    table = Table(
+        task_title(task, embedded), task_columns, [row for row in rows if not row.cells.keys().isdisjoint(task_columns)]
+    )
+    table.rows.sort(key=by_first(task_columns))
     _mark_data(table)
     hidden_titles = sorted(
         {

@@ -15,6 +15,7 @@ from vgbench.metrics.base import GroundingMetric, Outcomes, Ratio
 from vgbench.metrics.bootstrap import intervals
 from vgbench.metrics.catalog import make_metric, primary_metric
 from vgbench.metrics.pairs import Pairs
+from vgbench.metrics.tasks import task_for, task_of
 from vgbench.predictions.checks import check
 from vgbench.predictions.reader import align
 from vgbench.predictions.table import Predictions
@@ -162,17 +163,21 @@ def _score(metric: GroundingMetric, name: str, ratio: Ratio, bounds: tuple[float
 
 
 def default_tasks(table: AnnotationTable, predictions: Predictions) -> list[str]:
-    """The tasks that both the annotations and the predictions allow: boxes, masks, points."""
-    kind = table.info.get("task")
-    generalised, boxes = kind == "grec", str(kind) if kind in ("grec", "phrase") else "rec"
-    tasks = []
-    if len(predictions.boxes):
-        tasks.append(boxes)
-    if predictions.has("point") or predictions.has("heatmap"):
-        tasks.append("pointing")
-    if table.has_masks and predictions.has("mask"):
-        tasks.append("gres" if generalised else "res")
-    return tasks or [boxes]
+    """The tasks that both the annotations and the predictions allow, as they declare it (:class:`Task`).
+
+    Each part of a prediction is scored by what the data are made for, or else by the suite's task for that part.
+    """
+    purpose = task_of(str(table.info.get("task") or ""))
+    answers = {
+        "boxes": len(predictions.boxes) > 0,
+        "point": predictions.has("point") or predictions.has("heatmap"),
+        "mask": table.has_masks and predictions.has("mask"),
+    }
+
+    def name(answer: str) -> str:
+        return purpose.name if purpose.answer == answer else task_for(answer, purpose.generalised).name
+
+    return [name(answer) for answer, predicted in answers.items() if predicted] or [name("boxes")]
 
 
 def evaluate_predictions(

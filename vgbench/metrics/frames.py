@@ -17,6 +17,7 @@ Array = np.ndarray
 
 
 def decode(mask: rle.RLE | None, size: tuple[int, int]) -> Array:
+    """A COCO RLE (None: empty) as a mask [H, W] of ``size``."""
     if mask is None:
         return np.zeros(size, dtype=bool)
     if tuple(mask["size"]) != tuple(size):

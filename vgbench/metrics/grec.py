@@ -60,9 +60,11 @@ class GREC(GroundingMetric):
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Names of the numbers kept per expression."""
         return ("right", "kept", "no_target")
 
     def note(self, predictions: Predictions) -> str | None:
+        """What a reader of the number has to know of these predictions; None: nothing."""
         return score_note(self.spec, self.rule.limit, predictions, "every box is dropped")
 
     def measure(self, pairs: Pairs) -> dict[str, Array]:

@@ -53,9 +53,11 @@ class GRES(GroundingMetric):
 
     @property
     def resolution(self) -> str:
+        """Frame that boxes and masks are compared in."""
         return "original" if self.rule.frame == "image" else self.rule.frame
 
     def note(self, predictions: Predictions) -> str | None:
+        """What a reader of the number has to know of these predictions; None: nothing."""
         if self.rule.rejection != "boxes":
             return None
         limit = self.rule.score if self.rule.percent is None else self.rule.percent / 100
@@ -63,6 +65,7 @@ class GRES(GroundingMetric):
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Names of the numbers kept per expression."""
         return ("iou", "intersection", "union", "rejected", "no_target")
 
     def measure(self, pairs: Pairs) -> dict[str, Array]:

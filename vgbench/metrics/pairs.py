@@ -84,14 +84,14 @@ class Pairs:
 
             return [letterbox(int(h), int(w), size) for h, w in zip(self.heights, self.widths, strict=True)]
         stored = self.predictions.geometry()
-        known = [frame for frame in stored if frame is not None]
-        if len(known) < len(stored):
+        frames = [frame for frame in stored if frame is not None]
+        if len(frames) < len(stored):
             key = self.table.row(stored.index(None)).key
             raise UserError(
                 f"{key}: {metric} is computed in the network's frame, but the predictions have no geometry; "
                 "add the column, or give the size of a letter-boxed square after an @ (e.g. rec/canvas@640)"
             )
-        return known
+        return frames
 
     @cached_property
     def target_masks(self) -> list[rle.RLE | None]:
@@ -163,10 +163,10 @@ class Pairs:
     def _stretched_pixels(self, frame: str) -> Any:
         height, width = (int(side) for side in frame.split("x"))
         stored = self.predictions.geometry()
-        own = self.predictions.masks("canvas_mask")
+        canvas_masks = self.predictions.masks("canvas_mask")
         for index, (mask, target) in enumerate(zip(self.masks(), self.target_masks, strict=True)):
             size = (int(self.heights[index]), int(self.widths[index]))
-            canvas, at = own[index], stored[index]
+            canvas, at = canvas_masks[index], stored[index]
             if canvas is not None and at is not None and at.canvas == (height, width) and at.offset == (0.0, 0.0):
                 predicted = decode(canvas, at.canvas)  # the network's own output at that size
             else:

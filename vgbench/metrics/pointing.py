@@ -24,6 +24,8 @@ from vgbench.metrics.tasks import SUITE
 
 @dataclass(frozen=True)
 class PointingRule:
+    """What a variant may change."""
+
     merged: bool = False
     proposals: bool = False
 
@@ -42,9 +44,11 @@ class Pointing(GroundingMetric):
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Names of the numbers kept per expression."""
         return ("hit",)
 
     def measure(self, pairs: Pairs) -> dict[str, Array]:
+        """The columns, each [n] over the expressions of ``pairs``."""
         if self.rule.proposals:
             return {"hit": self._proposals(pairs)}
         x, y = points(pairs).T[:, :, None]
@@ -67,6 +71,7 @@ class Pointing(GroundingMetric):
         return hits
 
     def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
+        """Numerator and denominator per expression [n], by metric."""
         name = "prec@0.5" if self.rule.proposals else "pointing_acc"
         return {name: Ratio(columns["hit"], np.ones(len(columns["hit"])))}
 

@@ -84,10 +84,12 @@ class REC(GroundingMetric):
 
     @property
     def resolution(self) -> str:
+        """Frame that boxes and masks are compared in."""
         return "canvas" if self.rule.frame == "canvas" else "original"
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Names of the numbers kept per expression."""
         tops = (f"iou_top{top}" for top in self.rule.top[1:])
         return ("iou", *tops, *(("centre",) if self.rule.centre else ()))
 

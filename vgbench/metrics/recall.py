@@ -27,6 +27,8 @@ RANKS = {"1": 1, "5": 5, "10": 10, "upper": np.inf}
 
 @dataclass(frozen=True)
 class RecallRule:
+    """What a variant may change."""
+
     merged: bool = False
     plus1: bool = False
 
@@ -43,9 +45,11 @@ class Recall(GroundingMetric):
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Names of the numbers kept per expression."""
         return ("rank", "centre", *TYPES)
 
     def measure(self, pairs: Pairs) -> dict[str, Array]:
+        """The columns, each [n] over the expressions of ``pairs``."""
         boxes, valid = pairs.padded_boxes()
         targets, target_valid = pairs.padded_targets()
         if self.rule.merged:
@@ -69,6 +73,7 @@ class Recall(GroundingMetric):
         }
 
     def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
+        """Numerator and denominator per expression [n], by metric."""
         counted = (~np.isnan(columns["rank"])).astype(np.float64)
         ratios = {}
         for group in ("", *TYPES):

@@ -78,10 +78,12 @@ class RES(GroundingMetric):
 
     @property
     def resolution(self) -> str:
+        """Frame that boxes and masks are compared in."""
         return "original" if self.rule.frame == "image" else self.rule.frame
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Names of the numbers kept per expression."""
         return ("iou", "intersection", "union")
 
     def measure(self, pairs: Pairs) -> dict[str, Array]:

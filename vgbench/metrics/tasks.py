@@ -37,6 +37,8 @@ class Task:
         order: place among the tasks of a leaderboard; those that say nothing come last, by name.
         gradual: metric that says how wrong a single answer is, where the first headline metric is yes or no.
         metric_titles: how tables call a metric, where :func:`metric_title` does not find it by itself.
+        answer: part of a prediction that it scores: "boxes", "point" or "mask"; empty: scored where it is named.
+        generalised: an expression may have any number of targets, none included.
         needs_masks: computed from masks: left out for a method that is built without them.
         predicted_by: further tasks of a method whose predictions will do, e.g. "rec" for a metric of single boxes.
         annotated_by: further tasks of a dataset whose annotations will do.
@@ -50,6 +52,8 @@ class Task:
     order: int = 100
     gradual: str = ""
     metric_titles: Mapping[str, str] = field(default_factory=dict)
+    answer: str = ""
+    generalised: bool = False
     needs_masks: bool = False
     predicted_by: frozenset[str] = frozenset()
     annotated_by: frozenset[str] = frozenset()
@@ -82,32 +86,64 @@ class Task:
 SUITE = {
     task.name: task
     for task in (
-        Task("rec", "prec@0.5", "REC", order=0, gradual="miou", metric="vgbench.metrics.rec:REC"),
-        Task("grec", "pr@f1", "GREC", ("pr@f1", "n_acc"), order=2, metric="vgbench.metrics.grec:GREC"),
+        Task("rec", "prec@0.5", "REC", order=0, gradual="miou", answer="boxes", metric="vgbench.metrics.rec:REC"),
+        Task(
+            "grec",
+            "pr@f1",
+            "GREC",
+            ("pr@f1", "n_acc"),
+            order=2,
+            answer="boxes",
+            generalised=True,
+            metric="vgbench.metrics.grec:GREC",
+        ),
         Task(
             "pointing",
             "pointing_acc",
             "Pointing game",
             order=4,
             metric_titles={"pointing_acc": "Pointing"},
+            answer="point",
             annotated_by=frozenset({"rec"}),
             metric="vgbench.metrics.pointing:Pointing",
         ),
-        Task("res", "miou", "RES", ("miou", "oiou"), order=1, needs_masks=True, metric="vgbench.metrics.res:RES"),
+        Task(
+            "res",
+            "miou",
+            "RES",
+            ("miou", "oiou"),
+            order=1,
+            answer="mask",
+            needs_masks=True,
+            metric="vgbench.metrics.res:RES",
+        ),
         Task(
             "gres",
             "giou",
             "GRES",
             ("giou", "ciou", "n_acc"),
             order=3,
+            answer="mask",
+            generalised=True,
             needs_masks=True,
             metric="vgbench.metrics.gres:GRES",
         ),
         Task(  # ranked boxes for a noun phrase
-            "phrase", "recall@1", order=5, predicted_by=frozenset({"rec"}), metric="vgbench.metrics.recall:Recall"
+            "phrase",
+            "recall@1",
+            order=5,
+            answer="boxes",
+            predicted_by=frozenset({"rec"}),
+            metric="vgbench.metrics.recall:Recall",
         ),
     )
 }
+
+
+def task_for(answer: str, generalised: bool = False) -> Task:
+    """The suite's task that scores this part of predictions, for data of one target per expression or of any number."""
+    fitting = [task for task in SUITE.values() if task.answer == answer]
+    return next((task for task in fitting if task.generalised == generalised), fitting[0])
 
 
 def task_of(name: str) -> Task:

@@ -49,9 +49,11 @@ def browse(shown: Sequence[Shown], folder: Path, limit: int = 60) -> Path:
         order = np.argsort(names, kind="stable")
         distinct, first = np.unique(names[order], return_index=True)
         rows = np.split(order, first[1:]) if len(order) else []
-        chosen = choose(distinct, limit)
-        cards = [_card([table.row(int(index)) for index in rows[place]], image_path) for place in chosen]
-        count = f"{len(chosen):,} of {len(distinct):,} images, {sum(len(rows[i]) for i in chosen):,} of {len(table):,} "
+        indices = choose(distinct, limit)
+        cards = [_card([table.row(int(index)) for index in rows[place]], image_path) for place in indices]
+        count = (
+            f"{len(indices):,} of {len(distinct):,} images, {sum(len(rows[i]) for i in indices):,} of {len(table):,} "
+        )
         about = f"{count}expressions; data hash {table.hash[:16]}"
         sections.append(f"<h2>{escape(title)}</h2>\n<p>{escape(about)}</p>\n<div class=sheet>{''.join(cards)}</div>")
     page = files("vgbench.pictures").joinpath("assets/browse.html").read_text("utf-8")

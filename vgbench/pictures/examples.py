@@ -21,6 +21,7 @@ from vgbench.data.table import AnnotationTable, Row
 from vgbench.method import GroundingMethod
 from vgbench.metrics.catalog import make_metric
 from vgbench.metrics.pairs import Pairs
+from vgbench.metrics.tasks import task_for
 from vgbench.pictures.draw import answer_boxes, box_iou, contact_sheet, draw, normalised, outlines, save
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.table import Predictions
@@ -83,11 +84,9 @@ def choose(keys: Sequence[str] | np.ndarray, count: int) -> list[int]:
 def _right(predictions: Predictions, part: AnnotationTable) -> list[bool]:
     """Whether each answer counts as right under the default metric that fits data and predictions."""
     pairs = Pairs(predictions, part, np.arange(len(part)))
-    if (pairs.target_counts != 1).any():
-        metric = make_metric("grec")
-    else:
-        pointing = not predictions.box_counts.any() and (predictions.has("point") or predictions.has("heatmap"))
-        metric = make_metric("pointing" if pointing else "rec")
+    generalised = bool((pairs.target_counts != 1).any())
+    pointing = not predictions.box_counts.any() and (predictions.has("point") or predictions.has("heatmap"))
+    metric = make_metric(task_for("point" if pointing and not generalised else "boxes", generalised).name)
     metric.sync_on_compute = False  # only the first process draws
     metric.update(pairs)
     return metric.outcomes().ratios[metric.task.primary].num.astype(bool).tolist()

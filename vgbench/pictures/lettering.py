@@ -27,8 +27,8 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def printable(text: str) -> str:
     """One line without control characters (line breaks, bidirectional overrides, lone surrogates)."""
-    kept = (letter if unicodedata.category(letter)[0] != "C" else " " for letter in text)
-    return " ".join("".join(kept).split())
+    letters = (letter if unicodedata.category(letter)[0] != "C" else " " for letter in text)
+    return " ".join("".join(letters).split())
 
 
 def wrap(text: str, font: Any, width: float) -> list[str]:

@@ -121,6 +121,8 @@ class Code:
 
 @dataclass
 class Hardware:
+    """The machine of a run."""
+
     cpu: str
     cores: int
     memory_bytes: int | None = None
@@ -130,6 +132,8 @@ class Hardware:
 
 @dataclass
 class Environment:
+    """Versions, code and machine of a run."""
+
     python: str
     platform: str
     packages: dict[str, str]

@@ -42,12 +42,12 @@ def find(paths: Iterable[Path | str]) -> list[Record]:
     """
     files: dict[Path, None] = {}
     for path in map(Path, paths):
-        found = [path] if path.is_file() else sorted(walk(path)) if path.is_dir() else None
-        if found is None:
+        record_files = [path] if path.is_file() else sorted(walk(path)) if path.is_dir() else None
+        if record_files is None:
             raise UserError(f"{path}: no such file or folder")
-        if not found:
+        if not record_files:
             raise UserError(f"{path}: no {FILE_NAME} in it or below; `vgbench run` and `vgbench score` write one")
-        files.update(dict.fromkeys(file.resolve() for file in found))
+        files.update(dict.fromkeys(file.resolve() for file in record_files))
     return [read(file) for file in files]
 
 

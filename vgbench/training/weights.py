@@ -40,8 +40,8 @@ def resolve(spec: str, method: str | None = None, dataset: str | None = None, ra
         folder = Path(str(files("vgbench.methods"))) / str(method) / "weights"
         path = folder / f"{dataset}.safetensors"
         if not path.exists():
-            there = ", ".join(sorted(file.stem for file in folder.glob("*.safetensors"))) or "none"
-            raise UserError(f"no shipped weights of {method} for dataset {dataset!r}; shipped: {there}")
+            names = ", ".join(sorted(file.stem for file in folder.glob("*.safetensors"))) or "none"
+            raise UserError(f"no shipped weights of {method} for dataset {dataset!r}; shipped: {names}")
         return path
     path = Path(spec).expanduser()
     if path.is_dir():
