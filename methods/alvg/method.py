@@ -7,7 +7,6 @@ side, N = g * g, D encoder width, E head width, Q queries (1: one target per exp
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,54 +15,18 @@ from torch import Tensor, nn
 
 from vgbench.checkpoints.names import KeyEntry
 from vgbench.core.errors import UserError
-from vgbench.layers.beit3 import EncoderOutput
 from vgbench.layers.masks import encode_masks, resize_to_images
 from vgbench.methods.alvg import loss
 from vgbench.methods.alvg.checkpoint import UNUSED, official_names
-from vgbench.methods.alvg.model import ImageEnhancement, MaskHead, ParallelDecoder
+from vgbench.methods.alvg.model import ALVGNetwork, Outputs
 from vgbench.methods.beit3.criterion import Targets, name_layers
-from vgbench.methods.beit3.heads import PredictionHead, detections, ranked_predictions
+from vgbench.methods.beit3.heads import detections, ranked_predictions
 from vgbench.methods.beit3.method import BEiT3Method
-from vgbench.methods.beit3.queries import QueryGenerator
 from vgbench.predictions.table import GREC_SCORE_THRESHOLD
 from vgbench.types import Batch, Prediction
 
 
-@dataclass
-class Outputs:
-    """Everything the losses, the predictions and the pictures are made of.
-
-    Attributes:
-        encoded: BEiT-3's output.
-        text_pool: [B, E].
-        query: [B, Q, E].
-        memory: [B, N, E], enhanced features.
-        score: [B, g, g] relevance in (0, 2), None without image enhancement.
-        attention: [K, B, Q, g, g] decoder cross-attention, None where nothing needs it.
-        hidden: [K, B, Q, E].
-        logits: [K, B, Q, 2], class 0 = target.
-        boxes: [K, B, Q, 4] normalised cxcywh.
-        mask_logits: [B, 8g, 8g] of the foreground, None without masks.
-    """
-
-    encoded: EncoderOutput
-    text_pool: Tensor
-    query: Tensor
-    memory: Tensor
-    score: Tensor | None
-    attention: Tensor | None
-    hidden: Tensor
-    logits: Tensor
-    boxes: Tensor
-    mask_logits: Tensor | None
-
-    @property
-    def mask(self) -> Tensor | None:
-        """[B, 8g, 8g] foreground probability, None without masks."""
-        return None if self.mask_logits is None else self.mask_logits.sigmoid()
-
-
-class ALVG(BEiT3Method):
+class ALVG(BEiT3Method, ALVGNetwork):
     """ALVG for single-target (``num_queries=1``) and multi-target expressions.
 
     Besides the options of :class:`vgbench.methods.beit3.method.BEiT3Method`:
@@ -98,7 +61,7 @@ class ALVG(BEiT3Method):
         mask_loss_on: Literal["probability", "logits"] = "probability",
         **shared: Any,
     ) -> None:
-        super().__init__(**shared)
+        super().__init__(network={"mask_channels": mask_channels, "enhance": enhance}, **shared)
         if self.jitter and masks:
             raise UserError("method.jitter=true crops boxes only; set method.masks=false with it")
         self.wants_masks = masks
@@ -108,41 +71,10 @@ class ALVG(BEiT3Method):
         self.dice_weight = dice_weight
         self.mask_loss_on = mask_loss_on
 
-        into, width, dropout = self.encoder_width, self.width, self.dropout
-        self.image_proj = nn.Linear(into, width)  # a 1x1 convolution in the official code
-        self.text_proj = nn.Linear(into, width)
-        self.query_generator = QueryGenerator(
-            width, self.heads, self.query_ffn, self.query_layers, self.num_queries, dropout=dropout
-        )
-        self.enhance = ImageEnhancement(width, dropout) if enhance else None
-        self.decoder = ParallelDecoder(self.decoder_layers, width, self.heads, self.ffn, dropout)
-        self.head = PredictionHead(width)
-        self.mask_head = MaskHead(width, mask_channels)
-        for module in (self.enhance, self.decoder):
-            for parameter in module.parameters() if module is not None else ():
-                if parameter.ndim > 1:
-                    nn.init.xavier_uniform_(parameter)
-
     def network(self, batch: Batch, maps: bool = False) -> Outputs:
         """The forward pass; attention maps are returned with ``maps`` and whenever the training losses need them."""
         maps = maps or (self.training and self.decoder_attention_weight > 0)
-        encoded = self.encoder(batch.image, batch.text_ids, batch.text_pad)
-        text = self.text_proj(encoded.text)
-        memory = self.image_proj(encoded.image)
-        query, pooled = self.query_generator(text, batch.text_pad)
-        score = None
-        if self.enhance is not None:
-            memory, score = self.enhance(memory + self.position, pooled)
-            score = score.unflatten(-1, (self.grid, self.grid))
-        keys = memory + self.position
-        hidden, attention = self.decoder(query, keys, memory, maps)
-        if attention is not None:
-            attention = attention.unflatten(-1, (self.grid, self.grid))
-        logits, boxes = self.head(hidden)
-        mask_logits = None
-        if self.wants_masks:
-            mask_logits = self.mask_head(keys.transpose(1, 2).unflatten(-1, (self.grid, self.grid)))
-        return Outputs(encoded, pooled, query, memory, score, attention, hidden, logits, boxes, mask_logits)
+        return self.outputs_of(batch, maps, masks=self.wants_masks)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self.losses(self.network(batch), batch)

@@ -1,12 +1,53 @@
-"""The parts of ALVG's head (B batch, N = g * g grid cells, E head width, Q queries, K decoder layers)."""
+"""ALVG's network (B batch, N = g * g grid cells, E head width, Q queries, K decoder layers)."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgbench.layers.beit3 import EncoderOutput
 from vgbench.methods.beit3.decoder import DecoderParts
+from vgbench.methods.beit3.heads import PredictionHead
+from vgbench.methods.beit3.model import BEiT3Network, EncoderConfig, HeadConfig
+from vgbench.methods.beit3.queries import QueryGenerator
+from vgbench.types import Batch
+
+
+@dataclass
+class Outputs:
+    """Everything the losses, the predictions and the pictures are made of.
+
+    Attributes:
+        encoded: BEiT-3's output.
+        text_pool: [B, E].
+        query: [B, Q, E].
+        memory: [B, N, E], enhanced features.
+        score: [B, g, g] relevance in (0, 2), None without image enhancement.
+        attention: [K, B, Q, g, g] decoder cross-attention, None where nothing needs it.
+        hidden: [K, B, Q, E].
+        logits: [K, B, Q, 2], class 0 = target.
+        boxes: [K, B, Q, 4] normalised cxcywh.
+        mask_logits: [B, 8g, 8g] of the foreground, None without masks.
+    """
+
+    encoded: EncoderOutput
+    text_pool: Tensor
+    query: Tensor
+    memory: Tensor
+    score: Tensor | None
+    attention: Tensor | None
+    hidden: Tensor
+    logits: Tensor
+    boxes: Tensor
+    mask_logits: Tensor | None
+
+    @property
+    def mask(self) -> Tensor | None:
+        """[B, 8g, 8g] foreground probability, None without masks."""
+        return None if self.mask_logits is None else self.mask_logits.sigmoid()
 
 
 class ImageEnhancement(nn.Module):
@@ -90,3 +131,58 @@ class MaskHead(nn.Module):
         x = self.norm1(self.up1(x)).relu()
         x = self.norm2(self.up2(x)).relu()
         return self.up3(x)[:, 0].float()
+
+
+class ALVGNetwork(BEiT3Network):
+    """Encoder, query generation, image enhancement, decoder and mask head.
+
+    Args:
+        encoder, head: sizes.
+        mask_channels: channels after the mask head's first convolution.
+        enhance: with the image enhancement module.
+    """
+
+    def __init__(
+        self, encoder: EncoderConfig, head: HeadConfig, mask_channels: int = 128, enhance: bool = True
+    ) -> None:
+        super().__init__(encoder, head)
+        width, heads, dropout = head.width, head.heads, head.dropout
+        self.image_proj = nn.Linear(encoder.width, width)  # a 1x1 convolution in the official code
+        self.text_proj = nn.Linear(encoder.width, width)
+        self.query_generator = QueryGenerator(
+            width, heads, head.query_ffn, head.query_layers, head.num_queries, dropout=dropout
+        )
+        self.enhance = ImageEnhancement(width, dropout) if enhance else None
+        self.decoder = ParallelDecoder(head.decoder_layers, width, heads, head.ffn, dropout)
+        self.head = PredictionHead(width)
+        self.mask_head = MaskHead(width, mask_channels)
+        for module in (self.enhance, self.decoder):
+            for parameter in module.parameters() if module is not None else ():
+                if parameter.ndim > 1:
+                    nn.init.xavier_uniform_(parameter)
+
+    def outputs_of(self, batch: Batch, maps: bool, masks: bool) -> Outputs:
+        """The forward pass.
+
+        Args:
+            batch: images and texts.
+            maps: with the decoder's attention maps.
+            masks: with the mask head.
+        """
+        encoded = self.encoder(batch.image, batch.text_ids, batch.text_pad)
+        text = self.text_proj(encoded.text)
+        memory = self.image_proj(encoded.image)
+        query, pooled = self.query_generator(text, batch.text_pad)
+        score = None
+        if self.enhance is not None:
+            memory, score = self.enhance(memory + self.position, pooled)
+            score = score.unflatten(-1, (self.grid, self.grid))
+        keys = memory + self.position
+        hidden, attention = self.decoder(query, keys, memory, maps)
+        if attention is not None:
+            attention = attention.unflatten(-1, (self.grid, self.grid))
+        logits, boxes = self.head(hidden)
+        mask_logits = None
+        if masks:
+            mask_logits = self.mask_head(keys.transpose(1, 2).unflatten(-1, (self.grid, self.grid)))
+        return Outputs(encoded, pooled, query, memory, score, attention, hidden, logits, boxes, mask_logits)

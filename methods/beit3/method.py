@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.checkpoints.read import read_checkpoint
-from vgbench.layers.beit3 import BEiT3, adapt_own_size, adapt_size, load_beit3
-from vgbench.layers.position import sine_position_2d
+from vgbench.layers.beit3 import adapt_own_size, adapt_size, load_beit3
 from vgbench.method import GroundingMethod
 from vgbench.methods.beit3.criterion import SetCriterion
+from vgbench.methods.beit3.model import BEiT3Network, EncoderConfig, HeadConfig
 from vgbench.methods.beit3.transforms import LargeScaleJitter, stretched
 from vgbench.text.sentencepiece import BEiT3Tokenizer
 from vgbench.types import Transform
@@ -27,10 +26,11 @@ OFFICIAL_ENCODER = "vis_enc.beit3."  # prefix of the encoder's names in the auth
 POSITIONS = ("vision_position.weight", "embed_positions.A.weight")  # image position table, our name and the authors'
 
 
-class BEiT3Method(GroundingMethod):
-    """A grounding method around ``self.encoder``; ``self.position`` [1, N, width] codes the cells of its g x g grid.
+class BEiT3Method(GroundingMethod, BEiT3Network):
+    """A grounding method on top of a network around BEiT-3: ``class SimVG(BEiT3Method, SimVGNetwork)``.
 
-    Every argument is an option of the methods' configurations.
+    Every argument but the last is an option of the methods' configurations; the sizes go to the network as
+    :class:`~.model.EncoderConfig` and :class:`~.model.HeadConfig`.
 
     Args:
         tokenizer: path of the SentencePiece model (officially ``beit3.spm``).
@@ -52,6 +52,7 @@ class BEiT3Method(GroundingMethod):
         position_std: draw the encoder's image position codes with this standard deviation, also in place of those of
             a pretrained encoder; None: leave them. Next to patches that nobody pretrained small codes are lost, and
             a class token that reads where things are learns nothing.
+        network: further arguments of the network that a method inherits from; no option of a configuration.
     """
 
     file_options = frozenset({"tokenizer"})
@@ -84,38 +85,30 @@ class BEiT3Method(GroundingMethod):
         encoder_lr: float = 0.1,
         encoder_init: Literal["official", "scratch"] = "official",
         position_std: float | None = None,
+        *,
+        network: Mapping[str, Any],
     ) -> None:
-        super().__init__()
+        head = HeadConfig(width, heads, ffn, decoder_layers, query_layers, query_ffn, num_queries, dropout)
+        encoder = EncoderConfig(
+            width=encoder_width,
+            layers=encoder_layers,
+            heads=encoder_heads,
+            ffn=encoder_ffn,
+            image_size=image_size,
+            patch_size=patch_size,
+            vocab_size=vocab_size,
+            max_text_positions=max_text_positions,
+            drop_path=drop_path,
+            init=encoder_init,
+            position_std=position_std,
+        )
+        super().__init__(encoder, head, **network)
         self.tokenizer_path = tokenizer
         self._tokenizer: BEiT3Tokenizer | None = None
-        self.image_size = image_size
-        self.max_tokens = max_tokens
-        self.vocab_size = vocab_size
-        self.encoder_width = encoder_width
-        self.width, self.heads, self.ffn, self.decoder_layers = width, heads, ffn, decoder_layers
-        self.query_layers, self.query_ffn, self.dropout = query_layers, query_ffn, dropout
-        self.num_queries = num_queries
+        self.image_size, self.max_tokens, self.num_queries = image_size, max_tokens, num_queries
         self.jitter = jitter
         self.encoder_lr = encoder_lr
-        self.position_std = position_std
         self.criterion = SetCriterion(class_weight=class_weight, no_object_weight=no_object_weight)
-        self.encoder = BEiT3(
-            encoder_width,
-            encoder_layers,
-            encoder_heads,
-            encoder_ffn,
-            image_size,
-            patch_size,
-            vocab_size,
-            max_text_positions,
-            drop_path,
-            encoder_init,
-        )
-        self._draw_positions()
-        self.grid = self.encoder.grid
-        position = sine_position_2d(torch.zeros(1, self.grid, self.grid, dtype=torch.bool), width)
-        self.position: Tensor
-        self.register_buffer("position", position.flatten(2).transpose(1, 2), persistent=False)
 
     @abstractmethod
     def official_names(self) -> list[KeyEntry]:
@@ -147,12 +140,14 @@ class BEiT3Method(GroundingMethod):
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         if self._tokenizer is None:
-            self._tokenizer = BEiT3Tokenizer.from_option(self.tokenizer_path, self.max_tokens, self.vocab_size)
+            self._tokenizer = BEiT3Tokenizer.from_option(
+                self.tokenizer_path, self.max_tokens, self.encoder_config.vocab_size
+            )
         return self._tokenizer(texts)
 
     @property
     def text_shape(self) -> tuple[int, int]:
-        return self.max_tokens, self.vocab_size
+        return self.max_tokens, self.encoder_config.vocab_size
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """The encoder at its own rate ("vis_enc"), everything else at ``lr``."""
@@ -172,16 +167,12 @@ class BEiT3Method(GroundingMethod):
     def load_pretrained(self, path: Path) -> LoadReport:
         """Load the encoder from a BEiT-3 file of its authors, or from a model that was trained here."""
         report = load_beit3(self.encoder, read_checkpoint(path, ema=False), path)
-        if self.position_std is None:
+        if self.encoder_config.position_std is None:
             return report
-        self._draw_positions()
+        self.draw_positions()
         drawn = tuple(key for key in report.used + report.adapted if key.endswith(POSITIONS))
-        kept = {part: tuple(key for key in getattr(report, part) if key not in drawn) for part in ("used", "adapted")}
-        return replace(report, **kept, unused=report.unused + drawn)
-
-    def _draw_positions(self) -> None:
-        if self.position_std is not None:
-            nn.init.normal_(self.encoder.vision_position.weight, std=self.position_std)
+        used, adapted = (tuple(key for key in keys if key not in drawn) for keys in (report.used, report.adapted))
+        return replace(report, used=used, adapted=adapted, unused=report.unused + drawn)
 
     def adapt_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return adapt_own_size(state, self.encoder)

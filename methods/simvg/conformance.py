@@ -21,7 +21,8 @@ from vgbench.methods.beit3.criterion import Targets
 from vgbench.methods.beit3.heads import detections
 from vgbench.methods.beit3.queries import truncated_sine_position_1d
 from vgbench.methods.simvg.loss import distillation_targets
-from vgbench.methods.simvg.method import BRANCHES, SimVG
+from vgbench.methods.simvg.method import SimVG
+from vgbench.methods.simvg.model import BRANCHES
 
 
 def build(spec: Mapping[str, Any]) -> SimVG:
@@ -81,7 +82,7 @@ def _run_model(case: Case, method: SimVG) -> dict[str, Tensor]:
     if out.token is not None:
         result["token_features"] = out.token.hidden
     for name in branches:
-        branch = getattr(out, name)
+        branch = out.branch(name)
         result[f"pred_logits_{name}_all"], result[f"pred_logits_{name}"] = branch.logits, branch.logits[-1]
         result[f"pred_boxes_{name}_all"], result[f"pred_boxes_{name}"] = branch.boxes, branch.boxes[-1]
         boxes, scores = detections(branch.logits[-1], branch.boxes[-1], out.size)

@@ -8,7 +8,6 @@ N patches, C encoder width, D head width, Q queries (1: one target per expressio
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -16,45 +15,20 @@ from torch import Tensor, nn
 
 from vgbench.checkpoints.names import KeyEntry
 from vgbench.core.errors import UserError
-from vgbench.layers.beit3 import EncoderOutput
-from vgbench.layers.position import sine_position_2d
 from vgbench.methods.beit3.criterion import Targets, name_layers
-from vgbench.methods.beit3.heads import PredictionHead, detections, ranked_predictions
+from vgbench.methods.beit3.heads import detections, ranked_predictions
 from vgbench.methods.beit3.method import BEiT3Method
-from vgbench.methods.beit3.queries import QueryGenerator, TextPooling
+from vgbench.methods.beit3.queries import TextPooling
 from vgbench.methods.simvg.checkpoint import DECODER_ONLY, UNUSED, official_names
 from vgbench.methods.simvg.loss import distillation_targets
-from vgbench.methods.simvg.model import Decoder
+from vgbench.methods.simvg.model import BRANCHES, Outputs, SimVGNetwork
 from vgbench.predictions.table import GREC_SCORE_THRESHOLD
 from vgbench.types import Batch, Prediction
 
-BRANCHES = ("decoder", "token")
 DECODER = ("image_proj.", "decoder.", "decoder_head.")  # prefixes of what only the decoder branch needs
 
 
-@dataclass
-class Branch:
-    """A branch's output: hidden [K, B, Q, D], logits [K, B, Q, 2], boxes [K, B, Q, 4] normalised cxcywh."""
-
-    hidden: Tensor
-    logits: Tensor
-    boxes: Tensor
-
-
-@dataclass
-class Outputs:
-    """Output of the network; K = 1 for the token branch, and a branch that was not asked for is None."""
-
-    encoded: EncoderOutput
-    text_pool: Tensor
-    query: Tensor
-    size: Tensor
-    position: Tensor | None = None
-    decoder: Branch | None = None
-    token: Branch | None = None
-
-
-class SimVG(BEiT3Method):
+class SimVG(BEiT3Method, SimVGNetwork):
     """SimVG for single-target (``num_queries=1``) and multi-target expressions.
 
     The stages differ in their weights only: one stage and stage 2 learn both branches, stage 1 and pre-training the
@@ -89,64 +63,17 @@ class SimVG(BEiT3Method):
         branches: Sequence[str] = BRANCHES,
         **shared: Any,
     ) -> None:
-        super().__init__(**shared)
         unknown = [branch for branch in branches if branch not in BRANCHES]
         if unknown or not branches:
             raise UserError(f"method.branches={list(branches)}: choose from {', '.join(BRANCHES)}")
+        super().__init__(network={"text_pooling": text_pooling, "with_decoder": "decoder" in branches}, **shared)
         self.decoder_weight = decoder_weight
         self.token_weight = token_weight
         self.distill_weight = distill_weight
         self.learns_token = token_weight > 0 or distill_weight > 0
         # A token branch that is not learnt has nothing to say.
-        chosen = tuple(branch for branch in BRANCHES if branch in branches)
-        self.outputs = chosen if self.learns_token or chosen == ("token",) else ("decoder",)
-
-        into, width = self.encoder_width, self.width
-        self.text_proj = nn.Linear(into, width)
-        self.cls_proj = nn.Linear(into, width)
-        self.query_generator = QueryGenerator(
-            width, self.heads, self.query_ffn, self.query_layers, self.num_queries, text_pooling, self.dropout
-        )
-        self.token_proj = nn.Linear(width, width)
-        self.token_head = PredictionHead(width)
-        self.image_proj: nn.Linear | None = None
-        self.decoder: Decoder | None = None
-        self.decoder_head: PredictionHead | None = None
-        if "decoder" in branches:
-            self.image_proj = nn.Linear(into, width)  # a 1x1 convolution in the official code
-            self.decoder = Decoder(self.decoder_layers, width, self.heads, self.ffn, self.dropout)
-            self.decoder_head = PredictionHead(width)
-
-    def network(self, batch: Batch, branches: Sequence[str]) -> Outputs:
-        """The forward pass of the named branches."""
-        encoded = self.encoder(batch.image, batch.text_ids, batch.text_pad)
-        query, pooled = self.query_generator(self.text_proj(encoded.text), batch.text_pad)
-        outputs = Outputs(encoded, pooled, query, self._valid_size(batch))
-        if "decoder" in branches:
-            if self.decoder is None or self.image_proj is None or self.decoder_head is None:
-                raise UserError(
-                    "method.branches is without decoder; train and run it with method.branches=[decoder,token]"
-                )
-            memory = self.image_proj(encoded.image)
-            position, pad = self.position, None
-            if batch.image_pad is not None:
-                cells = batch.image_pad[:, :: self.encoder.patch_size, :: self.encoder.patch_size]
-                position = sine_position_2d(cells, memory.shape[-1]).flatten(2).transpose(1, 2)
-                pad = cells.flatten(1)
-            hidden = self.decoder(query, memory + position, memory, pad)
-            outputs.position = position
-            outputs.decoder = Branch(hidden, *self.decoder_head(hidden))
-        if "token" in branches:
-            hidden = self.token_proj(self.cls_proj(encoded.cls)[:, None] + query)[None]
-            outputs.token = Branch(hidden, *self.token_head(hidden))
-        return outputs
-
-    def _valid_size(self, batch: Batch) -> Tensor:
-        """(width, height) of the valid input, [2] or, with padding right and below, [B, 2]."""
-        if batch.image_pad is None:
-            return batch.image.new_full((2,), self.image_size, dtype=torch.float32)
-        valid = ~batch.image_pad
-        return torch.stack([valid[:, 0].sum(-1), valid[:, :, 0].sum(-1)], dim=-1).float()
+        outputs = tuple(branch for branch in BRANCHES if branch in branches)
+        self.outputs = outputs if self.learns_token or outputs == ("token",) else ("decoder",)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self.losses(self.network(batch, BRANCHES if self.learns_token else ("decoder",)), batch)
@@ -196,15 +123,15 @@ class SimVG(BEiT3Method):
 
     def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
         names = tuple(outputs or self.outputs)
-        found = self.network(batch, names)
+        output = self.network(batch, names)
         many = self.num_queries > 1
-        sets = {}
+        limit = GREC_SCORE_THRESHOLD if many else None
+        predictions = {}
         for name in names:
-            branch: Branch = getattr(found, name)
-            boxes, scores = detections(branch.logits[-1], branch.boxes[-1], found.size)
-            limit = GREC_SCORE_THRESHOLD if many else None
-            sets[name] = ranked_predictions(boxes, scores, batch.geometry, many, limit)
-        return sets
+            branch = output.branch(name)
+            boxes, scores = detections(branch.logits[-1], branch.boxes[-1], output.size)
+            predictions[name] = ranked_predictions(boxes, scores, batch.geometry, many, limit)
+        return predictions
 
     def official_names(self) -> list[KeyEntry]:
         decoder_layers = None if self.decoder is None else len(self.decoder.layers)

@@ -29,7 +29,7 @@ def constructor_options(cls: type) -> dict[str, Any]:
     """Options and defaults of a method's constructor, those of its base classes included."""
     own = (vars(base)["__init__"] for base in cls.__mro__[: cls.__mro__.index(GroundingMethod)])
     parameters = [parameter for init in own for parameter in inspect.signature(init).parameters.values()]
-    return {p.name: p.default for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD}
+    return {p.name: p.default for p in parameters if p.name not in ("self", "network") and p.kind is not p.VAR_KEYWORD}
 
 
 def facts(config) -> tuple:
