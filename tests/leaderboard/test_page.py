@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,6 +161,22 @@ def test_damaged_examples_are_named(tmp_path: Path) -> None:
 LABELS = (
     "[...document.querySelectorAll('#table-list table')[0].querySelectorAll('tbody th')].map(cell => cell.textContent)"
 )
+
+
+@pytest.mark.parametrize("name", ["../../../secret.png", "absolute", "link.png", "text.jpg", "pipe.jpg", "huge.png"])
+def test_only_pictures_of_the_folder_get_into_the_page(name: str, tmp_path: Path) -> None:
+    folder = make_run(tmp_path, 0)
+    place = folder / "examples" / "val"
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    (place / "link.png").symlink_to(tmp_path / "secret.png")
+    (place / "text.jpg").write_text("PRIVATE KEY")
+    os.mkfifo(place / "pipe.jpg")
+    Image.new("1", (5000, 2)).save(place / "huge.png")
+    info = json.loads((place / "examples.json").read_text())
+    info["examples"][0]["image"] = str(tmp_path / "secret.png") if name == "absolute" else name
+    (place / "examples.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match=r"examples\.json: damaged"):
+        write_page(store.find([folder]), tmp_path / "out", [])
 
 
 def test_sorting_and_filtering_in_a_browser(browser: Browser) -> None:

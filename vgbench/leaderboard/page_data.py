@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from vgbench.metrics.tasks import task_of
 from vgbench.records.curves import read_curves
 from vgbench.records.record import Record
 
+PICTURE_BYTES, PICTURE_SIDE = 8 << 20, 4096  # limits of an example's picture; ours have 400 pixels
 POINTS = 240  # of a curve; more cannot be told apart on a screen
 
 
@@ -216,17 +218,19 @@ def _examples(records: Sequence[Record], rows: Mapping[RowKey, int]) -> tuple[li
         embedded = {result.data_hash: result.embedded for result in record.results}
         for file in sorted(record.folder.glob("examples/*/examples.json")) if record.folder else ():
             try:
+                if not file.is_file():
+                    raise ValueError("it is no file")
                 stored = json.loads(file.read_bytes())
                 group = groups.setdefault(stored["data_hash"], _group(stored, embedded))
                 for example in stored["examples"]:
                     if example["key"] not in group["items"]:
                         group["items"][example["key"]] = _item(example, len(images))
-                        images.append(_data_url(file.parent / example["image"]))
+                        images.append(_data_url(file.parent, example["image"]))
                     predictions = group["items"][example["key"]]["predictions"]
                     for name, prediction in example["predictions"].items():
                         if name in row_of:
                             predictions[row_of[name]] = prediction
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise UserError(f"{file}: damaged ({error}); evaluate the run again or remove the folder") from error
     filled = [{**group, "items": list(group["items"].values())} for group in groups.values() if group["items"]]
     filled.sort(key=lambda group: (group["embedded"], place(group["split"], SPLITS)[0]))
@@ -249,5 +253,25 @@ def _item(example: Mapping[str, Any], image: int) -> dict[str, Any]:
     return {**fields, "image": image, "predictions": {}}
 
 
-def _data_url(picture: Path) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+def _data_url(folder: Path, name: object) -> str:
+    """A picture of a run folder, decoded and encoded again: nothing else of a file gets into the page.
+
+    Raises:
+        ValueError: if the name leaves the folder, or it is no picture of an example's size.
+    """
+    from PIL import Image
+
+    picture = folder / str(name)
+    if not picture.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"the picture {str(name)[:80]!r} lies outside the folder")
+    if not picture.is_file() or picture.stat().st_size > PICTURE_BYTES:
+        raise ValueError(f"{picture.name} is no file, or larger than {PICTURE_BYTES >> 20} MiB")
+    content = io.BytesIO()
+    try:
+        with Image.open(picture, formats=("JPEG", "PNG")) as opened:
+            if max(opened.size) > PICTURE_SIDE:
+                raise ValueError(f"it is larger than {PICTURE_SIDE} pixels")
+            opened.convert("RGB").save(content, "JPEG", quality=90)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{picture.name} is no picture of an example: {error}") from None
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
