@@ -68,8 +68,8 @@ class MergedLayout(SeqTRLayout):
 
     def entries(self, split: str, builder: TableBuilder) -> Iterator[tuple[int, Any]]:
         leaked = self.excluded_images() if split == "train" and self.data.exclude_eval_images else set()
-        found = ((each, self.image_of(each[1], split)) for each in super().entries(split, builder))
-        yield from self.data.sift(found, leaked, builder)
+        with_images = ((each, self.image_of(each[1], split)) for each in super().entries(split, builder))
+        yield from self.data.sift(with_images, leaked, builder)
         if leaked and builder.info["entries"]["kept"].get("vg") and self.data.vg_image_data is None:
             builder.warnings.append(
                 "Visual Genome images that are evaluation images cannot be told without vg_image_data=image_data.json"
@@ -132,8 +132,8 @@ class MergedPhrasesLayout(MDETRLayout):
     def entries(self, split: str, images: list[Any], builder: TableBuilder) -> Iterator[tuple[int, int, Any]]:
         # Visual Genome's images that are COCO images are there as such: ids tell
         leaked = {("coco", number) for number in evaluation_images()} if self.data.exclude_eval_images else set()
-        found = (((index, index, entry), self._image_key(entry)) for index, entry in enumerate(images))
-        yield from self.data.sift(found, leaked, builder)
+        with_images = (((index, index, entry), self._image_key(entry)) for index, entry in enumerate(images))
+        yield from self.data.sift(with_images, leaked, builder)
         builder.warnings.append("this is MDETR's mixed set, not the one that SeqTR, SimVG and ALVG train on")
 
     def _image_key(self, entry: Any) -> tuple[str, int] | None:
@@ -215,19 +215,20 @@ class Mixed(LayoutDataset):
         """The entries of the wanted sources whose image (source, id) is not in ``leaked``, and those whose image is not
         known (None); the numbers go to ``builder``."""
         counts: dict[str, Counter[str]] = {"kept": Counter(), "of another source": Counter(), "excluded": Counter()}
-        left_out: set[tuple[str, int]] = set()
+        excluded_images: set[tuple[str, int]] = set()
         for entry, image in entries:
             if image is None:
                 yield entry
                 continue
-            wanted = image[0] in self.kept_sources
-            fate = "of another source" if not wanted else "excluded" if image in leaked else "kept"
+            fate = (
+                "of another source" if image[0] not in self.kept_sources else "excluded" if image in leaked else "kept"
+            )
             counts[fate][image[0]] += 1
             if fate == "excluded":
-                left_out.add(image)
+                excluded_images.add(image)
             if fate == "kept":
                 yield entry
-        builder.info["excluded_images"] = len(left_out)
+        builder.info["excluded_images"] = len(excluded_images)
         builder.info["entries"] = {key: dict(value) for key, value in counts.items()}
         for what, per_source in counts.items():
             if per_source:

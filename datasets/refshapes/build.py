@@ -95,9 +95,6 @@ class Options:
         return [(FIRST_ID[pool] + position, split, index) for position, (split, index) in enumerate(scenes)]
 
 
-# ------------------------------------------------------------------------------------------------ one scene
-
-
 def make_scene(options: Options, split: str, index: int) -> tuple[Scene, random.Random]:
     """A scene of a split and the random numbers that go on from there. Every split has its own stream."""
     rng = random.Random(f"refshapes/{options.seed}/{options.side}/{split}/{index}")
@@ -166,9 +163,6 @@ def make_record(options: Options, image_id: int, split: str, index: int) -> tupl
         },
     }
     return record, picture
-
-
-# ------------------------------------------------------------------------------------------------ all scenes
 
 
 def ensure(parent: Path, options: Options, pool: str) -> Path:
@@ -298,9 +292,6 @@ def _make_share(job: dict[str, Any]) -> None:
             print(REPORT_EVERY, flush=True)
     (folder / _part(share)).write_text("\n".join(records))
     print(len(records) - told, flush=True)
-
-
-# ------------------------------------------------------------------------------------------------ files
 
 
 def _write_annotations(folder: Path, options: Options, records: list[dict[str, Any]], first_id: int) -> None:

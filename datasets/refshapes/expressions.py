@@ -46,13 +46,13 @@ def refer(flavour: str, scene: Scene, rng: random.Random, shapes: Collection[str
     allowed = [index for index, item in enumerate(scene.objects) if item.shape in shapes]
     if flavour == "grefshapes":
         return _general(scene, rng, frozenset(allowed), shapes)
-    return _single(flavour, scene, rng, allowed, wanted=rng.choices((2, 3, 4), (1, 2, 1))[0])
+    return _single(flavour, scene, rng, allowed, ref_count=rng.choices((2, 3, 4), (1, 2, 1))[0])
 
 
-def _single(flavour: str, scene: Scene, rng: random.Random, allowed: list[int], wanted: int) -> list[Ref]:
+def _single(flavour: str, scene: Scene, rng: random.Random, allowed: list[int], ref_count: int) -> list[Ref]:
     refs: list[Ref] = []
     for target in rng.sample(allowed, len(allowed)):
-        if len(refs) == wanted:
+        if len(refs) == ref_count:
             break
         amount = 2 if flavour == "refshapesg" else rng.choice((2, 3, 3))
         sentences = _sentences(
@@ -67,14 +67,14 @@ def _sentences(
     forms: Iterable[Logic | None], amount: int, rng: random.Random, formal: bool = False
 ) -> list[tuple[Logic, str]]:
     """Put up to ``amount`` forms into words; the same words are not used twice."""
-    said: dict[str, tuple[Logic, str]] = {}
+    texts: dict[str, tuple[Logic, str]] = {}
     for form in forms:
-        if len(said) == amount:
+        if len(texts) == amount:
             break
         if form is not None:
             text = Speaker(rng, formal).say(form)
-            said.setdefault(text, (form, as_typed(text, rng)))
-    return list(said.values())
+            texts.setdefault(text, (form, as_typed(text, rng)))
+    return list(texts.values())
 
 
 def _propose(flavour: str, scene: Scene, target: int, rng: random.Random) -> Logic | None:
@@ -86,9 +86,6 @@ def _propose(flavour: str, scene: Scene, target: int, rng: random.Random) -> Log
             return related(scene, target, rng)
         return located(scene, target, rng) if kind < 0.85 else described(scene, target, rng, extra=1.0)
     return located(scene, target, rng) if kind < 0.6 else described(scene, target, rng)
-
-
-# ------------------------------------------------------------------------------------------------ one target
 
 
 def described(scene: Scene, target: int, rng: random.Random, extra: float = 0.25) -> Logic | None:
@@ -104,26 +101,26 @@ def described(scene: Scene, target: int, rng: random.Random, extra: float = 0.25
 def _unique(scene: Scene, target: int) -> list[tuple[tuple[str, ...], float, bool]]:
     """Sets of attributes that single an object out, how readily they are mentioned, and whether all are needed."""
     attributes = scene.objects[target].attributes
-    found: list[tuple[tuple[str, ...], float, bool]] = []
+    names_weights: list[tuple[tuple[str, ...], float, bool]] = []
     for names in SUBSETS:  # small ones first
         if denote(_is(attributes, names), scene) == {target}:
             weight = math.prod(likely if name in names else 1 - likely for name, likely in MENTIONED.items())
-            minimal = not any(set(other) < set(names) for other, _, _ in found)
-            found.append((names, weight, minimal))
-    return found
+            minimal = not any(set(other) < set(names) for other, _, _ in names_weights)
+            names_weights.append((names, weight, minimal))
+    return names_weights
 
 
 def located(scene: Scene, target: int, rng: random.Random) -> Logic | None:
     """A description with an absolute location."""
     attributes = scene.objects[target].attributes
     for _ in range(TRIES):
-        alike = _is(attributes, _mention(rng, 0.75))
-        count = len(denote(alike, scene) or ())
+        peers = _is(attributes, _mention(rng, 0.75))
+        count = len(denote(peers, scene) or ())
         if rng.random() < 0.5:
-            form = ["most", rng.choice(("left", "right", "top", "bottom")), alike]
+            form = ["most", rng.choice(("left", "right", "top", "bottom")), peers]
             needed = count > 1
         else:
-            form = ["side", rng.choice(tuple(SIDE_AFTER)), alike]
+            form = ["side", rng.choice(tuple(SIDE_AFTER)), peers]
             needed = count > 1 or rng.random() < 0.15
         if needed and denote(form, scene) == {target}:
             return form
@@ -139,12 +136,12 @@ def related(scene: Scene, target: int, rng: random.Random) -> Logic | None:
         relation = rng.choices(tuple(RELATIONS), (4, 4, 4, 4, 3, 4, 4))[0]
         if not _natural(scene, relation, target, anchor):
             continue
-        alike = _is(attributes, _mention(rng, 1.0) or ("shape",))
-        count = len(denote(alike, scene) or ())
+        peers = _is(attributes, _mention(rng, 1.0) or ("shape",))
+        count = len(denote(peers, scene) or ())
         name = described(scene, anchor, rng, extra=0.1)
         if name is None or (count == 1 and rng.random() < 0.75):
             continue
-        form = ["relation", relation, alike, name]
+        form = ["relation", relation, peers, name]
         if denote(form, scene) == {target}:
             return form
     return None
@@ -167,12 +164,9 @@ def _mention(rng: random.Random, readiness: float) -> tuple[str, ...]:
     return tuple(name for name, likely in MENTIONED.items() if rng.random() < likely * readiness)
 
 
-# ------------------------------------------------------------------------------------------------ several, none
-
-
 def _general(scene: Scene, rng: random.Random, allowed: frozenset[int], shapes: Collection[str]) -> list[Ref]:
     """One or two single targets as in ``refshapes``, one or two groups, one or two descriptions of nothing."""
-    refs = _single("refshapes", scene, rng, sorted(allowed), wanted=rng.choice((1, 2)))
+    refs = _single("refshapes", scene, rng, sorted(allowed), ref_count=rng.choice((1, 2)))
     seen: set[frozenset[int]] = set()
     for _ in range(rng.choice((1, 2, 2))):
         form = several(scene, rng, allowed)
@@ -192,21 +186,21 @@ def several(scene: Scene, rng: random.Random, allowed: frozenset[int]) -> Logic 
     """An expression for two or more objects, all of them in ``allowed``."""
     for _ in range(TRIES):
         kind = rng.random()
-        alike = _is(rng.choice(scene.objects).attributes, _mention(rng, 0.6))
-        group = denote(alike, scene) or frozenset()
+        peers = _is(rng.choice(scene.objects).attributes, _mention(rng, 0.6))
+        group = denote(peers, scene) or frozenset()
         form: Logic | None = None
         if kind < 0.45:
             counted = 2 <= len(group) <= 5 and rng.random() < 0.5
-            form = ["count", len(group), alike] if counted else ["every", alike]
+            form = ["count", len(group), peers] if counted else ["every", peers]
         elif kind < 0.6:
-            form = ["every", ["side", rng.choice(tuple(SIDE_AFTER)), alike]]
+            form = ["every", ["side", rng.choice(tuple(SIDE_AFTER)), peers]]
         elif kind < 0.72 and len(group) >= 3:
             left_out = described(scene, rng.choice(sorted(group)), rng)
-            form = ["except", ["every", alike], left_out] if left_out else None
+            form = ["except", ["every", peers], left_out] if left_out else None
         elif kind >= 0.72:
             parts = [part for part in (_part(scene, rng) for _ in range(rng.choice((2, 2, 2, 3)))) if part]
-            found = [denote(part, scene) or frozenset() for part in parts]
-            apart = len(parts) > 1 and all(found) and sum(map(len, found)) == len(frozenset().union(*found))
+            referents = [denote(part, scene) or frozenset() for part in parts]
+            apart = len(parts) > 1 and all(referents) and sum(map(len, referents)) == len(frozenset().union(*referents))
             form = ["and", *parts] if apart else None
         targets = denote(form, scene) if form else None
         if targets and 2 <= len(targets) < len(scene.objects) and targets <= allowed:
@@ -245,18 +239,18 @@ def nothing(scene: Scene, rng: random.Random, shapes: Collection[str]) -> Logic 
             if denote(["is", _attributes(form)], scene):
                 continue
         elif kind < 0.85:  # somewhere else
-            alike = _is(item.attributes, names or ("shape",))
-            if len(denote(alike, scene) or ()) != 1:  # of two, the one nearer to that side might be meant
+            peers = _is(item.attributes, names or ("shape",))
+            if len(denote(peers, scene) or ()) != 1:  # of two, the one nearer to that side might be meant
                 continue
-            form = ["side", rng.choice(tuple(SIDE_AFTER)), alike]
+            form = ["side", rng.choice(tuple(SIDE_AFTER)), peers]
         else:
             anchor = rng.randrange(len(scene.objects))
             name = described(scene, anchor, rng, extra=0.1)
             relation = rng.choice(("left", "right", "top", "bottom", "front", "behind"))
-            alike = _is(item.attributes, names or ("shape",))
-            if name is None or not (denote(alike, scene) or frozenset()) - {anchor}:
+            peers = _is(item.attributes, names or ("shape",))
+            if name is None or not (denote(peers, scene) or frozenset()) - {anchor}:
                 continue
-            form = ["relation", relation, alike, name]
+            form = ["relation", relation, peers, name]
         shape = _attributes(form).get("shape")
         if (shape is None or shape in shapes) and denote(form, scene) == frozenset():
             return form

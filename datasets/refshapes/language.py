@@ -31,8 +31,6 @@ MARGIN = 0.08  # of the image side: every comparison of positions that an expres
 MIDDLE = 0.18  # half side of the middle
 COVERED = 0.002  # of the image area: objects that cover less than this of another are said neither to nor not to
 
-# ---------------------------------------------------------------------------------------------------- denotation
-
 
 class _Unclear(Exception):
     """A comparison is within its margin."""
@@ -57,22 +55,22 @@ def _denote(logic: Logic, scene: Scene) -> frozenset[int]:
     if kind == "every":
         return _denote(logic[1], scene)
     if kind == "count":
-        found = _denote(logic[2], scene)
-        return found if len(found) == logic[1] else frozenset()
+        objects = _denote(logic[2], scene)
+        return objects if len(objects) == logic[1] else frozenset()
     if kind == "and":
         return frozenset().union(*(_denote(part, scene) for part in logic[1:]))
     if kind == "except":
         return _denote(logic[1], scene) - _denote(logic[2], scene)
-    found = _denote(logic[2], scene)
+    objects = _denote(logic[2], scene)
     if kind == "side":
-        return frozenset(index for index in found if _clear(_inside(logic[1], scene, index)))
+        return frozenset(index for index in objects if _clear(_inside(logic[1], scene, index)))
     if kind == "most":
-        return _best(found, lambda index: _towards(logic[1], scene, index))
+        return _best(objects, lambda index: _towards(logic[1], scene, index))
     anchors = _denote(logic[3], scene)
     if len(anchors) != 1:
         raise _Unclear
     (anchor,) = anchors
-    others = found - anchors
+    others = objects - anchors
     relation = logic[1]
     if relation == "near":
         x, y = scene.centres[anchor]
@@ -106,10 +104,10 @@ def _clear(difference: float) -> bool:
     return difference > 0
 
 
-def _best(found: frozenset[int], value: Callable[[int], float]) -> frozenset[int]:
-    if not found:
-        return found
-    ranked = sorted(found, key=value, reverse=True)
+def _best(objects: frozenset[int], value: Callable[[int], float]) -> frozenset[int]:
+    if not objects:
+        return objects
+    ranked = sorted(objects, key=value, reverse=True)
     if len(ranked) > 1:
         _clear(value(ranked[0]) - value(ranked[1]))
     return frozenset(ranked[:1])
@@ -122,7 +120,6 @@ def _covering(scene: Scene, front: int, back: int) -> bool:
     return hidden > 0
 
 
-# ---------------------------------------------------------------------------------------------------- wording
 # The first way to say something is the usual one. No word holds "left" or "right" together with something else
 # ("leftmost"), and neither is used in another sense: a mirrored image needs nothing but the two words exchanged.
 

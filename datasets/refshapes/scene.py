@@ -82,11 +82,11 @@ class Scene:
     @cached_property
     def boxes(self) -> list[tuple[int, int, int, int]]:
         """Tight boxes of the visible regions, x, y, w, h in pixels."""
-        found = []
+        boxes = []
         for index in range(len(self.objects)):
             x, y, w, h = cv2.boundingRect(self.visible(index))
-            found.append((x, y, w, h))
-        return found
+            boxes.append((x, y, w, h))
+        return boxes
 
     @cached_property
     def centres(self) -> list[tuple[float, float]]:
@@ -95,15 +95,15 @@ class Scene:
     @cached_property
     def covers(self) -> dict[tuple[int, int], int]:
         """(front, back) -> number of pixels of ``back`` that are hidden by the visible part of ``front``."""
-        found = {}
+        covered = {}
         for back, item in enumerate(self.objects):
             image, patch = overlap(self.side, item)
             owners = self.owner[image][item.solid[patch]]
             for front in range(back + 1, len(self.objects)):
                 hidden = int(np.count_nonzero(owners == front))
                 if hidden:
-                    found[front, back] = hidden
-        return found
+                    covered[front, back] = hidden
+        return covered
 
 
 def patch_grid(radius: float, angle: float) -> tuple[np.ndarray, np.ndarray]:
@@ -155,10 +155,10 @@ def sample_scene(rng: random.Random, side: int, shapes: Sequence[str], weights: 
     ``shapes`` with ``weights`` says how often each shape is drawn when it is drawn afresh.
     """
     while True:
-        wanted = rng.choices(OBJECTS, OBJECT_WEIGHTS)[0]
+        count = rng.choices(OBJECTS, OBJECT_WEIGHTS)[0]
         scene = Scene(side, [], np.full((side, side), -1, np.int8))
         described: list[dict[str, str]] = []
-        for _ in range(wanted):
+        for _ in range(count):
             described.append(_attributes(rng, described, shapes, weights))
         rng.shuffle(described)
         for attributes in described:
@@ -177,15 +177,15 @@ def sample_scene(rng: random.Random, side: int, shapes: Sequence[str], weights: 
 
 
 def _attributes(
-    rng: random.Random, known: list[dict[str, str]], shapes: Sequence[str], weights: Sequence[float]
+    rng: random.Random, earlier_objects: list[dict[str, str]], shapes: Sequence[str], weights: Sequence[float]
 ) -> dict[str, str]:
     def draw(name: str) -> str:
         return rng.choices(shapes, weights)[0] if name == "shape" else rng.choice(ATTRIBUTES[name])
 
     fate = rng.random()
-    if not known or fate < 0.4:
+    if not earlier_objects or fate < 0.4:
         return {name: draw(name) for name in ATTRIBUTES}
-    copy = dict(rng.choice(known))
+    copy = dict(rng.choice(earlier_objects))
     if fate < 0.95:
         name = rng.choices(tuple(ATTRIBUTES), (2, 4, 1, 2))[0]
         old = copy[name]

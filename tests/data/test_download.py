@@ -214,9 +214,6 @@ def test_two_downloads_at_once(server: Server, tmp_path: Path) -> None:
         download(Plan([source_of(server)]), tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------------------- archives
-
-
 def zip_of(members: dict[str, bytes], **options: object) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
@@ -300,9 +297,6 @@ def test_unpacking_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="the disk is full"):
         unpack(archive, tmp_path / "out", tmp_path)
     assert everything(tmp_path) == {"x.zip"}
-
-
-# -------------------------------------------------------------------------------------------------------------- command
 
 
 def test_addresses_are_well_formed() -> None:

@@ -96,9 +96,6 @@ def test_damaged_shards_are_named(tmp_path: Path) -> None:
     assert Shards.below(tmp_path / "plain", tmp_path) is None
 
 
-# -------------------------------------------------------------------------------------------------------------- scale
-
-
 def large(rows: int, batch: int = 250_000) -> AnnotationTable:
     """A synthetic table, made batch by batch."""
     batches = []

@@ -173,9 +173,6 @@ def test_damaged_lists(tmp_path: Path, content: str, message: str) -> None:
         RefCOCO(tmp_path, filter="nothing")
 
 
-# ---------------------------------------------------------------------------------------------------- RefCOCO-M, Ref-L4
-
-
 def rle(height: int, width: int, box: tuple[int, int, int, int]) -> dict[str, Any]:
     mask = np.zeros((height, width), np.uint8)
     mask[box[1] : box[3], box[0] : box[2]] = 1

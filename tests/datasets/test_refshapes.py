@@ -56,9 +56,6 @@ def pool_files(data, split="train"):
     return refs, read(pool / "scenes.json"), read(pool / data.name / "logic.json")
 
 
-# ------------------------------------------------------------------------------------------------ truth
-
-
 class World:
     """An evaluator of logical forms written from the card alone: objects are dictionaries of scenes.json."""
 
@@ -188,9 +185,6 @@ def test_vocabulary_is_complete_and_survives_a_mirror(data):
     assert (located == set()) == (data.name == "refshapes+")
 
 
-# ------------------------------------------------------------------------------------------------ files and pixels
-
-
 def test_files_are_those_of_the_official_layouts(cache):
     pool = RefShapes(cache_dir=cache, images=IMAGES).pool("val")
     for folder, name in (("refshapes", "refs(unc).p"), ("refshapes+", "refs(unc).p"), ("refshapesg", "refs(umd).p")):
@@ -298,9 +292,6 @@ def test_targets_are_no_larger_than_other_objects(cache):
         hits += largest["ann_id"] == ref["ann_id"]
         chance += 1 / len(objects)
     assert hits < 1.6 * chance < 0.5 * len(refs)
-
-
-# ------------------------------------------------------------------------------------------------ generation
 
 
 def test_annotations_never_change(cache):

@@ -144,17 +144,17 @@ def figure(splits: Mapping[str, Statistics], path: Path) -> None:
 
     drawing = Figure(figsize=(9, 6.5), layout="constrained")
     (words, others), (areas, vocabulary) = drawing.subplots(2, 2)
-    for name, found in splits.items():
-        share = np.array(list(found.length.values())) / max(found.expressions, 1)
-        words.plot(list(found.length), share, label=name)
-        if found.others:
-            numbers = range(max(found.others) + 1)
-            share = np.array([found.others.get(number, 0) for number in numbers]) / sum(found.others.values())
+    for name, stats in splits.items():
+        share = np.array(list(stats.length.values())) / max(stats.expressions, 1)
+        words.plot(list(stats.length), share, label=name)
+        if stats.others:
+            numbers = range(max(stats.others) + 1)
+            share = np.array([stats.others.get(number, 0) for number in numbers]) / sum(stats.others.values())
             others.plot(numbers, share, marker="o", markersize=3, label=name)
-        if found.area:
-            areas.plot([5, 25, 50, 75, 95], found.area, marker="o", markersize=3, label=name)
-        if found.growth:
-            vocabulary.plot(*zip(*found.growth, strict=True), label=name)
+        if stats.area:
+            areas.plot([5, 25, 50, 75, 95], stats.area, marker="o", markersize=3, label=name)
+        if stats.growth:
+            vocabulary.plot(*zip(*stats.growth, strict=True), label=name)
     words.set(xlabel="words per expression", ylabel="share of expressions", xlim=(0, None), ylim=(0, None))
     others.set(xlabel="other targets of the category in the image", ylabel="share of targets", ylim=(0, None))
     if not others.lines:

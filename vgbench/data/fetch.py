@@ -87,8 +87,8 @@ def fetch(source: Source, target: Path, work: Path, progress: Progress | None = 
         after = part.stat().st_size if part.exists() else 0
         failures = 0 if after > before else failures + 1
         if failures >= ATTEMPTS:
-            kept = f"; {after / 1e6:,.1f} MB are kept, call again to go on" if after else ""
-            raise UserError(_gone(source, f"{reason} ({ATTEMPTS} times){kept}"))
+            partial = f"; {after / 1e6:,.1f} MB are kept, call again to go on" if after else ""
+            raise UserError(_gone(source, f"{reason} ({ATTEMPTS} times){partial}"))
         time.sleep(PAUSE * 2 ** max(failures - 1, 0))
     _check_sum(source, part)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -172,13 +172,13 @@ def _transfer(source: Source, part: Path, progress: Progress | None) -> bool:
 
 
 def _first(content_range: str | None) -> int | None:
-    found = re.match(r"bytes (\d+)-", content_range or "")
-    return int(found[1]) if found else None
+    match = re.match(r"bytes (\d+)-", content_range or "")
+    return int(match[1]) if match else None
 
 
 def _total(content_range: str | None) -> int | None:
-    found = re.search(r"/(\d+)$", content_range or "")
-    return int(found[1]) if found else None
+    match = re.search(r"/(\d+)$", content_range or "")
+    return int(match[1]) if match else None
 
 
 def check_space(folder: Path, needed: int | None) -> None:
@@ -192,17 +192,17 @@ def check_space(folder: Path, needed: int | None) -> None:
 
 def _check_sum(source: Source, part: Path) -> None:
     for kind in ("sha256", "md5"):
-        wanted = getattr(source, kind)
-        if wanted is None:
+        expected = getattr(source, kind)
+        if expected is None:
             continue
         digest = hashlib.new(kind, usedforsecurity=False)
         with part.open("rb") as file:
             while block := file.read(BLOCK):
                 digest.update(block)
-        if digest.hexdigest() != wanted:
+        if digest.hexdigest() != expected:
             part.unlink()
             _note(part).unlink(missing_ok=True)
             raise UserError(
-                f"{source.url}: wrong {kind} {digest.hexdigest()}, expected {wanted}; the file was damaged on its way "
-                "or changed at its source, and is removed: call again, or compare with the authors' page"
+                f"{source.url}: wrong {kind} {digest.hexdigest()}, expected {expected}; the file was damaged on its "
+                "way or changed at its source, and is removed: call again, or compare with the authors' page"
             )

@@ -93,11 +93,11 @@ def open_filter(spec: str, dataset: str, splits: Collection[str], root: Path | N
     if path.suffix != ".json" or not path.is_file():
         names = ", ".join(published)
         raise UserError(f"dataset.filter={spec}: neither a JSON file that is there nor the name of a filter ({names})")
-    listed = ListFilter(path)
-    unknown = sorted(listed.exclude.keys() - set(splits))
+    list_filter = ListFilter(path)
+    unknown = sorted(list_filter.exclude.keys() - set(splits))
     if unknown:
         raise UserError(f"{path}: exclude: {dataset} has no split {unknown[0]!r}; there are: {', '.join(splits)}")
-    return listed
+    return list_filter
 
 
 class ListFilter(Filter):

@@ -112,10 +112,10 @@ def without_images(
     training = image_keys(train, aliases)
     unwanted = np.unique(np.concatenate([image_keys(table, aliases) for table in evaluations]))
     leaked = np.isin(training, unwanted)
-    kept = train.take(np.flatnonzero(~leaked))
+    clean = train.take(np.flatnonzero(~leaked))
     before = train.info.get("excluded_images", 0)
-    kept.info = {**train.info, "excluded_images": before + len(np.unique(training[leaked]))}
-    return kept
+    clean.info = {**train.info, "excluded_images": before + len(np.unique(training[leaked]))}
+    return clean
 
 
 def exclude_leaked(
@@ -129,16 +129,16 @@ def exclude_leaked(
         UserError: if nothing is left, or if a table's images are painted from pixels of evaluation images: then no
             row can be told to be clean.
     """
-    kept = [without_images(table, evaluations, aliases) for table in trains]
-    name = kept[0].info.get("dataset")
-    if not len(kept[0]):
+    clean = [without_images(table, evaluations, aliases) for table in trains]
+    name = clean[0].info.get("dataset")
+    if not len(clean[0]):
         raise UserError(f"recipe.exclude_leaked: every training image of {name} is in an evaluation split of this run")
     evaluated = set().union(*(image_keys(table, aliases).tolist() for table in evaluations))
-    for table in kept:
+    for table in clean:
         painted = evaluated.intersection(table.info.get("painted_from", []))
         if painted:
             raise UserError(
                 f"recipe.exclude_leaked: the images of {table.info.get('dataset')} are painted from {len(painted):,} "
                 "images of this run's evaluation splits; make them again from other images, or leave out extra_train"
             )
-    return kept
+    return clean

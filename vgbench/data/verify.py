@@ -38,9 +38,9 @@ class SplitReport:
             ("expressions", self.expressions, self.published.expressions),
         ]
         return [
-            f"{self.split}: {found:,} {what}, published {wanted:,} ({found - wanted:+,})"
-            for what, found, wanted in pairs
-            if found is not None and wanted is not None and found != wanted
+            f"{self.split}: {count:,} {what}, published {published:,} ({count - published:+,})"
+            for what, count, published in pairs
+            if count is not None and published is not None and count != published
         ]
 
 
@@ -81,11 +81,11 @@ class Report:
     def lines(self) -> list[str]:
         """The report as text."""
 
-        def against(found: int | None, published: int | None) -> str:
-            text = "-" if found is None else f"{found:,}"
+        def against(count: int | None, published: int | None) -> str:
+            text = "-" if count is None else f"{count:,}"
             if published is None:
                 return text
-            return f"{text} (= published)" if found == published else f"{text} (published {published:,})"
+            return f"{text} (= published)" if count == published else f"{text} (published {published:,})"
 
         lines = [f"{self.title} ({self.name})", f"annotations: {self.data_root}", f"images: {self.image_root}"]
         header = ["split", "images", "refs", "expressions", "no target", "with mask", "duplicates"]

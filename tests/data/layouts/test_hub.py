@@ -215,8 +215,6 @@ def test_damaged_benchmark_file(tmp_path):
         open_stem("refcoco_unc", tmp_path).load("val")
 
 
-# -------------------------------------------------------------------------------------------------- TensorFlow Datasets
-
 # built by tensorflow-datasets 4.9.10 from REFS: what its builder of ref_coco wrote
 BUILT = Path(__file__).parents[2] / "fixtures" / "ref_coco" / "refcoco_unc" / "1.1.0"
 CONFIGS = {
@@ -450,8 +448,6 @@ def test_tfds_files_without_protobuf(tmp_path, monkeypatch):
         open_stem("refcoco_unc", tmp_path).load("val")
 
 
-# ------------------------------------------------------------------------------------------------- MDETR's merged files
-
 REFEXP = {"refcoco": "refcoco_unc", "refcoco+": "refcoco_plus_unc", "refcocog": "refcocog_umd"}
 
 
@@ -608,8 +604,6 @@ def test_mdetr_mixed_entries_that_cannot_be_used(tmp_path, key, value, message):
         Mixed(tmp_path, cache_dir=tmp_path / "cache").load("train")
     assert len(Mixed(tmp_path, cache_dir=tmp_path / "cache", on_bad_sample="skip").load("train")) == 1
 
-
-# ------------------------------------------------------------------------------------------------------------ fuzzing
 
 ODD = [None, True, -1, 0, 2**70, float("nan"), float("inf"), "", "x", "../../a.jpg", "\u0000", [], [[]], {}, {"a": 1}]
 

@@ -98,8 +98,8 @@ class LayoutDataset(GroundingData):
     def __init__(self, data_root: str | Path | None = None, *, layout: str | None = None, **options: Any) -> None:
         super().__init__(data_root, **options)
         if layout is not None and layout not in [kind.key for kind in self.layouts]:
-            known = ", ".join(kind.key for kind in self.layouts)
-            raise UserError(f"{self.name}: no layout {layout!r}; there are: {known}")
+            keys = ", ".join(kind.key for kind in self.layouts)
+            raise UserError(f"{self.name}: no layout {layout!r}; there are: {keys}")
         self._layout = layout
 
     @classmethod
@@ -134,10 +134,10 @@ class LayoutDataset(GroundingData):
         """
         self.data_root  # noqa: B018 (raises if it is not there)
         kinds = [kind for kind in self.layouts if self._layout in (None, kind.key)]
-        found = [layout for kind in kinds if (layout := kind.find(self)) is not None]
-        if not found:
+        layouts = [layout for kind in kinds if (layout := kind.find(self)) is not None]
+        if not layouts:
             raise self.missing()
-        return found
+        return layouts
 
     def layout_of(self, split: str) -> Layout:
         """The layout that ``split`` is read from.

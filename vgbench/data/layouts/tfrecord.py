@@ -24,13 +24,13 @@ def read_records(path: Path) -> Iterator[bytes]:
         UserError: if the file is damaged or none of this kind.
     """
     try:
-        left = path.stat().st_size
+        remaining = path.stat().st_size
         with path.open("rb") as file:
-            while left:
+            while remaining:
                 head = file.read(12)
                 length, checksum = struct.unpack("<QI", head) if len(head) == 12 else (0, -1)
-                left -= length + 16
-                if masked_crc32c(head[:8]) != checksum or left < 0:
+                remaining -= length + 16
+                if masked_crc32c(head[:8]) != checksum or remaining < 0:
                     raise UserError(f"{path}: not a TFRecord file, damaged or truncated (byte {file.tell()})")
                 yield file.read(length)
                 file.seek(4, io.SEEK_CUR)
@@ -70,9 +70,9 @@ def example_type() -> Any:
     factory = require_extra("google.protobuf.message_factory", "tfds", purpose)
     schema = pb2.FileDescriptorProto(name="example.proto", package="tfds", syntax="proto3")
     for message, fields in EXAMPLE.items():
-        made = schema.message_type.add(name=message)
+        descriptor = schema.message_type.add(name=message)
         for name, number, kind, repeated in fields:
-            field = made.field.add(name=name, number=number, label=3 if repeated else 1)
+            field = descriptor.field.add(name=name, number=number, label=3 if repeated else 1)
             if kind in EXAMPLE:
                 field.type, field.type_name = field.TYPE_MESSAGE, f".tfds.{kind}"
             else:
@@ -93,8 +93,8 @@ def parse_example(record: bytes) -> dict[str, list[Any]]:
         entries = kind.FromString(record).features.feature
     except Exception as error:  # protobuf's DecodeError, from whichever of its implementations is installed
         raise BadSample("record that is no tf.train.Example", " ".join(str(error).split())[:80]) from None
-    found: dict[str, list[Any]] = {}
+    features: dict[str, list[Any]] = {}
     for entry in entries:
-        there = next((name for name in ("bytes", "float", "int64") if entry.value.HasField(name)), None)
-        found[entry.key] = [] if there is None else list(getattr(entry.value, there).value)
-    return found
+        kind_name = next((name for name in ("bytes", "float", "int64") if entry.value.HasField(name)), None)
+        features[entry.key] = [] if kind_name is None else list(getattr(entry.value, kind_name).value)
+    return features

@@ -67,8 +67,8 @@ class Ids:
     """Annotation and category ids for targets, the original ones where they are known."""
 
     def __init__(self, tables: Tables) -> None:
-        known = [row_ids for table in tables.values() for row_ids in table.arrow.column("ann_ids").to_pylist()]
-        self._next = max((number for ids in known for number in ids), default=0) + 1
+        original_ids = [row_ids for table in tables.values() for row_ids in table.arrow.column("ann_ids").to_pylist()]
+        self._next = max((number for ids in original_ids for number in ids), default=0) + 1
         self._given: dict[Any, int] = {}
         self.categories: dict[str, int] = {}
         self.annotations: dict[int, dict[str, Any]] = {}
@@ -124,10 +124,10 @@ def image_record(row: Row) -> dict[str, Any]:
 
 def add_image(images: dict[int, dict[str, Any]], row: Row) -> None:
     """Where images are known by their id alone; a merged set's come from several collections."""
-    known = images.setdefault(row.image_id, image_record(row))
-    if known["file_name"] != row.image:
+    record = images.setdefault(row.image_id, image_record(row))
+    if record["file_name"] != row.image:
         raise UserError(
-            f"convert: two images have the id {row.image_id} ({known['file_name']}, {row.image}), and this layout "
+            f"convert: two images have the id {row.image_id} ({record['file_name']}, {row.image}), and this layout "
             "tells images by their id; use layout=seqtr, mdetr or parquet"
         )
 
@@ -141,6 +141,6 @@ def grouped(table: AnnotationTable) -> Iterator[list[Row]]:
     """Rows that refer to the same targets by the same ref (or object), in order of first appearance."""
     groups: dict[Any, list[Row]] = {}
     for row in table:
-        known = row.key if row.ref_id is None and row.no_target else row.ref_id
-        groups.setdefault((known, row.group, row.image_id, *row.boxes.reshape(-1).tolist()), []).append(row)
+        identity = row.key if row.ref_id is None and row.no_target else row.ref_id
+        groups.setdefault((identity, row.group, row.image_id, *row.boxes.reshape(-1).tolist()), []).append(row)
     yield from groups.values()
