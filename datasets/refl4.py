@@ -61,6 +61,7 @@ class ReviewedFilter(NamedFilter):
         return split != "train"
 
     def file(self, split: str) -> Path:
+        """The review of a split; raises UserError if it is not there."""
         path = self.folder / f"{self.dataset}_{split}_reviewed.json"
         if not path.is_file():
             raise UserError(f"{path}: is not there, so {split} cannot be filtered; get it, or leave out dataset.filter")

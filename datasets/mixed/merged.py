@@ -247,6 +247,7 @@ class Mixed(LayoutDataset):
         return sources
 
     def image_file_names(self, image: str) -> Iterator[str]:
+        """The names of an image below the image root, in every folder that its collection is usual in."""
         path = PurePosixPath(image)
         names = [path.name, *super().image_file_names(path.name)] if path.name.startswith("COCO_") else [path.name]
         for folder in (str(path.parent), *self._other_folders.get(str(path.parent), ())):

@@ -90,6 +90,7 @@ class Scene:
 
     @cached_property
     def centres(self) -> list[tuple[float, float]]:
+        """Centres of :attr:`boxes`, (x, y) in pixels."""
         return [(x + w / 2, y + h / 2) for x, y, w, h in self.boxes]
 
     @cached_property

@@ -75,6 +75,7 @@ class Row:
 
     @property
     def no_target(self) -> bool:
+        """Whether the expression refers to nothing in the image."""
         return len(self.boxes) == 0
 
 
@@ -144,6 +145,7 @@ class AnnotationTable:
         return self.arrow.column(name).to_numpy()
 
     def take(self, indices: Sequence[int] | np.ndarray) -> AnnotationTable:
+        """The rows at ``indices``, in that order, as a table."""
         return AnnotationTable(self.arrow.take(pa.array(indices)), self.info)
 
     @property

@@ -120,6 +120,7 @@ class LayoutDataset(GroundingData):
 
     @property
     def task(self) -> Literal["rec", "grec", "phrase"]:
+        """What the expressions of the table ask for; a column of its description."""
         return "grec" if self.multi_target else "phrase" if self.separate_boxes else "rec"
 
     def expected_files(self) -> list[str]:
@@ -155,12 +156,14 @@ class LayoutDataset(GroundingData):
         return self.layout_of(self.check_split(split)).sources(split)
 
     def read(self, split: str) -> AnnotationTable:
+        """Parse ``split`` from the first layout on disk that holds it; raises UserError if none does."""
         return self.layout_of(self.check_split(split)).read(split)
 
     def options(self) -> dict[str, Any]:
         return {"layout": self._layout}
 
     def builder(self, split: str, layout: Layout, group_unit: str = "ref") -> TableBuilder:
+        """An empty table of ``split`` that says which layout it is read from."""
         builder = TableBuilder(self.name, split, self.task, group_unit)
         builder.info["layout"] = layout.key
         return builder

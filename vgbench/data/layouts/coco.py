@@ -8,6 +8,7 @@ from vgbench.data.layouts.writing import Contents, DatasetNames, Ids, Tables, Wr
 
 
 def write_coco(tables: Tables, names: DatasetNames) -> Contents:
+    """A COCO detection file per split, with its expressions."""
     for split, table in tables.items():
         ids, expressions = Ids(tables), []
         images: dict[int, dict[str, Any]] = {}

@@ -33,6 +33,7 @@ def embedded_size(content: Any) -> tuple[int, int]:
 
 
 def parquet_columns(path: Path) -> list[str]:
+    """Names of the columns of a file; raises UserError if it is damaged."""
     try:
         return pa.parquet.read_schema(path).names
     except PARQUET_ERRORS as error:
@@ -40,6 +41,7 @@ def parquet_columns(path: Path) -> list[str]:
 
 
 def read_rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+    """The rows of a file with these columns; raises UserError if it is damaged or lacks one."""
     try:
         return pa.parquet.read_table(path, columns=columns).to_pylist()
     except PARQUET_ERRORS as error:

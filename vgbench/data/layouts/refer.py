@@ -174,6 +174,7 @@ def _sent_id(sentence: Any, index: int) -> int:
 
 
 def write_refer(tables: Tables, names: DatasetNames) -> Contents:
+    """``instances.json`` and the refs of all splits, as a pickle or, for several targets, as JSON."""
     multi = names.multi
     folder = names.layout_names[ReferLayout.key].folders[0] if ReferLayout.key in names.layout_names else names.name
     ids, sent_id = Ids(tables), 0
@@ -223,6 +224,7 @@ def write_refer(tables: Tables, names: DatasetNames) -> Contents:
 
 
 def write_refer_json(tables: Tables, names: DatasetNames) -> Contents:
+    """The same with the refs as JSON."""
     for path, content in write_refer(tables, names):
         yield str(Path(path).with_suffix(".json")), content
 

@@ -32,6 +32,7 @@ class DatasetNames:
 
 
 def write_file(path: Path, content: Any) -> Path:
+    """Write one file of a layout atomically: a parquet table, a pickle (``.p``) or JSON."""
     with atomic(path) as temporary, temporary.open("wb") as file:
         if isinstance(content, pa.Table):
             pa.parquet.write_table(content, file)
@@ -102,6 +103,7 @@ class Ids:
         return number
 
     def category_records(self) -> list[dict[str, Any]]:
+        """COCO's list of categories, for those that occurred."""
         return [{"id": number, "name": name, "supercategory": ""} for name, number in self.categories.items()]
 
 
@@ -112,6 +114,7 @@ def xywh(box: list[float]) -> list[float]:
 
 
 def counts_difference(low: float, high: float) -> float:
+    """``high`` - ``low``, rounded as far as adding it to ``low`` still gives ``high``."""
     for digits in (2, 3, 6, 9):  # annotations have two decimals: prefer 13.75 to 13.750000000000004
         if low + round(high - low, digits) == high:
             return round(high - low, digits)
@@ -119,6 +122,7 @@ def counts_difference(low: float, high: float) -> float:
 
 
 def image_record(row: Row) -> dict[str, Any]:
+    """COCO's record of a row's image."""
     return {"id": row.image_id, "file_name": row.image, "width": row.width, "height": row.height}
 
 
