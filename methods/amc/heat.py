@@ -73,11 +73,11 @@ def heat_boxes(heat: Tensor) -> Tensor:
     """
     low, high = heat.min(), heat.max()
     scaled = ((heat - low) / (high - low).clamp(min=1e-30)).numpy()
-    found = [
+    answer_boxes = [
         cv2.connectedComponentsWithStats((scaled >= level).astype(np.uint8))[2][1:, : cv2.CC_STAT_AREA]
         for level in LEVELS
     ]
-    return torch.from_numpy(np.unique(np.concatenate(found), axis=0).astype(np.float32)).view(-1, 4)
+    return torch.from_numpy(np.unique(np.concatenate(answer_boxes), axis=0).astype(np.float32)).view(-1, 4)
 
 
 def read_proposals(path: Path) -> dict[int, Tensor]:

@@ -159,9 +159,9 @@ def masked_language(
             text with its padding, as the official AMC code has it.
     """
     logits = logits.float()
-    chosen = labels != IGNORED
-    count = chosen.sum().clamp(min=1)
+    labelled = labels != IGNORED
+    count = labelled.sum().clamp(min=1)
     hard = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum") / count
     log_p = logits.log_softmax(1 if axis == "tokens" else 2)
-    soft = -((log_p * logits_m.float().softmax(2)).sum(2) * chosen).sum() / count
+    soft = -((log_p * logits_m.float().softmax(2)).sum(2) * labelled).sum() / count
     return (1 - alpha) * hard + alpha * soft

@@ -77,10 +77,10 @@ class LargeScaleJitter:
         final = (new_height, new_width)
         if r > 1:
             final = (int(height * fit + 0.5), int(width * fit + 0.5))
-            found = self._offset(box, (new_height, new_width), final)
-            if found is None:
+            corner = self._offset(box, (new_height, new_width), final)
+            if corner is None:
                 return sample
-            offset = found
+            offset = corner
         resized = resize_image(image, (new_height, new_width))
         left, top = int(offset[0]), int(offset[1])
         resized = resized[:, top : top + final[0], left : left + final[1]]
@@ -111,11 +111,11 @@ class LargeScaleJitter:
                 if area == 0:
                     continue
                 inside = (min(x2, left + crop[1]) - max(x1, left)) * (min(y2, top + crop[0]) - max(y1, top))
-                kept = inside / area
-                if kept >= threshold:
+                visible_share = inside / area
+                if visible_share >= threshold:
                     return left, top
-                if kept > best:
-                    best, best_offset = kept, (left, top)
+                if visible_share > best:
+                    best, best_offset = visible_share, (left, top)
         return best_offset if best >= self.MINIMUM else None
 
 

@@ -218,10 +218,10 @@ class ResVG(GroundingMethod):
         parameters = {name: value for name, value in self.model.named_parameters() if name in self._trained}
         groups = []
         for group, parts in GROUPS.items():
-            chosen = [value for name, value in parameters.items() if name.split(".", 1)[0] in parts]
-            if chosen:
+            members = [value for name, value in parameters.items() if name.split(".", 1)[0] in parts]
+            if members:
                 rate = lr * (self.pretrained_lr if group in PRETRAINED else 1.0)
-                groups.append({"name": group, "params": chosen, "lr": rate})
+                groups.append({"name": group, "params": members, "lr": rate})
         return groups
 
     def on_step(self, epoch: int, step: int, steps_per_epoch: int) -> None:

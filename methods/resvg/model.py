@@ -202,9 +202,13 @@ class DecoderStage(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """target t [B, 1, d], keys F + P and values M [B, N, d] -> t [B, 1, d], image attention [B, 1, N] or None."""
         vis_query, text_query = embeddings
-        asked = self.word_attn(target + vis_query, words, words, key_padding_mask=word_pad, need_weights=False)[0]
-        asked = self.norm[0](asked)
-        seen, weights = self.image_attn(asked + text_query, keys, values, key_padding_mask=pad, need_weights=attention)
+        word_context = self.word_attn(target + vis_query, words, words, key_padding_mask=word_pad, need_weights=False)[
+            0
+        ]
+        word_context = self.norm[0](word_context)
+        seen, weights = self.image_attn(
+            word_context + text_query, keys, values, key_padding_mask=pad, need_weights=attention
+        )
         target = self.norm[1](target + seen)
         return self.norm[2](target + self.ffn(target)), weights
 

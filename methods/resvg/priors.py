@@ -233,8 +233,8 @@ def find_priors(source: str | Path | Sequence[str | Path], table: AnnotationTabl
         from vgbench.methods.resvg.sketch import sketch_priors
 
         return sketch_priors(table)
-    given = [source] if isinstance(source, (str, Path)) else list(source)
-    paths = [Path(item).expanduser() for item in given]
+    items = [source] if isinstance(source, (str, Path)) else list(source)
+    paths = [Path(item).expanduser() for item in items]
     for path in paths:
         if not path.exists():
             raise UserError(f"method.priors={path}: no such file; make it with `vgbench data priors out={path}`")
@@ -242,11 +242,11 @@ def find_priors(source: str | Path | Sequence[str | Path], table: AnnotationTabl
         return load_priors(paths, table)
     split = str(table.info.get("split"))
     for name in [split, "new_train"] if split == "train" else [split]:
-        features, found = paths[0] / f"{name}_fea.pth", sorted(paths[0].glob(f"*_{name}.pth"))
+        features, index_files = paths[0] / f"{name}_fea.pth", sorted(paths[0].glob(f"*_{name}.pth"))
         if name == "train":
-            found = [path for path in found if not path.stem.endswith("_new_train")]
-        if features.is_file() and len(found) == 1:
-            return load_priors(features, table, found[0])
+            index_files = [path for path in index_files if not path.stem.endswith("_new_train")]
+        if features.is_file() and len(index_files) == 1:
+            return load_priors(features, table, index_files[0])
     raise UserError(
         f"{paths[0]}: no {split}_fea.pth with one <dataset>_{split}.pth beside it; give the authors' folder"
     )

@@ -30,9 +30,9 @@ def distillation_targets(
         W = 0 (the official code: NaN).
     """
     matched = assignment >= 0
-    chosen = gather_matched(boxes.float(), assignment)
+    matched_boxes = gather_matched(boxes.float(), assignment)
     probability = gather_matched(logits.float().softmax(-1)[..., :1], assignment)[..., 0]
-    overlap = iou(cxcywh_to_xyxy(chosen), cxcywh_to_xyxy(targets.boxes), eps=GIOU_EPS)
+    overlap = iou(cxcywh_to_xyxy(matched_boxes), cxcywh_to_xyxy(targets.boxes), eps=GIOU_EPS)
     weight = torch.where(matched, probability * overlap, 0.0)
     mean = weight.sum() / matched.sum().clamp(min=1)
-    return Targets(chosen * matched[..., None], matched), weight, mean
+    return Targets(matched_boxes * matched[..., None], matched), weight, mean

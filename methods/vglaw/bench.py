@@ -95,8 +95,8 @@ def encoder_table(network: VGLAWNetwork, image_size: int) -> list[dict[str, Any]
     for name, projection in PROJECTIONS.items():
         with FlopCounterMode(display=False) as counter:
             work = partial(visual, image) if projection is static_projection else partial(adapted, projection)
-            kept = saved_bytes(network, work) / 1e6
-        plain = rows[0]["kept MB/sample"] if rows else kept
-        row = {"weights": name, "kept MB/sample": kept, "against plain": f"{kept / plain - 1:+.1%}"}
+            saved_mb = saved_bytes(network, work) / 1e6
+        plain = rows[0]["kept MB/sample"] if rows else saved_mb
+        row = {"weights": name, "kept MB/sample": saved_mb, "against plain": f"{saved_mb / plain - 1:+.1%}"}
         rows.append(row | {"multiply-adds G/sample": counter.get_total_flops() / 2e9})
     return rows

@@ -111,11 +111,11 @@ def load_backbone(backbone: ViTDet, state: Mapping[str, Tensor]) -> LoadReport:
     Raises:
         UserError: if the state dict is no ViTDet, or of other sizes.
     """
-    own = dict(backbone.named_parameters())
+    parameters = dict(backbone.named_parameters())
     prefix = next((prefix for prefix in ("backbone.net.", "net.") if f"{prefix}pos_embed" in state), "")
     fitted = dict(state)
     adapted = []
-    for name, target in own.items():
+    for name, target in parameters.items():
         key = prefix + name
         value = fitted.get(key)
         if value is None or value.shape == target.shape or value.ndim != target.ndim:
@@ -129,7 +129,7 @@ def load_backbone(backbone: ViTDet, state: Mapping[str, Tensor]) -> LoadReport:
     return load_mapped(
         backbone,
         fitted,
-        [KeyEntry(name, (prefix + name,)) for name in own],
+        [KeyEntry(name, (prefix + name,)) for name in parameters],
         "a Detectron2 ViTDet checkpoint (ViT-B)",
         unused=("backbone.simfp_*", "simfp_*", "proposal_generator.*", "roi_heads.*", "pixel_mean", "pixel_std"),
         adapted=tuple(adapted),

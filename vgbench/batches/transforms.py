@@ -82,8 +82,8 @@ def _opencv_is_floor(source: int, target: int) -> bool:
     if not source or not target:
         return False
     ramp = np.arange(source, dtype=np.float32)[None]
-    taken = cv2.resize(ramp, (target, 1), interpolation=cv2.INTER_NEAREST)[0]
-    return bool((taken == np.arange(target) * source // target).all())
+    source_columns = cv2.resize(ramp, (target, 1), interpolation=cv2.INTER_NEAREST)[0]
+    return bool((source_columns == np.arange(target) * source // target).all())
 
 
 def identity_geometry(image: Tensor) -> Geometry:

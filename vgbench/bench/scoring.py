@@ -64,15 +64,15 @@ def _synthetic(n: int, size: tuple[int, int], seed: int) -> tuple[AnnotationTabl
         rows, columns = np.flatnonzero(blob.any(1)), np.flatnonzero(blob.any(0))
         box = [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
         shapes.append((box, encode(blob)))
-    chosen = random.integers(0, len(shapes), (n, 2))
+    picks = random.integers(0, len(shapes), (n, 2))
     base = {"image": "", "width": width, "height": height, "expression": "", "polygons": [1], "ann_ids": []}
     base |= {"categories": [], "ref_id": None, "sent_id": None, "group": 0, "source": "synthetic", "split": "val"}
     table = AnnotationTable.from_rows(
         (
             {**base, "key": str(i), "image_id": i // 7, "boxes": [shapes[g][0]], "masks": [shapes[g][1]["counts"]]}
-            for i, (g, _) in enumerate(chosen)
+            for i, (g, _) in enumerate(picks)
         ),
         {"dataset": "synthetic", "split": "val", "task": "rec"},
     )
-    answers = [Prediction(torch.tensor([shapes[p][0]]), torch.ones(1), mask=shapes[p][1]) for _, p in chosen]
+    answers = [Prediction(torch.tensor([shapes[p][0]]), torch.ones(1), mask=shapes[p][1]) for _, p in picks]
     return table, Predictions.from_list([str(i) for i in range(n)], answers)

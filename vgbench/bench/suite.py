@@ -126,12 +126,12 @@ def end_to_end(item: Mapping[str, Any], suite: Mapping[str, Any]) -> dict[str, A
         if done.returncode:
             return {"error": done.stderr.strip().splitlines()[-1][:300] if done.stderr else "no message"}
         record = store.read(Path(folder) / "run")
-    said = [line for line in done.stdout.splitlines() if "waiting for data" in line]
+    stall_lines = [line for line in done.stdout.splitlines() if "waiting for data" in line]
     assert record.training is not None
     return {
         "train samples/s": record.cost.train_samples_per_s,
         "inference samples/s": record.cost.inference_samples_per_s,
         "training s": record.training.wall_s,
         "whole s": seconds,
-        "message": said[0] if said else f"data kept up; {seconds:.0f} s in all",
+        "message": stall_lines[0] if stall_lines else f"data kept up; {seconds:.0f} s in all",
     }
