@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from vgbench.core.errors import UserError
 from vgbench.data.dataset import Counts
 from vgbench.data.layouts.base import Layout, LayoutDataset
-from vgbench.data.layouts.flat import MiniGPTLayout, QwenLayout
+from vgbench.data.layouts.flat import MiniGPTLayout, QwenLayout, VLMR1Layout
 from vgbench.data.layouts.hub import BenchmarkLayout, HubLayout
 from vgbench.data.layouts.lmms import LmmsLayout
 from vgbench.data.layouts.mdetr import MDETRLayout
@@ -64,6 +64,7 @@ class ReferDataset(LayoutDataset):
         VGLawLayout,
         MDETRLayout,
         TransVGLayout,
+        VLMR1Layout,
         MiniGPTLayout,
         QwenLayout,
     )

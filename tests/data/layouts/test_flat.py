@@ -49,6 +49,21 @@ def write_qwen(root):
     return root
 
 
+def write_vlmr1(root):
+    folder, entries = root / "rec_jsons_processed", {}
+    folder.mkdir()
+    for split, (ann,), sentences in REFS:
+        record = ANNOTATIONS[ann]
+        width, height = IMAGES[record["image_id"]]
+        x, y, w, h = record["bbox"]
+        entry = {"image": f"train2014/{image_name(record['image_id'])}", "width": width, "height": height}
+        entry |= {"solution": [x, y, x + w, y + h], "problem": "Where?"}
+        entries.setdefault(split, []).extend({**entry, "normal_caption": text} for text in sentences)
+    for split, items in entries.items():
+        (folder / f"refcoco_{split}.json").write_text(json.dumps(items))
+    return root
+
+
 def write_vglaw(root):
     items = {}
     masks = root / "masks" / "refcoco(unc)"
@@ -66,7 +81,7 @@ def write_vglaw(root):
     return root
 
 
-@pytest.mark.parametrize("write", [write_transvg, write_qwen, write_vglaw])
+@pytest.mark.parametrize("write", [write_transvg, write_qwen, write_vlmr1, write_vglaw])
 @pytest.mark.parametrize("split", ["train", "val", "testA"])
 def test_flat_layouts_give_the_same_expressions(tmp_path, write, split):
     (tmp_path / "b").mkdir()

@@ -16,6 +16,7 @@ from vgbench.data.layouts.targets import TargetReader, expression_of, number_in
 from vgbench.data.table import AnnotationTable
 
 EVALUATION_FOLDERS = ("minigpt4_refcoco_eval", "eval_data")
+SOLUTION_FOLDERS = ("rec_jsons_processed", "rec_jsons")
 IMG_ID = re.compile(r"(COCO_train2014_(\d{12}))_(\d+)")
 
 
@@ -89,6 +90,8 @@ class MiniGPTLayout(FlatLayout):
     @classmethod
     def find(cls, data: LayoutDataset) -> Layout | None:
         paths = files_by_split(data, data.layout_names.get(cls.key, ()), EVALUATION_FOLDERS, ".json")
+        if any(_holds_solutions(path) for path in paths.values()):
+            return None  # another layout under the same names
         return cls(data, paths) if paths else None
 
     @classmethod
@@ -117,6 +120,51 @@ class MiniGPTLayout(FlatLayout):
             "object": img_id,
             "ann_id": int(parts[3]) if self.data.file_suffix_is_ann_id else None,
         }
+
+
+class VLMR1Layout(FlatLayout):
+    """VLM-R1's files ``rec_jsons_processed/<set>_<split>.json``: {image (a path), normal_caption, solution xyxy,
+    width, height}. Names: the set's."""
+
+    key = "vlm-r1"
+    form = "xyxy"
+
+    @classmethod
+    def find(cls, data: LayoutDataset) -> Layout | None:
+        paths = files_by_split(data, data.layout_names.get(cls.key, ()), SOLUTION_FOLDERS, ".json")
+        paths = {split: path for split, path in paths.items() if _holds_solutions(path)}
+        return cls(data, paths) if paths else None
+
+    @classmethod
+    def expects(cls, data: LayoutDataset) -> str:
+        names = data.layout_names.get(cls.key)
+        return f"rec_jsons_processed/{names[0]}_SPLIT.json (boxes only)" if names else ""
+
+    def remark(self, builder: TableBuilder) -> None:
+        builder.notes.append("the texts of this layout are normalised, not as typed")
+
+    def entries(self, split: str) -> list[Any]:
+        return self.data.parse_file(self.files[split])
+
+    def entry(self, entry: Any) -> dict[str, Any]:
+        box = take(entry, "solution", list)
+        return {
+            "image": check_name(PurePosixPath(take(entry, "image", str)).name),
+            "width": take(entry, "width", int),
+            "height": take(entry, "height", int),
+            "box": box[0] if len(box) == 1 and isinstance(box[0], list) else box,
+            "texts": [take(entry, "normal_caption", str)],
+        }
+
+
+def _holds_solutions(path: Path) -> bool:
+    """Whether a file is of VLM-R1's layout, by the keys at its start (MiniGPT-v2's files have the same names)."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(65_536)
+    except OSError:
+        return False
+    return b'"solution"' in start and b'"img_id"' not in start
 
 
 class QwenLayout(FlatLayout):
