@@ -21,6 +21,8 @@ FORMS = {
     "xxyy": "x1, x2, y1, y2",
 }
 
+_WIDE = str.maketrans("，；：（）［］【】", ",;:()[][]")  # as models write them between Chinese words
+
 LONGEST = 100_000  # characters that are read of one answer: answers are short, runaway ones are not
 MOST = 100  # boxes that are read of one answer
 LARGEST = 1e9  # no coordinate is larger
@@ -37,13 +39,16 @@ _CORNERS = re.compile(
 _ANGLES = re.compile(r"\s{0,4}".join([rf"<\s?({_NUMBER})\s?>"] * 4))
 _GAP = r"[\s,;()\[\]<>{}]{1,40}"
 _BARE = re.compile(rf"(?<![\w.]){_GAP.join([f'({_NUMBER})'] * 4)}(?!\.?\d)")
-_LOCATION = re.compile(r"\s{0,4}".join([r"<\|?(?:loc|bin|coord|box|pos)[_-]?(\d{1,5})\|?>"] * 4))
+_LOCATION = re.compile(r"[\s,]{0,4}".join([r"<\|?(?:loc|bin|coord|box|pos)[_-]?(\d{1,5})\|?>"] * 4))
 _PATCHES = re.compile(r"<patch_index_(\d{1,4})>\s{0,4}<patch_index_(\d{1,4})>")
 PATCH_CELLS = 32  # cells per side that Kosmos-2 numbers
 
 _NAME = r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9_ -]{0,15})[\"'`*]{0,3}\s{0,4}[:=]\s{0,4}[\"'`*]{0,3}"
 _NAMED = re.compile(rf"{_NAME}({_NUMBER})(?![\w.]{0, 30}\d)")
-_NAMED_PAIR = re.compile(rf"{_NAME}[\[(]\s{{0,8}}{_PAIR}\s{{0,8}}[\])]")
+_NAMED_PAIR = re.compile(  # "top-left corner (10, 20)", "center": [10, 20]
+    r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9_ -]{0,15}?)(?:\scorner)?[\"'`*]{0,3}\s{0,4}(?:[:=]|is\b|at\b)?\s{0,4}"
+    rf"[\[(]\s{{0,8}}{_PAIR}\s{{0,8}}[\])]"
+)
 _NAMES = {
     ("x1", "y1", "x2", "y2"): "xyxy",
     ("x0", "y0", "x1", "y1"): "xyxy",
@@ -113,7 +118,7 @@ def read_words(text: str, form: str) -> Words:
         text: the model's words.
         form: order of four numbers that have no names, one of :data:`FORMS`.
     """
-    answer, doubt = answer_part(text)
+    answer, doubt = answer_part(text.translate(_WIDE))
     doubts = [doubt] if doubt else []
     if len(answer) > LONGEST:
         doubts.append(f"answers are longer than {LONGEST} characters, only their start was read")
