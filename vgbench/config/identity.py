@@ -47,6 +47,44 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+#: What may differ besides when a run goes on: more places, and what is chosen after training.
+NOT_TRAINING = NOT_IDENTITY - {"seed"} | {"eval", "checkpoint", "dataset.cache_dir", "weights", "pretrained"}
+
+
+def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """By dotted key, what a training is made of: equal for two configurations of which one continues the other."""
+    node = dict(config)
+    if isinstance(node.get("method"), Mapping) and "_target_" in node["method"]:
+        node["method"] = {"_target_": node["method"]["_target_"], **method_identity(node["method"])}
+    flat = {
+        key: FIXED.get(key, value)
+        for key, value in _flat(node).items()
+        if not any(key == name or key.startswith(f"{name}.") for name in NOT_TRAINING)
+    }
+    # where start weights lie does not matter, that there are some does
+    flat |= {f"{name} given": bool(config.get(name)) for name in ("weights", "pretrained")}
+    if flat.get("recipe.exclude_leaked"):
+        flat["eval.splits"] = config["eval"]["splits"]
+    return flat
+
+
+def training_differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What keeps a run from going on under a configuration: "recipe.lr is 0.0003 there, 0.0001 now"."""
+    theirs, ours = training_identity(stored), training_identity(now)
+    return [
+        f"{key} is {theirs.get(key)} there, {ours.get(key)} now"
+        for key in sorted({*ours, *theirs})
+        if ours.get(key) != theirs.get(key)
+    ]
+
+
+def _flat(node: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) and value else {f"{above}{key}": value}
+    return flat
+
+
 def method_class(node: Mapping[str, Any]) -> type[GroundingMethod]:
     """The class that a ``method`` node names."""
     from hydra.utils import get_class

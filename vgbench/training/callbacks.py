@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from vgbench import optim
+from vgbench.core.errors import UserError
 from vgbench.method import GroundingMethod
 from vgbench.training import weights
 from vgbench.training.logs import say
@@ -87,6 +88,9 @@ class KeepBestModel(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, GroundingModule)
         value = float(trainer.callback_metrics[f"val/{pl_module.evaluation.primary}"])
+        if not math.isfinite(value):
+            name = pl_module.evaluation.primary
+            raise UserError(f"val/{name} is not finite at epoch {trainer.current_epoch}; choose another recipe.monitor")
         if value > self.best:
             self.best, self.epoch = value, trainer.current_epoch
             self.save(trainer, pl_module)

@@ -73,11 +73,11 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def newest_checkpoint(folder: Path) -> Path:
-    """The newest whole checkpoint of a run folder; damaged ones before it are named.
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run folder; damaged ones before it are named. None: nothing was saved there yet.
 
     Raises:
-        UserError: if there is none.
+        UserError: if all are damaged.
     """
     files = sorted((folder / FOLDER).glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
     damaged: list[Path] = []
@@ -90,4 +90,5 @@ def newest_checkpoint(folder: Path) -> Path:
     if damaged:
         names = ", ".join(map(str, damaged))
         raise UserError(f"{names}: damaged, and no other checkpoint is there; start the run without resume=true")
-    raise UserError(f"{folder}: no checkpoint to resume from; start the run without resume=true")
+    say(f"{folder}: no checkpoint was saved there yet; starts at the beginning")
+    return None

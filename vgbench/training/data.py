@@ -107,7 +107,8 @@ def _source(table: AnnotationTable, dataset: str, split: str, split_by: str | No
 
 def scored_splits(config: DictConfig, dataset: GroundingData) -> list[str]:
     """The splits that a run is scored on."""
-    return list(config.eval.splits or dataset.evaluation_splits)
+    splits = config.eval.splits
+    return [splits] if isinstance(splits, str) else list(splits or dataset.evaluation_splits)
 
 
 def training_samples(config: DictConfig, method: GroundingMethod, data: TrainingSet) -> TrainingSamples:

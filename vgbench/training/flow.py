@@ -33,7 +33,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from vgbench.config.compose import check_recipe, compose, expand, quoted, split_overrides
-from vgbench.config.identity import NOT_IDENTITY, config_hash, resolved
+from vgbench.config.identity import config_hash, resolved, training_differences
 from vgbench.config.stored import stored_config
 from vgbench.core.errors import UserError
 from vgbench.records.record import FILE_NAME
@@ -159,33 +159,14 @@ def state(stage: Stage) -> State:
             raise UserError(f"{stage.folder}: not a run folder (no config.yaml); remove it, or give run_dir=FOLDER")
         return "start"
     stored = stored_config(file)
-    if config_hash(stored) != config_hash(wanted) or stored.get("seed") != wanted["seed"]:
+    if differences := training_differences(stored, wanted):
         raise UserError(
-            f"{stage.folder}: made with another configuration ({_difference(stored, wanted)}); repeat the first "
+            f"{stage.folder}: made with another configuration ({'; '.join(differences)}); repeat the first "
             "command, or give run_dir=FOLDER for a new sequence, or remove this stage and the later ones"
         )
-    if (stage.folder / FILE_NAME).exists():
+    if (stage.folder / FILE_NAME).exists() and config_hash(stored) == config_hash(wanted):
         return "finished"
     return "resume" if any((stage.folder / "checkpoints").glob("*.ckpt")) else "start"
-
-
-def _flat(node: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) and value else {f"{above}{key}": value}
-    return flat
-
-
-def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The first key that matters and differs, e.g. "recipe.lr is 0.0003 there, 0.0001 now"."""
-    ours, theirs = _flat(wanted), _flat(stored)
-    skipped = NOT_IDENTITY - {"seed"}
-    changed = [
-        key
-        for key in sorted({*ours, *theirs})
-        if ours.get(key) != theirs.get(key) and not any(key == name or key.startswith(f"{name}.") for name in skipped)
-    ]
-    return f"{changed[0]} is {theirs.get(changed[0])} there, {ours.get(changed[0])} now"
 
 
 def states(stages: Sequence[Stage]) -> dict[str, State]:

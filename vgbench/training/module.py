@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,6 +20,9 @@ from vgbench.batches.samplers import TrainLoader
 from vgbench.batches.samples import mix_seed
 from vgbench.method import GroundingMethod
 from vgbench.training.evaluation import Evaluation
+from vgbench.training.losses import LossWatch
+from vgbench.training.own_checkpoint import OWN_KEY
+from vgbench.training.setup import method_node
 from vgbench.types import Batch, Prediction
 
 TIMED_BATCHES = 10  # per split, for the speed of single outputs
@@ -68,6 +74,7 @@ class GroundingModule(L.LightningModule):
         self.train_loader = train_loader
         self.schedule: optim.Schedule = instantiate(config.recipe.schedule)
         self.skipped = 0
+        self.loss_watch: LossWatch | None = None
         self.stopwatch = Stopwatch()
         trained = {id(parameter) for parameter in method.trainable()}
         for parameter in method.parameters():  # parameters without effect must not wait for a gradient under DDP
@@ -77,6 +84,21 @@ class GroundingModule(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         recipe = self.config.recipe
         return optim.build_optimizer(self.method.param_groups(recipe.lr), instantiate(recipe.optimizer))
+
+    def on_fit_start(self) -> None:
+        self.loss_watch = LossWatch(Path(self.trainer.default_root_dir))
+
+    def check_weights(self) -> None:
+        """
+        Raises:
+            UserError: if a loss of this training or a weight is not finite.
+        """
+        if self.loss_watch is not None:
+            self.loss_watch.check_weights(self.parameters(), self.current_epoch, self.trainer.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_weights()
+        checkpoint[OWN_KEY] = json.dumps({"method": method_node(self.config)})
 
     def on_train_epoch_start(self) -> None:
         if self.train_loader is not None:
@@ -97,6 +119,8 @@ class GroundingModule(L.LightningModule):
             self.train_loader.batches_done = batch_idx + 1
         self.skipped += len(batch.skipped)
         losses = self.method(batch)
+        if self.loss_watch is not None:
+            self.loss_watch.add(losses, self.current_epoch, self.trainer.global_step)
         every = self.config.logger.every_n_steps
         if self.trainer.is_last_batch or (every and (self.trainer.global_step + 1) % every == 0):
             # only what a logger writes: two dozen losses cost as much of the host's time as a layer of the model
@@ -117,6 +141,7 @@ class GroundingModule(L.LightningModule):
         return predictions, time.perf_counter() - started
 
     def on_validation_epoch_start(self) -> None:
+        self.check_weights()
         self.evaluation.start(self.global_rank)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

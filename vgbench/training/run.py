@@ -7,6 +7,7 @@ import time
 import lightning as L
 from omegaconf import DictConfig
 
+from vgbench.training.checks import as_list, check_machine, check_monitor, check_splits
 from vgbench.training.data import load_training_data, training_samples
 from vgbench.training.fit import fit
 from vgbench.training.folder import run_folder
@@ -33,14 +34,18 @@ def run(config: DictConfig) -> RunResult:
     """Train, keep the best model, score it, write the run folder."""
     started = time.time()
     check_numbers(config)
+    check_machine(config)
     L.seed_everything(config.seed, workers=False, verbose=False)
     data = load_training_data(config)
+    check_splits(config, data.dataset, training=True)
     method = build_method(config.method)
     tasks = shared_tasks(method, data.dataset, config.task)
-    metrics = [*tasks, *scored_variants(method, data.dataset, tasks, config.eval.variants)]
+    metrics = [*tasks, *scored_variants(method, data.dataset, tasks, as_list(config.eval.variants))]
+    check_monitor(config, method, tasks)
     samples = training_samples(config, method, data)
+    start = None if config.resume else start_from(config, method, data)  # a folder only for what can start
     folder = run_folder(config, f"{choices(config)['method']}-{choices(config)['dataset']}")
-    start = start_from(config, method, data, folder)
+    start = start or start_from(config, method, data, folder)
     count = parameter_count(method)
     say(f"{folder}: {method.name} on {data.dataset.name}, {count:,} parameters, {', '.join(tasks)}")
     if start.report:
@@ -56,11 +61,13 @@ def evaluate(config: DictConfig) -> RunResult:
     started = time.time()
     current_request().describe = lambda: "stopped in the evaluation; no record was written, start it again"
     check_numbers(config)
+    check_machine(config)
     L.seed_everything(config.seed, workers=False, verbose=False)
-    model, path, report = load_model(config)
     dataset = build_data(config)
+    check_splits(config, dataset)
+    model, path, report = load_model(config)
     tasks = shared_tasks(model.method, dataset, config.task)
-    metrics = [*tasks, *scored_variants(model.method, dataset, tasks, config.eval.variants)]
+    metrics = [*tasks, *scored_variants(model.method, dataset, tasks, as_list(config.eval.variants))]
     folder = run_folder(config, f"eval-{method_name(model.method)}-{choices(config)['dataset']}")
     say(f"{folder}: {model.method.name} from {path}: {load_summary(report)}")
     scores = score_splits(config, model, dataset, metrics, folder)

@@ -15,6 +15,7 @@ from vgbench.data.table import AnnotationTable
 from vgbench.metrics.evaluator import ScoreReport, format_report
 from vgbench.records.record import Result
 from vgbench.records.results import ScoredOutput, results_of
+from vgbench.training.checks import as_list
 from vgbench.training.data import evaluation_loader, evaluation_samples, scored_splits
 from vgbench.training.evaluation import Evaluation, metrics_by_output
 from vgbench.training.guards import StopAtStep
@@ -86,7 +87,7 @@ class Scorer:
         others = shuffled(table, self.config.seed).tolist()
         dealt = evaluation_samples(self.model.method, dataset, table, auxiliary, expression_rows=others)
         controls = {}
-        if split in (options.control or []):
+        if split in as_list(options.control):
             place = self.folder / "predictions" / SHUFFLED.replace(" ", "-")
             controls[SHUFFLED], _ = self._predict(self._evaluation(split, table, place), dealt)
         evaluation = self._evaluation(split, table, self.folder / "predictions")

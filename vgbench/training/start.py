@@ -40,15 +40,18 @@ class Start:
     seen: SeenImages
 
 
-def start_from(config: DictConfig, method: GroundingMethod, data: TrainingSet, folder: Path) -> Start:
+def start_from(config: DictConfig, method: GroundingMethod, data: TrainingSet, resumed: Path | None = None) -> Start:
     """Load what the training starts from into ``method``; of a run to resume, find its newest checkpoint.
+
+    Args:
+        resumed: the folder of the run that goes on, or None.
 
     Raises:
         UserError: if there is no such file, or it does not fit the method.
     """
-    resume_from = newest_checkpoint(folder) if config.resume else None
-    if resume_from:
-        set_log_aside(folder / "logs")
+    resume_from = newest_checkpoint(resumed) if resumed else None
+    if resumed:
+        set_log_aside(resumed / "logs")
     report = None if resume_from else _load_start(config, method)
     earlier, seen_earlier = _earlier_training(config)
     seen = data.seen | seen_earlier if seen_earlier else SeenImages(data.seen.keys, complete=False)

@@ -38,6 +38,9 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: Sequence[Callback
             loggers.append(CSVLogger(folder, name="", version="logs", flush_logs_every_n_steps=50))
         if config.logger.tensorboard:
             loggers.append(TensorBoardLogger(folder, name="", version="logs"))
+    given = set(options) | {"max_epochs", "logger", "log_every_n_steps", "callbacks", "default_root_dir", "plugins"}
+    if taken := given & set(config.trainer):
+        raise UserError(f"trainer.{min(taken)}: the run sets it itself; see recipe.* and logger.*")
     try:
         return L.Trainer(
             **{
@@ -55,8 +58,18 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: Sequence[Callback
             enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
             **options,
         )
-    except L.fabric.utilities.exceptions.MisconfigurationException as error:
+    except (L.fabric.utilities.exceptions.MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {error}; vgbench list shows the trainer choices") from None
+
+
+def check_trainer(config: DictConfig) -> None:
+    """Have Lightning look at the ``trainer`` node, without a run.
+
+    Raises:
+        UserError: if it does not take it.
+    """
+    with quiet():
+        build_trainer(config, Path(), [], gradient_clip_val=None, accumulate_grad_batches=1)
 
 
 def _progress() -> list[Callback]:

@@ -18,6 +18,7 @@ from vgbench.config.stored import buildable_method
 from vgbench.core.errors import UserError
 from vgbench.core.files import atomic_with_digest, matches_digest
 from vgbench.method import GroundingMethod
+from vgbench.training.own_checkpoint import OWN_KEY, training_checkpoint
 
 MODEL_FILE = "model.safetensors"  # in a run folder
 RAW_FILE = "model.raw.safetensors"  # beside it, of a training with a moving average: the weights without it
@@ -73,13 +74,15 @@ def save(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path, hal
         tensors[name] = (value.half() if half and value.is_floating_point() else value).contiguous().clone()
     try:
         with atomic_with_digest(path) as temporary:
-            save_file(tensors, temporary, metadata={"vgbench": json.dumps({"method": dict(config)})})
+            save_file(tensors, temporary, metadata={OWN_KEY: json.dumps({"method": dict(config)})})
     except SafetensorError as error:  # what it makes of a full disk is no OSError
         raise UserError(f"{path}: could not be written ({error}); is the disk of {path.parent} full?") from None
 
 
 def is_ours(path: Path) -> bool:
     """Whether a file was written by :func:`save`: its tensors have our names."""
+    if path.suffix == ".ckpt":
+        return training_checkpoint(path) is not None
     return _stored_text(path) is not None
 
 
@@ -93,7 +96,7 @@ def _stored_text(path: Path) -> str | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("vgbench") or None
+            return (file.metadata() or {}).get(OWN_KEY) or None
     except SafetensorError as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}); write or copy it again") from None
 
@@ -104,6 +107,9 @@ def method_config(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: if the file cannot be read, or as :func:`vgbench.config.stored.buildable_method`.
     """
+    if path.suffix == ".ckpt":
+        own = training_checkpoint(path)
+        return buildable_method(own.method, path) if own else None
     stored = _stored_text(path)
     if stored is None:
         return None
@@ -112,6 +118,18 @@ def method_config(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: its metadata is not JSON ({error}); write or copy it again") from None
     return buildable_method(content.get("method") if isinstance(content, dict) else None, path)
+
+
+def _own_state(path: Path, method: GroundingMethod, raw: bool) -> dict[str, Tensor]:
+    """The state dict in a file of ours; of a training with a moving average the average, or the ``raw`` weights."""
+    if path.suffix == ".ckpt":
+        own = training_checkpoint(path)
+        assert own is not None
+        if raw:
+            return own.state
+        return own.averaged([name for name, _ in (*method.named_parameters(), *method.named_buffers())])
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def load(method: GroundingMethod, path: Path, raw: bool = False) -> LoadReport:
@@ -132,9 +150,7 @@ def load(method: GroundingMethod, path: Path, raw: bool = False) -> LoadReport:
             raise UserError(f"{path}: {error}") from None
     own = method.state_dict()
     parts = {name: method.training_part(name) for name in own}
-    with safe_open(path, framework="pt") as file:
-        own_state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    state = method.adapt_state(own_state)
+    state = method.adapt_state(_own_state(path, method, raw))
     absent = {part for part in parts.values() if part} - {parts.get(name) for name in state}
     own = {name: value for name, value in own.items() if parts[name] not in absent}
     wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]

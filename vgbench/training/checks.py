@@ -1,0 +1,96 @@
+"""What is looked at before anything is trained or a folder is made: every name that a run will need at any time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import lightning as L
+from omegaconf import DictConfig, ListConfig
+
+from vgbench.core.errors import UserError
+from vgbench.data.dataset import GroundingData
+from vgbench.method import GroundingMethod
+from vgbench.metrics.catalog import make_metric
+from vgbench.training.data import scored_splits
+from vgbench.training.evaluation import metrics_by_output
+from vgbench.training.trainer import check_trainer
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+SHORT_PRECISIONS = ("32", "bf16", "16")  # Lightning's short forms of the same
+SEEDS = 2**32
+
+
+def check_machine(config: DictConfig) -> None:
+    """Precision, devices, loader processes and seed.
+
+    Raises:
+        UserError: naming the key, and what it could be.
+    """
+    precision = str(config.trainer.precision)
+    if precision not in (*PRECISIONS, *SHORT_PRECISIONS):
+        raise UserError(f"trainer.precision={precision}: choose from {', '.join(PRECISIONS)}")
+    workers = config.workers
+    if workers != "auto" and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
+        raise UserError(f"workers={workers}: give a whole number of at least 0, or auto")
+    if config.seed >= SEEDS:
+        raise UserError(f"seed={config.seed}: give a whole number below {SEEDS}")
+    every = config.checkpoint_every
+    if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+        raise UserError(f"checkpoint_every={every}: give a whole number of at least 1, or null")
+    allowed = inspect.signature(L.Trainer.__init__).parameters
+    for key in config.trainer:
+        if key not in allowed:
+            close = get_close_matches(str(key), [name for name in allowed if name != "self"], n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"trainer.{key}: Lightning's Trainer has no such argument{hint}")
+    check_trainer(config)
+
+
+def check_splits(config: DictConfig, dataset: GroundingData, training: bool = False) -> None:
+    """The splits that are trained, validated and scored on, and those that get a control.
+
+    Raises:
+        UserError: for a split that the dataset does not have.
+    """
+    control = config.eval.control
+    keys = {"eval.splits": scored_splits(config, dataset), "eval.control": as_list(control)}
+    if training:
+        keys |= {"recipe.train_split": [config.recipe.train_split], "recipe.val_split": [config.recipe.val_split]}
+    for key, names in keys.items():
+        for name in names:
+            if name not in dataset.splits:
+                close = get_close_matches(str(name), dataset.splits, n=1)
+                hint = f"did you mean {close[0]}? " if close else ""
+                raise UserError(
+                    f"{key}: {dataset.name} has no split {name!r}; {hint}there are: {', '.join(dataset.splits)}"
+                )
+
+
+def as_list(value: object) -> list[str]:
+    """A list in a configuration; a single name is a list of one, null an empty one."""
+    if value is None:
+        return []
+    return [str(item) for item in value] if isinstance(value, (list, tuple, ListConfig)) else [str(value)]
+
+
+def check_monitor(config: DictConfig, method: GroundingMethod, metrics: Sequence[str]) -> None:
+    """``recipe.monitor`` against what a validation computes.
+
+    Raises:
+        UserError: if it is no metric of ``metrics``; the message lists them.
+    """
+    monitor = config.recipe.monitor
+    if monitor is None:
+        return
+    outputs = metrics_by_output(method, metrics)
+    output, colon, name = str(monitor).rpartition(":")
+    several = len(outputs) > 1
+    task, slash, metric = name.partition("/")
+    tasks = [spec for specs in outputs.values() for spec in specs if "/" not in spec]
+    fits = bool(slash and metric) and task in tasks and (not colon or (several and output in outputs))
+    if not fits:
+        close = f"; did you mean {tasks[0]}/{monitor}?" if not slash and tasks else ""
+        choices = ", ".join(f"{task}/{make_metric(task).task.primary}" for task in dict.fromkeys(tasks))
+        raise UserError(f"recipe.monitor={monitor}: give TASK/METRIC of what is validated, e.g. {choices}{close}")
