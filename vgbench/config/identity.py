@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,11 +51,14 @@ def config_hash(config: Mapping[str, Any]) -> str:
 NOT_TRAINING = NOT_IDENTITY - {"seed"} | {"eval", "checkpoint", "dataset.cache_dir", "weights", "pretrained"}
 
 
-def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """By dotted key, what a training is made of: equal for two configurations of which one continues the other."""
+def training_identity(config: Mapping[str, Any], files: Collection[str] = ()) -> dict[str, Any]:
+    """By dotted key, what a training is made of: equal for two configurations of which one continues the other.
+
+    Args:
+        files: options of the method that say only where a file lies.
+    """
     node = dict(config)
-    if isinstance(node.get("method"), Mapping) and "_target_" in node["method"]:
-        node["method"] = {"_target_": node["method"]["_target_"], **method_identity(node["method"])}
+    node["method"] = {key: value for key, value in config["method"].items() if key not in files}
     flat = {
         key: FIXED.get(key, value)
         for key, value in _flat(node).items()
@@ -70,7 +73,8 @@ def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def training_differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What keeps a run from going on under a configuration: "recipe.lr is 0.0003 there, 0.0001 now"."""
-    theirs, ours = training_identity(stored), training_identity(now)
+    files = method_class(now["method"]).file_options  # nothing that a stored file names is imported
+    theirs, ours = training_identity(stored, files), training_identity(now, files)
     return [
         f"{key} is {theirs.get(key)} there, {ours.get(key)} now"
         for key in sorted({*ours, *theirs})
