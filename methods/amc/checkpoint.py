@@ -53,7 +53,7 @@ def load_albef(network: ALBEF, state: Mapping[str, Tensor]) -> LoadReport:
     Raises:
         UserError: for a missing or unknown name, another shape, or a tied copy that differs from its original.
     """
-    own = network.state_dict()
+    parameters = network.state_dict()
     names = official_names(state)
     used, unused, adapted = [], [], []
     ready: dict[str, Tensor] = {}
@@ -64,21 +64,21 @@ def load_albef(network: ALBEF, state: Mapping[str, Tensor]) -> LoadReport:
         if source is not None or UNUSED.fullmatch(name):
             unused.append(original)
             continue
-        if name not in own:
+        if name not in parameters:
             raise UserError(f"checkpoint entry {original!r} belongs to no part of AMC; give an AMC or ALBEF checkpoint")
-        ready[name] = fitted(name, state[original], own[name])
+        ready[name] = fitted(name, state[original], parameters[name])
         if ready[name] is not state[original]:
             adapted.append(original)
-        if ready[name].shape != own[name].shape:
+        if ready[name].shape != parameters[name].shape:
             raise UserError(
                 f"checkpoint entry {original!r} has shape {list(state[original].shape)}, this configuration of AMC has "
-                f"{list(own[name].shape)}; set the sizes of method to those of the checkpoint"
+                f"{list(parameters[name].shape)}; set the sizes of method to those of the checkpoint"
             )
         used.append(original)
-    absent = absent_parts(own, ready)
+    absent = absent_parts(parameters, ready)
     with torch.no_grad():
         for name, value in ready.items():
-            own[name].copy_(value)
+            parameters[name].copy_(value)
     if "momentum model" in absent:
         network.update_momentum(0.0)
     return LoadReport(tuple(used), tuple(unused), tuple(adapted), tuple(sorted(absent)))

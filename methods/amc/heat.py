@@ -96,14 +96,12 @@ def read_proposals(path: Path) -> dict[int, Tensor]:
     try:
         boxes: Mapping[int, Sequence[Sequence[float]]]
         if isinstance(content, dict):
-            boxes = {int(image): [detection[:4] for detection in found] for image, found in content.items()}
+            boxes = {int(image): [detection[:4] for detection in detections] for image, detections in content.items()}
         else:
             boxes = {}
             for detection in content:
                 boxes.setdefault(int(detection["image_id"]), []).append(detection["bbox"])  # type: ignore[attr-defined]
-        return {
-            image: torch.tensor(found, dtype=torch.float64).reshape(len(found), 4) for image, found in boxes.items()
-        }
+        return {image: torch.tensor(rows, dtype=torch.float64).reshape(len(rows), 4) for image, rows in boxes.items()}
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path}: method.proposals is neither image id -> [[x, y, w, h, ...], ...] nor COCO results "

@@ -138,12 +138,12 @@ def mask_words(
     def draw(p: float) -> Tensor:
         return torch.rand(ids.shape, device=ids.device) < p
 
-    chosen = draw(probability) & (ids != pad_id) & (ids != cls_id)
-    replaced = draw(0.8) & chosen
-    randomised = draw(0.5) & chosen & ~replaced
+    selection = draw(probability) & (ids != pad_id) & (ids != cls_id)
+    replaced = draw(0.8) & selection
+    randomised = draw(0.5) & selection & ~replaced
     words = torch.randint(vocab_size, ids.shape, device=ids.device)
     masked = torch.where(replaced, mask_id, torch.where(randomised, words, ids))
-    return masked, torch.where(chosen, ids, IGNORED)
+    return masked, torch.where(selection, ids, IGNORED)
 
 
 def masked_language(

@@ -51,10 +51,10 @@ def priors(own: Mapping[str, str], rest: Sequence[str]) -> int:
         )
     batch, seed = _whole(own, "batch", 8, least=1), _whole(own, "seed", 0)
     with progress(f"{data.name}: {generator.name}") as show:
-        made = make_priors(
+        new_priors = make_priors(
             expressions, file, generator, encoder, batch_size=batch, seed=seed, shard=shard, progress=show
         )
-    print(f"{file}: {made:,} priors made; use them with method.priors={file}")
+    print(f"{file}: {new_priors:,} priors made; use them with method.priors={file}")
     return 0
 
 
@@ -99,7 +99,7 @@ def augmentation(own: Mapping[str, str], rest: Sequence[str]) -> int:
     if amount > SEEDS_APART:
         raise UserError(f"amount={amount}: at most {SEEDS_APART} scenes per folder; make several with other seeds")
     counts = _numbers(own.get("counts", "2-5"), "counts", "-")
-    found = instances_of(data.load(split))
+    targets = instances_of(data.load(split))
     instances = Path(own["instances"]).expanduser() if "instances" in own else _instances_file(data.sources(split))
     present: Mapping[int, Iterable[str]] = {}
     if instances is None:
@@ -108,9 +108,9 @@ def augmentation(own: Mapping[str, str], rest: Sequence[str]) -> int:
         present = categories_in(instances)
     painter: Painter
     if own.get("painter", "copy-paste") == "copy-paste":
-        painter = CopyPaste(found, data.image_path, present)
+        painter = CopyPaste(targets, data.image_path, present)
     else:
-        categories = sorted({instance.category for instance in found})
+        categories = sorted({instance.category for instance in targets})
         device = "cuda" if torch.cuda.is_available() else "cpu"
         painter = LayoutToImage.from_folder(Path(own["painter"]).expanduser(), categories, device)
     folder = Path(own["out"]).expanduser()

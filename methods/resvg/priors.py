@@ -269,9 +269,11 @@ def load_priors(file: Path | Sequence[Path], table: AnnotationTable, index: Path
         return _official_priors(files[0], table, index)
     parts = [_open(path) for path in files]
     settings = [_settings(part, path) for part, path in zip(parts, files, strict=True)]
-    for path, found in zip(files, settings, strict=True):
-        if found != settings[0]:
-            raise UserError(f"{path}: made with {found}, but {files[0].name} with {settings[0]}; use files made alike")
+    for path, setting in zip(files, settings, strict=True):
+        if setting != settings[0]:
+            raise UserError(
+                f"{path}: made with {setting}, but {files[0].name} with {settings[0]}; use files made alike"
+            )
     stored = pa.concat_tables([part.replace_schema_metadata() for part in parts])
     features = stored.column("prior").combine_chunks()
     matrix = torch.from_numpy(np.array(features.flatten())).view(len(features), -1)

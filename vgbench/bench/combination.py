@@ -121,9 +121,9 @@ def output_times(method: GroundingMethod, batch: Batch, setting: Setting) -> dic
     times: dict[str, list[float]] = {name: [] for name in method.outputs}
     for turn in range(setting.warmup + setting.steps):
         for name, seconds in times.items():
-            taken = measure.inference(method, batch, Setting(setting.device, setting.dtype, 0, 1), (name,))
+            durations = measure.inference(method, batch, Setting(setting.device, setting.dtype, 0, 1), (name,))
             if turn >= setting.warmup:
-                seconds += taken
+                seconds += durations
     return times
 
 

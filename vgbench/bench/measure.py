@@ -125,10 +125,10 @@ def step_cost(method: GroundingMethod, batch: Batch, setting: Setting) -> StepCo
             losses.update(method(batch))
 
     with FlopCounterMode(display=False) as counter:
-        kept = saved_bytes(method, forward)
+        activation_bytes = saved_bytes(method, forward)
         losses["total"].backward()
     method.zero_grad(set_to_none=True)
-    return StepCost(counter.get_total_flops() / len(batch), kept / len(batch))
+    return StepCost(counter.get_total_flops() / len(batch), activation_bytes / len(batch))
 
 
 def training(

@@ -70,13 +70,14 @@ class GREC(GroundingMetric):
     def measure(self, pairs: Pairs) -> dict[str, Array]:
         """Per expression [n]: ``right`` (F1 = 1), ``kept`` (number of boxes above the threshold), ``no_target``."""
         rule: GRECRule = self.rule
-        kept = keep_boxes(pairs, rule)
-        counts = np.bincount(np.repeat(np.arange(len(pairs)), pairs.predictions.box_counts)[kept], minlength=len(pairs))
+        above_limit = keep_boxes(pairs, rule)
+        owner = np.repeat(np.arange(len(pairs)), pairs.predictions.box_counts)
+        counts = np.bincount(owner[above_limit], minlength=len(pairs))
         targets, target_counts = pairs.targets, pairs.target_counts
         if rule.first_target:
             starts = np.cumsum(target_counts) - target_counts
             targets, target_counts = targets[starts[target_counts > 0]], np.minimum(target_counts, 1)
-        matched = match(pairs.boxes[kept], counts, targets, target_counts, rule)
+        matched = match(pairs.boxes[above_limit], counts, targets, target_counts, rule)
         return {
             # F1 = 1 is the same as: everything kept is matched and every target is.
             "right": (matched == counts) & (matched == target_counts),
@@ -139,11 +140,11 @@ def match(boxes: Array, counts: Array, targets: Array, target_counts: Array, rul
 
 def grec_ratios(columns: dict[str, Array], batch: int | None) -> dict[str, Ratio]:
     """F1 score, N-acc and T-acc from right, kept (number) and no_target."""
-    none, kept = columns["no_target"], columns["kept"] > 0
+    none, answered = columns["no_target"], columns["kept"] > 0
     ratios = {
         "pr@f1": Ratio(columns["right"].astype(np.float64), np.ones(len(none))),
-        "n_acc": Ratio(none * ~kept, none),
-        "t_acc": Ratio((1 - none) * kept, 1 - none),
+        "n_acc": Ratio(none * ~answered, none),
+        "t_acc": Ratio((1 - none) * answered, 1 - none),
     }
     if batch:
         ratios = {name: batch_means(ratio, batch) for name, ratio in ratios.items() if name != "t_acc"}

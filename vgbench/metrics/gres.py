@@ -93,9 +93,9 @@ class GRES(GroundingMetric):
         empty = predicted == 0
         if self.rule.rejection == "boxes":
             scores, percent = pairs.predictions.scores.astype(np.float64), self.rule.percent
-            kept = scores > self.rule.score if percent is None else scores >= percent / 100
+            above_limit = scores > self.rule.score if percent is None else scores >= percent / 100
             owner = np.repeat(np.arange(len(pairs)), pairs.predictions.box_counts)
-            return np.bincount(owner[kept], minlength=len(pairs)) == 0
+            return np.bincount(owner[above_limit], minlength=len(pairs)) == 0
         if self.rule.rejection == "decision":
             decision = pairs.predictions.no_target
             return np.where(decision < 0, empty, decision == 1)
