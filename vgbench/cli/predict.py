@@ -48,7 +48,7 @@ def execute(arguments: Namespace) -> int:
     config = compose(arguments.overrides)
     image, expression = arguments.image, arguments.expression
     try:
-        pixels = decode_image(image)
+        pixels = decode_image(image, upright=True)
     except BadSample as error:
         raise UserError(str(error)) from None
     method, _, _ = checkpointed_method(config)

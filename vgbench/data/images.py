@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vgbench.core.errors import UserError
 from vgbench.data.checks import BadSample, check_size
+from vgbench.data.pixels import as_rgb, as_shown
 from vgbench.data.shards import Shards
 
 # what Pillow raises for a file that is damaged or no image; its AVIF decoder: RuntimeError
@@ -34,18 +35,23 @@ class ImageFile(Protocol):
     def open(self, mode: Literal["rb"]) -> BinaryIO: ...
 
 
-def decode_image(file: ImageFile) -> Tensor:
-    """Decode to uint8 RGB [3, H, W]; EXIF orientation is not applied (annotations refer to the stored pixels).
+def decode_image(file: ImageFile, upright: bool = False) -> Tensor:
+    """Decode to uint8 RGB [3, H, W].
+
+    Args:
+        file: the image file.
+        upright: as viewers show it, turned by its EXIF tag (:func:`~vgbench.data.pixels.as_shown`); False: as it is
+            stored, which is what annotations refer to (:func:`~vgbench.data.pixels.as_rgb`).
 
     Raises:
         BadSample: if the file is missing or no readable image.
     """
     try:
         with file.open("rb") as content, Image.open(content) as image:
-            array = np.array(image.convert("RGB"))
+            array = np.array(as_shown(image) if upright else as_rgb(image))
     except FileNotFoundError:
         raise BadSample(f"{file}: image is missing") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except IMAGE_ERRORS as error:
         raise BadSample(f"{file}: image cannot be decoded ({error})") from None
     return torch.from_numpy(array).permute(2, 0, 1)  # not copied: resizing wants it as it lies
 

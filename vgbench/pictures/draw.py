@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from vgbench.core.files import write_atomically
+from vgbench.data.pixels import as_rgb
 from vgbench.data.table import Row
 from vgbench.metrics.boxes import iou
 from vgbench.pictures.lettering import text_block
@@ -112,7 +113,7 @@ def save(picture: Image.Image, path: Path) -> None:
 
 def as_pil(image: Pixels) -> Image.Image:
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return as_rgb(image)
     if isinstance(image, Tensor):
         image = image.permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(np.ascontiguousarray(image))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vgbench.core.files import write_atomically
 from vgbench.data.images import ImageFile
+from vgbench.data.pixels import as_rgb
 from vgbench.data.table import AnnotationTable, Row
 from vgbench.method import GroundingMethod
 from vgbench.metrics.catalog import make_metric
@@ -53,7 +54,7 @@ def examples(
     for place, row in enumerate(part):
         try:
             with image_path(row.image).open("rb") as file, Image.open(file) as opened:
-                image = opened.convert("RGB")
+                image = as_rgb(opened)
         except (OSError, ValueError, Image.DecompressionBombError):
             continue  # the evaluation has counted it, and says so in the record
         by_output = {name: output.prediction(place) for name, output in answers.items()}
