@@ -14,8 +14,8 @@ import torch
 from vgbench.core.errors import UserError
 from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
+from vgbench.predictions.formats import Answer, Terms
 from vgbench.predictions.reading import Reading
-from vgbench.predictions.styles import Answer, Terms
 from vgbench.predictions.table import GREC_SCORE_THRESHOLD
 from vgbench.types import Prediction
 
@@ -49,18 +49,18 @@ class Answers:
         Raises:
             UserError: if the entry is damaged, or the expression was answered before.
         """
-        reading, style, size = self.reading, self.reading.style, self._sizes[row]
-        if row in self.by_row and not style.entry_per_box:
+        reading, form, size = self.reading, self.reading.entry_format, self._sizes[row]
+        if row in self.by_row and not form.entry_per_box:
             raise UserError(f"{place}: the expression {self.table.row(row).key!r} was answered before; keep one entry")
         terms = Terms(reading.box_form, (int(size[0]), int(size[1])), reading.text, reading.box, cells=reading.cells)
-        answer = style.parse(dict(entry), place, terms)
+        answer = form.parse(dict(entry), place, terms)
         example = f"{place.rpartition(': ')[2]}: {_short(answer.words)}"
         if answer.field:
             self.fields[answer.field] += 1
-        if style.free_text and not answer.boxes:
+        if form.free_text and not answer.boxes:
             self.unreadable[row] = example
         doubts = list(answer.doubts)
-        if style.free_text and len(answer.boxes) > 1 and not self._generalised and reading.several is None:
+        if form.free_text and len(answer.boxes) > 1 and not self._generalised and reading.several is None:
             doubts.append(_SEVERAL)
         for doubt in doubts:
             self.doubts[doubt] += 1
@@ -94,7 +94,7 @@ class Answers:
             UserError: if expressions have no entry although every one should, or hardly any answer holds a box.
         """
         absent = [row for row in range(len(self.table)) if row not in self.by_row]
-        if absent and not self.reading.style.entry_per_box:
+        if absent and not self.reading.entry_format.entry_per_box:
             raise UserError(
                 f"{path}: {len(absent)} of {len(self.table)} expressions have no entry, first "
                 f"{self.table.row(absent[0]).key!r}; add an entry with an empty answer"

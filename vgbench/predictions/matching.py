@@ -10,8 +10,8 @@ from typing import Any
 
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
+from vgbench.predictions.formats import field, has
 from vgbench.predictions.reading import Reading
-from vgbench.predictions.styles import field, has
 
 # Where tools put the id of an expression, in the order in which they are looked for.
 ID_FIELDS = ("key", "id", "expression_id", "sent_id", "question_id", "index", "doc_id", "image_id")

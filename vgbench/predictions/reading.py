@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from vgbench.core.errors import UserError
-from vgbench.predictions.styles import STYLES, Style, has, inner
+from vgbench.predictions.formats import FORMATS, Format, has, inner
 from vgbench.predictions.words import FORMS, PATCH_CELLS
 
 FRAMES = {
@@ -69,7 +69,7 @@ class Reading:
             UserError: for an unknown or missing option or value.
         """
         allowed = {
-            "format": tuple(STYLES),
+            "format": tuple(FORMATS),
             "boxes": tuple(FORMS),
             "frame": tuple(FRAMES),
             "several": tuple(SEVERAL),
@@ -84,28 +84,28 @@ class Reading:
                 known = ", ".join(allowed[name])
                 raise UserError(f"{name}={value}: not known; use one of {known}{remedies.get(name, '')}")
         if "format" not in options:
-            *first, last = STYLES
+            *first, last = FORMATS
             raise UserError(
                 f"{', '.join(options)}: these describe a foreign file; add format={', '.join(first)} or {last}"
             )
-        style = STYLES[options["format"]]
+        form = FORMATS[options["format"]]
         _check_scale(options.get("scale", "pixels"))
-        if style.scale is None and "scale" not in options:
+        if form.scale is None and "scale" not in options:
             raise UserError(
-                f"{style.option}: say what the numbers mean: scale=pixels, scale=1, 100 or 1000 for shares of the "
+                f"{form.option}: say what the numbers mean: scale=pixels, scale=1, 100 or 1000 for shares of the "
                 "image, or scale=WIDTH,HEIGHT with the fields that hold the size it was resized to"
             )
         return cls(**dict(options))  # type: ignore[arg-type]
 
     @property
-    def style(self) -> Style:
+    def entry_format(self) -> Format:
         """What its entries look like."""
-        return STYLES[self.format]
+        return FORMATS[self.format]
 
     @property
     def box_form(self) -> str:
         """What four numbers are, one of :data:`~vgbench.predictions.words.FORMS`."""
-        return self.boxes or self.style.boxes
+        return self.boxes or self.entry_format.boxes
 
     @property
     def scale_words(self) -> str:

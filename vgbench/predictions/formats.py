@@ -1,6 +1,6 @@
-"""Styles of answers: what the entries of a foreign predictions file look like.
+"""Formats: what the entries of a foreign predictions file look like.
 
-A style is one small object: its name, what it takes for granted, and ``parse``, which reads one entry.
+A format is one small object: its name, what it takes for granted, and ``parse``, which reads one entry.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Answer:
     words: str = ""
 
 
-class Style(ABC):
-    """A style of answers.
+class Format(ABC):
+    """What the entries of a file look like.
 
     Attributes:
         option: how it is typed, e.g. "format=text".
@@ -115,7 +115,7 @@ class Style(ABC):
         """
 
 
-class CocoResults(Style):
+class CocoResults(Format):
     """COCO's results list: one entry per box."""
 
     option = "format=coco"
@@ -134,7 +134,7 @@ class CocoResults(Style):
         return Answer([numbers], [score], [] if mask is None else [mask], [] if mask is None else [score])
 
 
-class ExpressionLists(Style):
+class ExpressionLists(Format):
     """One entry per expression, with lists of boxes and scores; one box need not be in a list."""
 
     option = "format=grefcoco"
@@ -166,7 +166,7 @@ class ExpressionLists(Style):
         return Answer([corners(box, terms.form) for box in numbers], scores)
 
 
-class FreeText(Style):
+class FreeText(Format):
     """One entry per expression, with the model's words; every four numbers in them are a box."""
 
     option = "format=text"
@@ -190,7 +190,7 @@ class FreeText(Style):
         return Answer(boxes, [1.0] * len(boxes), doubts=reading.doubts, field=name, words=text)
 
 
-STYLES = {style.option.partition("=")[2]: style for style in (CocoResults(), ExpressionLists(), FreeText())}
+FORMATS = {form.option.partition("=")[2]: form for form in (CocoResults(), ExpressionLists(), FreeText())}
 
 
 def field(entry: Mapping[str, Any], place: str, names: Iterable[str], what: str) -> Any:
