@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,36 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vgbench.checkpoints.inert import InertValue, is_part_of_tensors, pickle_head, stand_in
 from vgbench.core.errors import UserError
 
-WRAPPERS = ("state_dict", "model", "module")  # entries that hold the weights, in the order they are looked for
-
-
+# Entries that hold the weights, in the order they are looked for.
+WRAPPERS = ("state_dict", "model", "module", "model_state_dict", "net", "network")
 EMA_WRAPPERS = ("ema_state_dict", "model_ema")
-
 
 # Objects besides tensors and plain containers that published checkpoints carry beside their weights (options, metric
 # values as numpy scalars); all are inert. numpy 1 and 2 pickle the two functions under different module names.
 _scalar, _array = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
-
-
 SAFE_GLOBALS: list[Any] = [argparse.Namespace, np.ndarray, np.dtype, _scalar, _array]
-
-
 SAFE_GLOBALS += [(_scalar, "numpy.core.multiarray.scalar"), (_array, "numpy.core.multiarray._reconstruct")]
-
-
 SAFE_GLOBALS += [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
+
+# What wraps a module and puts its name before all others, in any order: distributed training, moving averages,
+# Lightning modules and scripts that keep the network as an attribute.
+OUTER_NAMES = ("module.", "model.", "_forward_module.")
+# What wraps a module anywhere inside a model: torch.compile, FSDP, activation checkpointing.
+INNER_NAMES = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+AVERAGED = "n_averaged"  # the counter of torch.optim.swa_utils.AveragedModel
+
+PROTOCOL = 2  # of pickle, which torch.save writes and torch reads safely
 
 
 def read_checkpoint(path: Path, ema: bool = True) -> dict[str, Tensor]:
     """The state dict inside a ``.pth``/``.pt``/``.ckpt``/``.zip`` (torch) or ``.safetensors`` file.
 
-    Wrapping entries (``state_dict``, ``model``, ``module``) and the prefix ``module.`` of distributed training are
-    taken off. No code in the file is ever executed (``weights_only``), and large files are memory-mapped.
+    Wrapping entries (``state_dict``, ``model``, ``module``) and the names of wrappers (:func:`without_wrappers`) are
+    taken off. No code in the file is ever executed (``weights_only``), other objects than tensors are left out
+    (:mod:`vgbench.checkpoints.inert`), and large files are memory-mapped.
 
     Args:
         path: the file.
@@ -55,7 +58,7 @@ def read_checkpoint(path: Path, ema: bool = True) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file; give the path of a checkpoint (.pth or .safetensors)")
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return without_wrappers(load_file(path))
         except SafetensorError as error:
             raise UserError(f"{path}: not a readable safetensors file ({error}); write or copy it again") from None
     state = _unwrap(_torch_load(path), ema)
@@ -65,25 +68,56 @@ def read_checkpoint(path: Path, ema: bool = True) -> dict[str, Tensor]:
 
 
 def _torch_load(path: Path) -> Any:
-    options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
     try:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
-            # Only the zip format of torch >= 1.6 can be mapped.
-            return torch.load(path, mmap=zipfile.is_zipfile(path), **options)
-    except pickle.UnpicklingError as error:
-        text = " ".join(str(error).split())
-        if "GLOBAL" in text or "global" in text:
-            what = text.split("GLOBAL ", 1)[-1].split(" ", 1)[0]
-            raise UserError(
-                f"{path}: contains the object {what}, which is not loaded for safety; save its state dict alone, with "
-                "torch.save, where you trust it"
-            ) from None
-        raise UserError(f"{path}: not a checkpoint ({_look_of_file(path)}); give a .pth or .safetensors file") from None
+            return _load(path)
+    except pickle.UnpicklingError:
+        return _load_among_others(path)
     except Exception as error:  # torch.load has no common error type for damaged files
+        raise _unreadable(path, error) from None
+
+
+def _load(path: Path) -> Any:
+    # Only the zip format of torch >= 1.6 can be mapped.
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def _load_among_others(path: Path) -> Any:
+    """The content of a file that holds other objects than tensors, with stand-ins for those that are inert.
+
+    Raises:
+        UserError: if one is not known to be inert; the message names it as the file does.
+    """
+    try:
+        head = pickle_head(path)
+    except Exception:  # what a damaged pickle raises is of almost any kind
+        raise UserError(f"{path}: not a checkpoint ({_look_of_file(path)}); give a .pth or .safetensors file") from None
+    refused = [name for name in head.names if stand_in(name) is None and not is_part_of_tensors(name)]
+    if refused:
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         raise UserError(
-            f"{path}: not a readable checkpoint ({_look_of_file(path)}; {type(error).__name__}); "
-            "give a complete .pth or .safetensors file"
+            f"{path}: contains the object {refused[0]}{more}, which is not loaded for safety; save its state dict "
+            "alone, with torch.save, where you trust it"
+        )
+    try:
+        inert: list[Any] = [(cls, name) for name in head.names if (cls := stand_in(name)) is not None]
+        with torch.serialization.safe_globals([InertValue, *inert]):
+            return _load(path)
+    except pickle.UnpicklingError:
+        how = f"with pickle protocol {head.protocol}" if head.protocol > PROTOCOL else "in an unusual way"
+        raise UserError(
+            f"{path}: written {how}, which torch does not read without running code; save its state dict alone, with "
+            "torch.save as it is, where you trust it"
         ) from None
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path}: not a readable checkpoint ({_look_of_file(path)}; {type(error).__name__}); "
+        "give a complete .pth or .safetensors file"
+    )
 
 
 def _look_of_file(path: Path) -> str:
@@ -116,6 +150,20 @@ def _unwrap(content: Any, ema: bool) -> dict[str, Tensor] | None:
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         return None
-    while all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return tensors
+    return without_wrappers(tensors)
+
+
+def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the names that wrappers of a model put into those of its tensors."""
+    names = {name: _without(name, INNER_NAMES) for name in tensors if name != AVERAGED or len(tensors) == 1}
+    while prefix := next((item for item in OUTER_NAMES if all(bare.startswith(item) for bare in names.values())), None):
+        names = {name: bare.removeprefix(prefix) for name, bare in names.items()}
+    if len(set(names.values())) < len(names):  # the same model wrapped and bare, side by side
+        return dict(tensors)
+    return {bare: tensors[name] for name, bare in names.items()}
+
+
+def _without(name: str, parts: Iterable[str]) -> str:
+    for part in parts:
+        name = name.replace(part, "") if name.startswith(part) or f".{part}" in name else name
+    return name

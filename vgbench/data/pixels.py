@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -61,7 +62,7 @@ def eight_bits(values: np.ndarray) -> np.ndarray:
     return np.rint(numbers * (EIGHT_BITS / (white or 1))).astype(np.uint8)
 
 
-def _managed(image: Image.Image, profile: object) -> Image.Image | None:
+def _managed(image: Image.Image, profile: Any) -> Image.Image | None:
     """A picture in sRGB by its colour profile, or None where the profile is of no use."""
     try:
         return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
