@@ -96,7 +96,7 @@ def train(root: Path, runs: Path, *more: str) -> None:
         *("dataset.split_by=google", f"dataset.data_root={root}", f"dataset.cache_dir={runs}", f"runs={runs}"),
         *("method.encoder_layers=1", "method.encoder_width=16", "method.encoder_ffn=32", "method.width=16"),
         *("method.ffn=16", "method.query_ffn=16", "method.mask_channels=8", "recipe.batch_size=2", "recipe.epochs=1"),
-        *("eval.examples=0", "eval.bootstrap=0", "eval.control=null", "logger.tensorboard=false"),
+        *("eval.examples=0", "eval.bootstrap=0", "eval.control=null"),
         *more,
     ]
     run.run(compose(overrides))

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 METHODS = ("alvg", "simvg", "resvg", "vglaw", "amc")
 CASES = Path(__file__).parents[1] / "conformance"
 FEW = ["recipe.epochs=1", "recipe.batch_size=8", "eval.splits=[val]", "eval.control=null", "eval.examples=1"]
-FEW += ["eval.bootstrap=20", "workers=0", "logger.tensorboard=false", "logger.every_n_steps=1", "trainer=gpu"]
+FEW += ["eval.bootstrap=20", "workers=0", "logger.every_n_steps=1", "trainer=gpu"]
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,6 @@ SMALL = [
     "eval.batch_size=4",
     "eval.bootstrap=0",
     "eval.control=null",
-    "logger.tensorboard=false",
     "trainer=cpu",
     "workers=0",
     "checkpoint_every=1",

@@ -45,7 +45,6 @@ SMALL = [
     "eval.examples=2",
     "eval.bootstrap=100",
     "logger.every_n_steps=1",
-    "logger.tensorboard=false",
     "trainer=cpu",
     "workers=0",
 ]

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 from typing import Any
 
-from vgbench.config.compose import compose
+from vgbench.config.compose import compose, options
 from vgbench.core.errors import UserError
 
 
@@ -30,9 +30,10 @@ def config_hint(error: Exception, arguments: argparse.Namespace) -> str:
     import re
     from difflib import get_close_matches
 
-    choices, missing = getattr(error, "options", None), getattr(error, "missing_cfg_file", None)
-    if choices and missing:
-        group, _, name = missing.rpartition("/")
+    missing = getattr(error, "missing_cfg_file", None)
+    group, _, name = (missing or "").rpartition("/")
+    choices = getattr(error, "options", None) or (group and options(group))  # Hydra names none for a list of choices
+    if choices:
         close = get_close_matches(name, choices, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
         return f"{group}={name}: there is no such {group}; {meant}there are: {', '.join(sorted(choices))}"
@@ -54,7 +55,9 @@ def _similar_keys(key: str, arguments: argparse.Namespace) -> list[str]:
 
     name = "bench" if arguments.command == "bench" else "run"
     groups = ("method=", "trainer=", *(("bench=",) if name == "bench" else ("dataset=", "recipe=", "logger=")))
-    group_overrides = [item.partition(",")[0] for item in arguments.overrides if item.startswith(groups)]
+    group_overrides = [
+        item if "=[" in item else item.partition(",")[0] for item in arguments.overrides if item.startswith(groups)
+    ]
     config: Any = OmegaConf.to_container(compose(group_overrides, name))
 
     def walk(node: Any, above: str = "") -> Iterator[str]:

@@ -19,6 +19,7 @@ from vgbench.training.data import TrainingSamples, evaluation_loader, training_l
 from vgbench.training.evaluation import Evaluation, metrics_by_output
 from vgbench.training.folder import process_rank
 from vgbench.training.guards import StepCheckpoint, StopAtStep
+from vgbench.training.loggers import tracking
 from vgbench.training.logs import join_logs
 from vgbench.training.model import TrainedModel
 from vgbench.training.module import GroundingModule
@@ -72,7 +73,8 @@ def fit(
     prepare_blocks(config, method, trainer.strategy.root_device, steps)
     val_loader = evaluation_loader(config, trainer, method, samples.validation)
     started = time.perf_counter()
-    trainer.fit(module, loader, val_loader, ckpt_path=start.resume_from, weights_only=False)
+    with tracking():
+        trainer.fit(module, loader, val_loader, ckpt_path=start.resume_from, weights_only=False)
     seconds = time.perf_counter() - started
     if trainer.is_global_zero:
         join_logs(folder / "logs")

@@ -15,10 +15,12 @@ from vgbench.records import store
 from vgbench.records.environment import environment
 from vgbench.records.record import Cost, Record
 from vgbench.training.cost import forward_flops, peak_memory
+from vgbench.training.loggers import log_results
 from vgbench.training.logs import say
 from vgbench.training.model import TrainedModel
 from vgbench.training.score import Scores
 from vgbench.training.setup import method_name, parameter_count, size_name
+from vgbench.training.trainer import quiet
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def write_record(config: DictConfig, model: TrainedModel, scores: Scores, folder
         cost=_cost(model, scores, started),
     )
     store.write(record, folder)
+    with quiet():
+        log_results(config, folder, record)
     drawn = "" if model.training is None else ", curves.png"
     say(f"run folder: {folder} (record.json, predictions/, examples/{drawn})")
     return RunResult(folder, record, primary)

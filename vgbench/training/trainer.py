@@ -14,11 +14,11 @@ from typing import Any
 import lightning as L
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from vgbench.core.errors import UserError
 from vgbench.training.checkpoints import CheckpointFiles
+from vgbench.training.loggers import build_loggers, check_loggers
 from vgbench.training.speed import set_float32
 
 
@@ -32,12 +32,7 @@ def workers(config: DictConfig) -> int:
 def build_trainer(config: DictConfig, folder: Path, callbacks: Sequence[Callback], **options: Any) -> L.Trainer:
     """Lightning's trainer as the ``trainer`` and ``recipe`` nodes say."""
     set_float32(str(config.trainer.precision))
-    loggers: list[Any] = []
-    if options.pop("logging", False):
-        if config.logger.csv:
-            loggers.append(CSVLogger(folder, name="", version="logs", flush_logs_every_n_steps=50))
-        if config.logger.tensorboard:
-            loggers.append(TensorBoardLogger(folder, name="", version="logs"))
+    loggers = list(build_loggers(config, folder).values()) if options.pop("logging", False) else []
     given = set(options) | {"max_epochs", "logger", "log_every_n_steps", "callbacks", "default_root_dir", "plugins"}
     if taken := given & set(config.trainer):
         raise UserError(f"trainer.{min(taken)}: the run sets it itself; see recipe.* and logger.*")
@@ -63,11 +58,12 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: Sequence[Callback
 
 
 def check_trainer(config: DictConfig) -> None:
-    """Have Lightning look at the ``trainer`` node, without a run.
+    """Have Lightning look at the ``trainer`` node, without a run; and look at the ``logger`` node.
 
     Raises:
         UserError: if it does not take it.
     """
+    check_loggers(config)
     with quiet():
         build_trainer(config, Path(), [], gradient_clip_val=None, accumulate_grad_batches=1)
 
@@ -88,13 +84,15 @@ EXPECTED_WARNINGS = (
     ".*sync_dist=True.*",  # every process has scored all predictions
     ".*smaller than the logging interval.*",
     ".*compiled.*is not supported.*",
+    ".*MLflow only allows.*",
+    ".*There is a wandb run already in progress.*",
 )
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep back what Lightning says of every run, for the time of a training or an evaluation."""
-    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric", "mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for message in EXPECTED_WARNINGS:

@@ -23,7 +23,6 @@ TINY = [
     "method=amc",
     "trainer=cpu",
     "workers=0",
-    "logger.tensorboard=false",
     "eval.splits=[val]",
     "eval.examples=2",
     "eval.bootstrap=20",

@@ -36,7 +36,6 @@ TINY = [
     "eval.control=[val]",
     "eval.examples=0",
     "eval.bootstrap=10",
-    "logger.tensorboard=false",
     "trainer=cpu",
     "workers=0",
 ]

@@ -17,7 +17,7 @@ SIZES |= {"pretrain_image_size": 64, "text_dim": 48, "text_layers": 1, "text_hea
 SIZES |= {"rank": 4, "key_dim": 8, "box_dim": 16, "mask_dim": 8}
 TINY = ["method=vglaw", *(f"method.{name}={value}" for name, value in SIZES.items()), "trainer=cpu"]
 RUN = ["method.max_positions=24", "workers=0", "recipe.batch_size=8", "recipe.epochs=1", "weights=null"]
-RUN += ["logger.tensorboard=false", "eval.splits=[val]", "eval.examples=1", "eval.bootstrap=10", "eval.control=null"]
+RUN += ["eval.splits=[val]", "eval.examples=1", "eval.bootstrap=10", "eval.control=null"]
 
 
 @pytest.fixture(scope="module")
