@@ -77,7 +77,7 @@ def test_record_and_pictures_of_a_run(finished: Path) -> None:
 
 def test_heat_map_is_drawn_by_predict(finished: Path, data: list[str], tmp_path: Path, capsys: Any) -> None:
     Image.fromarray(np.full((60, 100, 3), 90, np.uint8)).save(tmp_path / "scene.png")
-    checkpoint = [f"checkpoint={finished}", "method.heat_box=false"]
+    checkpoint = [f"checkpoint={finished}", "method.heat_box=false", f"--output={tmp_path / 'answer.png'}"]
     assert main(["predict", str(tmp_path / "scene.png"), "the red circle", "method=amc", *data, *checkpoint]) == 0
     answer = json.loads(capsys.readouterr().out)
     x, y = answer["point"]
