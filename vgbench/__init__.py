@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vgbench.types import Sample as Sample
     from vgbench.types import Transform as Transform
 
-__version__ = "0.1.0"
+__version__: str
 
 _HOME = {
     "AnnotationTable": "vgbench.data.table",
@@ -64,6 +64,10 @@ __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # comes from the git tags when the package is built
+        from importlib.metadata import version
+
+        return version("vgbench")
     if name not in _HOME:
         raise AttributeError(f"module 'vgbench' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
