@@ -129,6 +129,7 @@ class Prediction:
         heatmap: [h, w] float32 of any size covering the whole image, for pictures and the pointing game, or None.
         canvas_mask: COCO RLE in the network's frame, for the metric variants that are defined there, or None.
         geometry: the frame of ``canvas_mask``.
+        answer: a language model's words, from which the boxes were read, or None.
         masks_at: the mask at other probabilities than the method's own, in percent, for the metric variant ``cut``.
     """
 
@@ -141,3 +142,4 @@ class Prediction:
     canvas_mask: dict[str, Any] | None = None
     geometry: Geometry | None = None
     masks_at: dict[int, dict[str, Any]] | None = None
+    answer: str | None = None

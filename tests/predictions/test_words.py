@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from vgbench.predictions.words import LONGEST, MOST, corners, read_words
+from vgbench.predictions.numbers import corners
+from vgbench.predictions.words import LONGEST, MOST, read_words
 
 
 @pytest.mark.parametrize(

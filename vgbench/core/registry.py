@@ -98,3 +98,4 @@ datasets = Registry("vgbench.datasets", "dataset")
 metrics = Registry("vgbench.metrics", "metric")
 conformance = Registry("vgbench.conformance", "conformance runner")  # modules with ``run(case)``, by case.yaml's method
 commands = Registry("vgbench.commands", "provider of data commands")  # tuples of actions of ``vgbench data``
+styles = Registry("vgbench.styles", "answer style")  # of other packages, beside those of vgbench.predictions.styles

@@ -23,6 +23,7 @@ DESCRIPTION = {
     "heatmap": '{"size": [h, w], "values": [h * w numbers]}',
     "canvas_mask": '{"size": [height, width], "counts": text}',
     "geometry": '{"scale": [x, y], "offset": [x, y], "size": [h, w], "canvas": [h, w]}',
+    "answer": "text",
     "masks_at": '[{"percent": number, "mask": {"size": [height, width], "counts": text}}, ...]',
 }
 

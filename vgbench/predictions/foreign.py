@@ -13,9 +13,9 @@ from vgbench.predictions.answers import Answers
 from vgbench.predictions.checks import check
 from vgbench.predictions.entries import read_entries
 from vgbench.predictions.matching import match_rows
+from vgbench.predictions.numbers import FORMS
 from vgbench.predictions.reading import SEVERAL, Reading
 from vgbench.predictions.table import Predictions
-from vgbench.predictions.words import FORMS
 
 
 def read_foreign(path: str | Path, table: AnnotationTable, reading: Reading) -> tuple[Predictions, list[str]]:

@@ -20,7 +20,8 @@ import numpy as np
 
 from vgbench.core.errors import UserError
 from vgbench.data import rle
-from vgbench.predictions.words import PATCH_CELLS, corners, read_words
+from vgbench.predictions.numbers import PATCH_CELLS, corners
+from vgbench.predictions.words import read_words
 
 Entry = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from vgbench.core.errors import UserError
 from vgbench.predictions.formats import FORMATS, Format, has, inner
-from vgbench.predictions.words import FORMS, PATCH_CELLS
+from vgbench.predictions.numbers import FORMS, PATCH_CELLS
 
 FRAMES = {
     "image": "of the image",

@@ -14,6 +14,8 @@ original image:
 ``canvas_mask``  optional, COCO RLE in the network's frame, for metric variants that are defined there
 ``geometry``     optional, that frame: ``{"scale": [x, y], "offset": [x, y], "size": [h, w], "canvas": [h, w]}``
 ``masks_at``     optional, ``[{"percent": 50, "mask": {...}}, ...]``: the mask cut at other probabilities
+``answer``       optional, a language model's words, from which the boxes were read; ``geometry`` is then how the image
+                 lay in what the model saw
 ===============  ==============================================================================================
 
 In memory it is the same table in Arrow, with NumPy views of its columns.
@@ -61,6 +63,7 @@ def _schema(heat: pa.DataType) -> pa.Schema:
                 ),
             ),
             pa.field("masks_at", pa.list_(pa.struct([pa.field("percent", pa.int32()), pa.field("mask", _RLE)]))),
+            pa.field("answer", pa.string()),
         ]
     )
 
@@ -112,6 +115,7 @@ class Predictions:
             pa.array([p.canvas_mask for p in predictions], _RLE),
             pa.array([None if p.geometry is None else vars(p.geometry) for p in predictions], _type("geometry")),
             pa.array([cut_names(p.masks_at) for p in predictions], _type("masks_at")),
+            pa.array([None if p.answer is None else storable(p.answer) for p in predictions], pa.string()),
         ]
         return cls(pa.table(columns, schema=SCHEMA))
 
@@ -138,6 +142,7 @@ class Predictions:
             canvas_mask=row["canvas_mask"],
             geometry=None if frame is None else Geometry(**{name: tuple(value) for name, value in frame.items()}),
             masks_at=None if row["masks_at"] is None else {cut["percent"]: cut["mask"] for cut in row["masks_at"]},
+            answer=row["answer"],
         )
 
     @cached_property
@@ -191,6 +196,10 @@ class Predictions:
         values = torch.from_numpy(value["values"].values.to_numpy(zero_copy_only=False).copy())
         return values.reshape(value["size"].as_py())
 
+    def answers(self) -> list[str | None]:
+        """A language model's words, None where there are none."""
+        return self._columns["answer"].to_pylist()
+
     def geometry(self) -> list[Geometry | None]:
         """The network frame of each expression, None where it was not stored."""
         return [
@@ -209,6 +218,11 @@ def _type(column: str) -> pa.DataType:
 
 def cut_names(masks: dict[int, dict[str, Any]] | None) -> list[dict[str, Any]] | None:
     return None if masks is None else [{"percent": percent, "mask": mask} for percent, mask in masks.items()]
+
+
+def storable(words: str) -> str:
+    """A model's words as valid Unicode: halves of surrogate pairs, which a token limit can leave, become ``?``."""
+    return words.encode("utf-8", "replace").decode("utf-8")
 
 
 def flat_values(heatmap: torch.Tensor) -> np.ndarray:

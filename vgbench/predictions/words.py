@@ -1,25 +1,11 @@
-"""Boxes in the words of a language model: which part of them is the answer, and which numbers in it are a box.
-
-Every pattern is bounded, so that the time is linear in the length of the words, whatever they are.
-"""
+"""The words of a language model: which part of them is the answer, and the boxes in it."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
 
-Box = list[float]
-
-# Four numbers as models and tools order them, and what a message calls them.
-FORMS = {
-    "xyxy": "x1, y1, x2, y2",
-    "xywh": "x, y, width, height",
-    "yxyx": "y1, x1, y2, x2",
-    "yxhw": "y, x, height, width",
-    "cxcywh": "centre x, centre y, width, height",
-    "xxyy": "x1, x2, y1, y2",
-}
+from vgbench.predictions.numbers import Words, boxes_in
 
 _WIDE = str.maketrans("，；：（）［］【】", ",;:()[][]")  # as models write them between Chinese words
 
@@ -27,88 +13,13 @@ LONGEST = 100_000  # characters that are read of one answer: answers are short, 
 MOST = 100  # boxes that are read of one answer
 LARGEST = 1e9  # no coordinate is larger
 
-_NUMBER = r"[-+]?(?:\d{1,12}(?:\.\d{0,25})?|\.\d{1,25})(?:[eE][-+]?\d{1,3})?"
-_UNIT = r"(?:\s?px|\s?%)?"
-_SEPARATOR = r"(?:\s{0,8}[,;]\s{0,8}|\s{1,8})"
-_PAIR = rf"({_NUMBER}){_UNIT}{_SEPARATOR}({_NUMBER}){_UNIT}"
-_OPEN, _CLOSE = r"[\[({<>|]\s{0,8}", r"\s{0,8}[\])}<>|]"
-_FLAT = re.compile(rf"{_OPEN}{_PAIR}{_SEPARATOR}{_PAIR}{_CLOSE}")
-_CORNERS = re.compile(
-    rf"[\[(<]\s{{0,8}}{_PAIR}\s{{0,8}}[\])>]\s{{0,8}}(?:,|;|and\b|to\b|-|–|->|→)?\s{{0,8}}[\[(<]\s{{0,8}}{_PAIR}\s{{0,8}}[\])>]"
-)
-_ANGLES = re.compile(r"\s{0,4}".join([rf"<\s?({_NUMBER})\s?>"] * 4))
-_GAP = r"[\s,;()\[\]<>{}]{1,40}"
-_BARE = re.compile(rf"(?<![\w.]){_GAP.join([f'({_NUMBER})'] * 4)}(?!\.?\d)")
-_LOCATION = re.compile(r"[\s,]{0,4}".join([r"<\|?(?:loc|bin|coord|box|pos)[_-]?(\d{1,5})\|?>"] * 4))
-_PATCHES = re.compile(r"<patch_index_(\d{1,4})>\s{0,4}<patch_index_(\d{1,4})>")
-PATCH_CELLS = 32  # cells per side that Kosmos-2 numbers
-
-_NAME = r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9_ -]{0,15})[\"'`*]{0,3}\s{0,4}[:=]\s{0,4}[\"'`*]{0,3}"
-_NAMED = re.compile(rf"{_NAME}({_NUMBER})(?![\w.]{0, 30}\d)")
-_NAMED_PAIR = re.compile(  # "top-left corner (10, 20)", "center": [10, 20]
-    r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9_ -]{0,15}?)(?:\scorner)?[\"'`*]{0,3}\s{0,4}(?:[:=]|is\b|at\b)?\s{0,4}"
-    rf"[\[(]\s{{0,8}}{_PAIR}\s{{0,8}}[\])]"
-)
-_NAMES = {
-    ("x1", "y1", "x2", "y2"): "xyxy",
-    ("x0", "y0", "x1", "y1"): "xyxy",
-    ("xmin", "ymin", "xmax", "ymax"): "xyxy",
-    ("minx", "miny", "maxx", "maxy"): "xyxy",
-    ("left", "top", "right", "bottom"): "xyxy",
-    ("l", "t", "r", "b"): "xyxy",
-    ("xtl", "ytl", "xbr", "ybr"): "xyxy",
-    ("x", "y", "width", "height"): "xywh",
-    ("x", "y", "w", "h"): "xywh",
-    ("left", "top", "width", "height"): "xywh",
-    ("xmin", "ymin", "width", "height"): "xywh",
-    ("cx", "cy", "width", "height"): "cxcywh",
-    ("cx", "cy", "w", "h"): "cxcywh",
-    ("xcenter", "ycenter", "width", "height"): "cxcywh",
-    ("xcenter", "ycenter", "w", "h"): "cxcywh",
-    ("centerx", "centery", "width", "height"): "cxcywh",
-    ("centerx", "centery", "w", "h"): "cxcywh",
-    ("xc", "yc", "w", "h"): "cxcywh",
-}
-_NAME_SETS = {frozenset(names): (names, form) for names, form in _NAMES.items()}
-_PAIR_NAMES = {
-    ("topleft", "bottomright"): "xyxy",
-    ("upperleft", "lowerright"): "xyxy",
-    ("lefttop", "rightbottom"): "xyxy",
-    ("tl", "br"): "xyxy",
-    ("min", "max"): "xyxy",
-    ("start", "end"): "xyxy",
-    ("center", "size"): "cxcywh",
-    ("centre", "size"): "cxcywh",
-    ("topleft", "size"): "xywh",
-    ("origin", "size"): "xywh",
-}
-
 # What a model thinks before it answers ends with one of these.
 _THOUGHT_ENDS = re.compile(r"</think(?:ing)?>|</reason(?:ing)?>|</thought>|</reflection>|◁/think▷|\[/THINK\]", re.I)
 _THOUGHT_STARTS = re.compile(r"<think(?:ing)?>|<reason(?:ing)?>|<thought>|◁think▷|\[THINK\]", re.I)
 # ... and the answer itself stands between two of these, or behind the first where the second is missing.
-_ANSWER_MARKS = (
-    (re.compile(r"<answer>", re.I), re.compile(r"</answer>", re.I)),
-    (re.compile(r"<\|begin_of_box\|>"), re.compile(r"<\|end_of_box\|>")),
-)
+_ANSWER_START, _ANSWER_END = re.compile(r"<answer>", re.I), re.compile(r"</answer>", re.I)
+_BOX_PART = re.compile(r"<\|begin_of_box\|>(.{0,20000}?)(?:<\|end_of_box\|>|$)", re.S)  # there may be one for each box
 _ANSWER_WORDS = re.compile(r"\\boxed\s?\{|final answer|answer is\b|answer\W{0,4}:", re.I)
-
-
-@dataclass
-class Words:
-    """What was read in an answer.
-
-    Attributes:
-        boxes: four numbers each, in the order of ``form``.
-        form: one of :data:`FORMS`; None: as the user states it.
-        cells: the numbers are cells of :data:`PATCH_CELLS` per side.
-        doubts: kinds of doubt, for counts in the record.
-    """
-
-    boxes: list[Box]
-    form: str | None = None
-    cells: bool = False
-    doubts: list[str] = field(default_factory=list)
 
 
 def read_words(text: str, form: str) -> Words:
@@ -118,12 +29,8 @@ def read_words(text: str, form: str) -> Words:
         text: the model's words.
         form: order of four numbers that have no names, one of :data:`FORMS`.
     """
-    answer, doubt = answer_part(text.translate(_WIDE))
-    doubts = [doubt] if doubt else []
-    if len(answer) > LONGEST:
-        doubts.append(f"answers are longer than {LONGEST} characters, only their start was read")
-        answer = answer[:LONGEST]
-    reading = _boxes(answer, form)
+    answer, doubts = answer_text(text)
+    reading = boxes_in(answer, form)
     if len(reading.boxes) > MOST:
         doubts.append(f"answers hold more than {MOST} boxes, only the first {MOST} were read")
         reading.boxes = reading.boxes[:MOST]
@@ -135,6 +42,15 @@ def read_words(text: str, form: str) -> Words:
     return reading
 
 
+def answer_text(text: str) -> tuple[str, list[str]]:
+    """The part of a model's words that is its answer, with ASCII signs and no longer than it can be, and the doubts."""
+    answer, doubt = answer_part(text.translate(_WIDE))
+    doubts = [doubt] if doubt else []
+    if len(answer) > LONGEST:
+        doubts.append(f"answers are longer than {LONGEST} characters, only their start was read")
+    return answer[:LONGEST], doubts
+
+
 def answer_part(text: str) -> tuple[str, str | None]:
     """The part of a model's words that is its answer, and the doubt there is about that.
 
@@ -144,12 +60,14 @@ def answer_part(text: str) -> tuple[str, str | None]:
     ends = list(_THOUGHT_ENDS.finditer(text))
     if ends:
         text = text[ends[-1].end() :]
-    for start, end in _ANSWER_MARKS:
-        starts = list(start.finditer(text))
-        if starts:
-            text = text[starts[-1].end() :]
-            closing = end.search(text)
-            return (text[: closing.start()] if closing else text), doubt
+    starts = list(_ANSWER_START.finditer(text))
+    if starts:
+        text = text[starts[-1].end() :]
+        closing = _ANSWER_END.search(text)
+        text = text[: closing.start()] if closing else text
+    parts = _BOX_PART.findall(text)
+    if starts or parts:
+        return "\n".join(parts) if parts else text, doubt
     thought = _THOUGHT_STARTS.search(text)
     if thought:
         doubt = "answers break off in the reasoning, which was not read"
@@ -157,109 +75,8 @@ def answer_part(text: str) -> tuple[str, str | None]:
     marks = list(_ANSWER_WORDS.finditer(text))
     for mark in reversed(marks[-3:]):
         rest = text[mark.end() :]
-        if _boxes(rest[:LONGEST], "xyxy").boxes:
-            if _boxes(text[: mark.start()][:LONGEST], "xyxy").boxes:
+        if boxes_in(rest[:LONGEST], "xyxy").boxes:
+            if boxes_in(text[: mark.start()][:LONGEST], "xyxy").boxes:
                 doubt = "answers name boxes before the words 'answer' or 'boxed', which were not read"
             return rest, doubt
     return text, doubt
-
-
-def _boxes(text: str, form: str) -> Words:
-    """Named coordinates bind before location tokens, these before brackets, and these before bare numbers."""
-    for read in (_named_pairs, _named, _tokens):
-        reading = read(text, form)
-        if reading.boxes:
-            return reading
-    bracketed = {match.start(): match for pattern in (_CORNERS, _ANGLES, _FLAT) for match in pattern.finditer(text)}
-    if bracketed:
-        ordered = [bracketed[start] for start in sorted(bracketed)]
-        apart = [match for index, match in enumerate(ordered) if not index or match.start() >= ordered[index - 1].end()]
-        return Words([_floats(match.groups()) for match in apart])
-    bare = [_floats(match.groups()) for match in _BARE.finditer(text)]
-    doubts = []
-    if bare and (len(re.findall(rf"(?<![\w.]){_NUMBER}", text)) > 4 * len(bare) or re.search(r"\d\s{0,4}[\[(]", text)):
-        doubts.append("answers have numbers beside the four that were taken as a box")
-    return Words(bare, doubts=doubts)
-
-
-def _floats(values: tuple[str, ...]) -> Box:
-    return [float(value) for value in values]
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _named(text: str, form: str) -> Words:
-    """``{"x1": 10, "y1": ...}``, ``xmin=10, ymin=...``: the names say which number is which, in any order."""
-    found: list[tuple[str, Box]] = []
-    window: list[tuple[str, float, int]] = []
-    for match in _NAMED.finditer(text):
-        name = _plain(match[1].split()[-1] if match[1].split() else "")
-        if window and match.start() - window[-1][2] > 40:
-            window = []
-        window = [*window, (name, float(match[2]), match.end())][-4:]
-        names = frozenset(item[0] for item in window)
-        if len(window) == 4 and names in _NAME_SETS:
-            order, kind = _NAME_SETS[names]
-            values = {item[0]: item[1] for item in window}
-            found.append((kind, [values[item] for item in order]))
-            window = []
-    return _of_one_form(found, form)
-
-
-def _named_pairs(text: str, form: str) -> Words:
-    """``{"top_left": [10, 20], "bottom_right": [30, 40]}``, ``center: (20, 30), size: (20, 20)``."""
-    found: list[tuple[str, Box]] = []
-    previous: tuple[str, Box] | None = None
-    for match in _NAMED_PAIR.finditer(text):
-        name, pair = _plain(match[1]), [float(match[2]), float(match[3])]
-        kind = None
-        if previous is not None:
-            ends = (previous[0], name)
-            kind = next((k for names, k in _PAIR_NAMES.items() if all(map(str.endswith, ends, names))), None)
-        if kind is not None and previous is not None:
-            found.append((kind, previous[1] + pair))
-            previous = None
-        else:
-            previous = (name, pair)
-    return _of_one_form(found, form)
-
-
-def _of_one_form(found: list[tuple[str, Box]], form: str) -> Words:
-    """Boxes as corners. ``x, y, w, h`` name the centre where the user says that four numbers are centre and size."""
-    boxes = [corners(box, form if (kind, form) == ("xywh", "cxcywh") else kind) for kind, box in found]
-    return Words(boxes, "xyxy")
-
-
-def _tokens(text: str, form: str) -> Words:
-    """``<loc_10><loc_20>...`` and ``<loc0010>...`` (order as stated), ``<patch_index_0044><patch_index_0863>``."""
-    located = [_floats(match.groups()) for match in _LOCATION.finditer(text)]
-    if located:
-        return Words(located)
-    cells = [_patch_box(int(match[1]), int(match[2])) for match in _PATCHES.finditer(text)]
-    return Words(cells, "xyxy", cells=True)
-
-
-def _patch_box(first: int, last: int) -> Box:
-    """Two cells as Kosmos-2's processor reads them: from centre to centre, or edge to edge where they share a line."""
-    x1, y1, x2, y2 = first % PATCH_CELLS, first // PATCH_CELLS, last % PATCH_CELLS, last // PATCH_CELLS
-    if x1 == x2 or y1 == y2:
-        return [float(x1), float(y1), float(x2 + 1), float(y2 + 1)]
-    return [x1 + 0.5, y1 + 0.5, x2 + 0.5, y2 + 0.5]
-
-
-def corners(box: Box, form: str) -> Box:
-    """Four numbers in one of :data:`FORMS` as x1, y1, x2, y2."""
-    a, b, c, d = box
-    if form == "xywh":
-        return [a, b, a + c, b + d]
-    if form == "yxyx":
-        return [b, a, d, c]
-    if form == "yxhw":
-        return [b, a, b + d, a + c]
-    if form == "cxcywh":
-        return [a - c / 2, b - d / 2, a + c / 2, b + d / 2]
-    if form == "xxyy":
-        return [a, c, b, d]
-    return [a, b, c, d]
