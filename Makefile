@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types ci clean
+.PHONY: demo test lint types docs ci clean
 demo: $(STAMP)
 	$(VENV)/bin/vgbench run method=alvg dataset=refshapes
 	$(VENV)/bin/vgbench compare runs
@@ -23,7 +23,11 @@ types: $(STAMP)
 	for part in methods datasets configs leaderboards; do ln -s ../../../$$part build/types/vgbench/$$part; done
 	cd build/types && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml -p vgbench
 
-ci: lint types test
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo build/site/index.html
+
+ci: lint types docs test
 
 $(STAMP): pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 __version__: str
 
-_HOME = {
+#: public name -> module that it comes from
+PUBLIC = {
     "AnnotationTable": "vgbench.data.table",
     "BadSample": "vgbench.data.checks",
     "Batch": "vgbench.types",
@@ -60,7 +61,7 @@ _HOME = {
     "verify": "vgbench.data.verify",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
@@ -68,10 +69,10 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("vgbench")
-    if name not in _HOME:
+    if name not in PUBLIC:
         raise AttributeError(f"module 'vgbench' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *PUBLIC])

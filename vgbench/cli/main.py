@@ -32,7 +32,8 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """The whole parser; the options of a command are added when it is asked for."""
     parser = Parser(
         prog="vgbench",
         description="Train, evaluate and compare visual-grounding methods under one roof.",
@@ -65,7 +66,7 @@ def _execute(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 2 and one line for what the user can mend; tracebacks only for our own bugs."""
-    parser = _parser()
+    parser = build_parser()
     arguments, unknown = parser.parse_known_args(argv)
     if hasattr(arguments, "overrides"):  # argparse gives up on key=value behind an option
         arguments.overrides += [item for item in unknown if "=" in item and not item.startswith("-")]
