@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vgbench.data.checks import read_json
 from vgbench.data.dataset import Counts
 from vgbench.data.layouts.base import Layout
 from vgbench.data.layouts.refer import ReferLayout, ReferNames
+from vgbench.data.scene import CATEGORY, Scenes
 from vgbench.data.sketch import Sketcher
 from vgbench.datasets.refer import ReferDataset, Variants
 from vgbench.datasets.refshapes.build import IMAGE_FOLDER, IMAGES, POOLS, REFS_FILES, Options, ensure
+from vgbench.datasets.refshapes.language import ADJECTIVES, AFTERWARDS, NOUNS
+from vgbench.datasets.refshapes.scene import ATTRIBUTES
 
 __all__ = ["GRefShapes", "RefShapes", "RefShapesG", "RefShapesPlus"]
 
@@ -122,6 +127,31 @@ class RefShapes(ReferDataset):
             files = {"refs": folder / names.refs[0], "instances": folder / "instances.json"}
             self._layouts[split] = ReferLayout(self, files)
         return self._layouts[split]
+
+    def scenes(self, split: str) -> Scenes | None:
+        """As in every layout of its kind, with the attributes that ``scenes.json`` has."""
+        plain = super().scenes(split)
+        if plain is None:
+            return None
+        attributes = {
+            item["ann_id"]: {name: item[name] for name in ATTRIBUTES if name != "shape"}
+            for scene in read_json(self.pool(split) / "scenes.json").values()
+            for item in scene["objects"]
+        }
+        return {
+            image: tuple(replace(item, attributes={**item.attributes, **attributes[item.id]}) for item in objects)
+            for image, objects in plain.items()
+        }
+
+    @classmethod
+    def attribute_words(cls) -> Mapping[str, tuple[str, str]]:
+        """Every noun and adjective of :mod:`~vgbench.datasets.refshapes.language`."""
+        words = {word: (CATEGORY, shape) for shape, forms in NOUNS.items() if shape for pair in forms for word in pair}
+        names = {value: name for name, values in ATTRIBUTES.items() for value in values}
+        for table in (ADJECTIVES, AFTERWARDS):
+            for value, phrases in table.items():
+                words |= {phrase.split()[-1]: (names[value], value) for phrase in phrases}
+        return words
 
     @classmethod
     def sentencepiece_model(cls) -> Path:

@@ -32,6 +32,7 @@ ORDER = (
     "batches",
     "predictions",
     "metrics",
+    "probes",  # change annotation tables and images; plug-ins, so that config registers them, and nothing below does
     "config",
     "records",
     "conform",

@@ -46,6 +46,7 @@ class GroundingDataset(Dataset[Sample | str]):
             shuffled-expression control (:func:`shuffled`).
         auxiliary: per-expression inputs, name -> (key -> tensor).
         on_bad_sample: "error" raises a :class:`UserError`; "skip" returns the reason, which the collation counts.
+        picture: (row of the table, decoded image) -> the image that is shown instead, of the size in the row.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class GroundingDataset(Dataset[Sample | str]):
         expression_rows: Sequence[int] | np.ndarray | None = None,
         auxiliary: Mapping[str, Mapping[str, Tensor]] | None = None,
         on_bad_sample: Literal["error", "skip"] = "error",
+        picture: Callable[[int, Tensor], Tensor] | None = None,
     ) -> None:
         self.table = table
         self.image_path = image_path
@@ -67,6 +69,7 @@ class GroundingDataset(Dataset[Sample | str]):
         self.expression_rows = expression_rows
         self.auxiliary = dict(auxiliary or {})
         self.on_bad_sample = on_bad_sample
+        self.picture = picture
         self._decoded: tuple[str, Tensor] | None = None  # the last image
         if sampling == "object":
             objects = table.column("group")
@@ -109,6 +112,8 @@ class GroundingDataset(Dataset[Sample | str]):
         """The untransformed sample of row ``index``."""
         row = self.table.row(index)
         image = self._decode(row.image)
+        if self.picture is not None:
+            image = self.picture(index, image)
         size = (image.shape[-2], image.shape[-1])
         if size != (row.height, row.width):
             raise BadSample(

@@ -8,13 +8,27 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from vgbench.cli import bench, compare, conform, data, evaluate, export, list, new, predict, reproduce, run, score
+from vgbench.cli import (
+    bench,
+    compare,
+    conform,
+    data,
+    evaluate,
+    export,
+    list,
+    new,
+    predict,
+    reproduce,
+    run,
+    score,
+    stress,
+)
 from vgbench.cli.command import Command
 from vgbench.cli.hints import config_hint, is_config_error, one_line, place_hint
 from vgbench.core.errors import Stopped, UserError
 
 COMMANDS: tuple[Command, ...] = (
-    *(run, evaluate, bench, predict, export, score),
+    *(run, evaluate, stress, bench, predict, export, score),
     *(compare, reproduce, list, new, data, conform),
 )
 

@@ -21,6 +21,9 @@ NOT_IDENTITY = frozenset(
 #: Such a key that was once counted in: it is there with this value, whatever the run did.
 FIXED = {"compile": False}
 
+#: Keys that came later, with the value that changes nothing: left out then, so that older runs are the same experiment.
+SILENT = {"eval.stress": [], "eval.stress_seed": 0, "eval.stress_limit": None, "eval.stress_objects": None}
+
 
 def resolved(config: Any) -> dict[str, Any]:
     """A composed configuration as plain values, interpolations filled in and Hydra's own node left out."""
@@ -40,7 +43,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
         return {
             key: kept(value, f"{path}.") if isinstance(value, Mapping) else FIXED.get(path, value)
             for path, key, value in named
-            if path not in NOT_IDENTITY
+            if path not in NOT_IDENTITY and not (path in SILENT and value == SILENT[path])
         }
 
     text = json.dumps(kept(config), sort_keys=True, separators=(",", ":"), default=str)

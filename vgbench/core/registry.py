@@ -96,6 +96,7 @@ class Registry:
 methods = Registry("vgbench.methods", "method")
 datasets = Registry("vgbench.datasets", "dataset")
 metrics = Registry("vgbench.metrics", "metric")
+probes = Registry("vgbench.probes", "probe")
 conformance = Registry("vgbench.conformance", "conformance runner")  # modules with ``run(case)``, by case.yaml's method
 commands = Registry("vgbench.commands", "provider of data commands")  # tuples of actions of ``vgbench data``
 styles = Registry("vgbench.styles", "answer style")  # of other packages, beside those of vgbench.predictions.styles

@@ -23,6 +23,7 @@ from vgbench.data.cache import cached_table, sha256, table_path
 from vgbench.data.checks import read_json
 from vgbench.data.filters import NamedFilter, open_filter
 from vgbench.data.images import ImageFinder
+from vgbench.data.scene import Scenes
 from vgbench.data.sketch import Sketcher
 from vgbench.data.table import SCHEMA, AnnotationTable
 
@@ -125,6 +126,16 @@ class GroundingData(ImageFinder, ABC):
     def image_aliases(self) -> Mapping[tuple[str, int], tuple[str, int]]:
         """Images that are images of another collection, as far as the files of this dataset tell: (source, image id)
         -> (source, image id), e.g. Visual Genome's that are COCO's: else nobody sees that two datasets share them."""
+        return {}
+
+    def scenes(self, split: str) -> Scenes | None:
+        """All annotated objects of the images of ``split``, referred to or not; None: the files do not hold them."""
+        return None
+
+    @classmethod
+    def attribute_words(cls) -> Mapping[str, tuple[str, str]]:
+        """Words of expressions and what each says of an object of :meth:`scenes`, as (attribute, value): "disc" is
+        ("category", "circle"). Only attributes that every object is annotated with."""
         return {}
 
     @classmethod

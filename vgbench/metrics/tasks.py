@@ -42,6 +42,7 @@ class Task:
         needs_masks: computed from masks: left out for a method that is built without them.
         predicted_by: further tasks of a method whose predictions will do, e.g. "rec" for a metric of single boxes.
         annotated_by: further tasks of a dataset whose annotations will do.
+        on_request: never scored because method and data allow it, only where it is named (``eval.variants``, ``task``).
         metric: "module:class" of the suite's own metrics; plug-ins register their class.
     """
 
@@ -57,6 +58,7 @@ class Task:
     needs_masks: bool = False
     predicted_by: frozenset[str] = frozenset()
     annotated_by: frozenset[str] = frozenset()
+    on_request: bool = False
     metric: str = ""
 
     def __post_init__(self) -> None:
@@ -136,13 +138,48 @@ SUITE = {
             predicted_by=frozenset({"rec"}),
             metric="vgbench.metrics.recall:Recall",
         ),
+        Task(  # does a model know when nothing is meant
+            "rejection",
+            "cgf1",
+            "Rejection",
+            ("cgf1", "auroc"),
+            order=6,
+            metric_titles={"cgf1": "cgF1", "il_mcc": "IL-MCC", "pmf1": "pmF1", "auroc": "AUROC", "n_acc": "N-acc"},
+            generalised=True,
+            predicted_by=frozenset({"rec", "grec"}),
+            annotated_by=frozenset({"grec"}),
+            on_request=True,
+            metric="vgbench.metrics.rejection:Rejection",
+        ),
+        Task(  # are scores probabilities of being right
+            "calibration",
+            "ece",
+            "Calibration",
+            ("ece", "aurc"),
+            order=7,
+            metric_titles={"ece": "ECE", "aurc": "AURC", "brier": "Brier"},
+            predicted_by=frozenset({"rec"}),
+            annotated_by=frozenset({"rec"}),
+            on_request=True,
+            metric="vgbench.metrics.calibration:Calibration",
+        ),
+        Task(  # changed questions; vgbench stress makes them
+            "stress",
+            "right",
+            "Stress tests",
+            ("right", "plain"),
+            order=8,
+            metric_titles={"right": "Right", "plain": "Unchanged", "auroc": "AUROC", "fpr95": "FPR@95"},
+            on_request=True,
+            metric="vgbench.metrics.stress:Stress",
+        ),
     )
 }
 
 
 def task_for(answer: str, generalised: bool = False) -> Task:
     """The suite's task that scores this part of predictions, for data of one target per expression or of any number."""
-    fitting = [task for task in SUITE.values() if task.answer == answer]
+    fitting = [task for task in SUITE.values() if task.answer == answer and not task.on_request]
     return next((task for task in fitting if task.generalised == generalised), fitting[0])
 
 

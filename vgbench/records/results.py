@@ -27,6 +27,7 @@ class ScoredOutput:
         output: name of the output.
         predictions: its predictions file, below the run folder.
         leaked_images: images of the split that the model was trained on; None: not known.
+        slices: by metric, rule and bucket, where they are not the usual ones.
     """
 
     dataset: GroundingData
@@ -35,8 +36,9 @@ class ScoredOutput:
     report: ScoreReport
     controls: Mapping[str, ScoreReport]
     output: str
-    predictions: Path
+    predictions: Path | None
     leaked_images: int | None = None
+    slices: Mapping[str, Mapping[str, Mapping[str, slices.SliceScore]]] | None = None
 
 
 def results_of(scored: ScoredOutput) -> list[Result]:
@@ -44,7 +46,7 @@ def results_of(scored: ScoredOutput) -> list[Result]:
     dataset, split, report = scored.dataset, scored.split, scored.report
     published = dataset.splits[split].expressions if split in dataset.splits else None
     results = []
-    for spec, outcomes in report.outcomes.items():
+    for spec in report.outcomes:
         task, _, variant = spec.partition("/")
         key = (task, variant or "default")
         results.append(
@@ -61,13 +63,20 @@ def results_of(scored: ScoredOutput) -> list[Result]:
                 leaked_images=scored.leaked_images,
                 metrics=_metrics(report, key),
                 controls={name: _metrics(control, key) for name, control in scored.controls.items()},
-                slices={} if variant else _slices(slices.headline(outcomes, task, scored.table)),
+                slices=_slices(scored.slices) if scored.slices is not None else _usual_slices(scored, spec),
                 prediction_set=scored.output,
                 resolution=next(s.resolution for s in report.scores.values() if (s.task, s.variant) == key),
-                predictions=str(scored.predictions),
+                predictions=None if scored.predictions is None else str(scored.predictions),
             )
         )
     return results
+
+
+def _usual_slices(scored: ScoredOutput, spec: str) -> dict[str, Any]:
+    """The headline metrics of a task by kind of expression; variants have none."""
+    if "/" in spec:
+        return {}
+    return _slices(slices.headline(scored.report.outcomes[spec], spec, scored.table))
 
 
 def _slices(scores: Mapping[str, Mapping[str, Mapping[str, slices.SliceScore]]]) -> dict[str, Any]:

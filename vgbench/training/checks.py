@@ -13,6 +13,7 @@ from vgbench.core.errors import UserError
 from vgbench.data.dataset import GroundingData
 from vgbench.method import GroundingMethod
 from vgbench.metrics.catalog import make_metric
+from vgbench.probes.catalog import parse_all
 from vgbench.training.data import scored_splits
 from vgbench.training.evaluation import metrics_by_output
 from vgbench.training.trainer import check_trainer
@@ -66,6 +67,22 @@ def check_splits(config: DictConfig, dataset: GroundingData, training: bool = Fa
                 raise UserError(
                     f"{key}: {dataset.name} has no split {name!r}; {hint}there are: {', '.join(dataset.splits)}"
                 )
+
+
+def check_stress(config: DictConfig) -> None:
+    """The probes of ``eval.stress``, and how they are asked.
+
+    Raises:
+        UserError: for a probe, kind or severity that there is not, or a number that is none.
+    """
+    try:
+        parse_all(as_list(config.eval.stress))
+    except UserError as error:
+        raise UserError(f"eval.stress: {error}") from None
+    for key, least in (("stress_seed", 0), ("stress_limit", 1)):
+        value = config.eval[key]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise UserError(f"eval.{key}={value}: give a whole number of at least {least}")
 
 
 def as_list(value: object) -> list[str]:

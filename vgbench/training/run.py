@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import lightning as L
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
-from vgbench.training.checks import as_list, check_machine, check_monitor, check_splits
+from vgbench.training.checks import as_list, check_machine, check_monitor, check_splits, check_stress
 from vgbench.training.data import load_training_data, training_samples
 from vgbench.training.fit import fit
 from vgbench.training.folder import run_folder
@@ -38,6 +38,7 @@ def run(config: DictConfig) -> RunResult:
     L.seed_everything(config.seed, workers=False, verbose=False)
     data = load_training_data(config)
     check_splits(config, data.dataset, training=True)
+    check_stress(config)
     method = build_method(config.method)
     tasks = shared_tasks(method, data.dataset, config.task)
     metrics = [*tasks, *scored_variants(method, data.dataset, tasks, as_list(config.eval.variants))]
@@ -56,8 +57,21 @@ def run(config: DictConfig) -> RunResult:
     return write_record(config, model, scores, folder, started)
 
 
-def evaluate(config: DictConfig) -> RunResult:
-    """Score the model of ``checkpoint``, write a run folder."""
+def stress(config: DictConfig) -> RunResult:
+    """Ask the model of ``checkpoint`` the questions of the probes of ``eval.stress`` (empty: the usual ones), of the
+    first evaluation split unless ``eval.splits`` names others; write a run folder with these results alone."""
+    with open_dict(config):
+        config.eval.stress = as_list(config.eval.stress) or ["all"]
+        config.eval.splits = config.eval.splits or [build_data(config).evaluation_splits[0]]
+    return evaluate(config, stress_only=True)
+
+
+def evaluate(config: DictConfig, *, stress_only: bool = False) -> RunResult:
+    """Score the model of ``checkpoint``, write a run folder.
+
+    Args:
+        stress_only: only what probes make of the answers becomes a result (:func:`stress`).
+    """
     started = time.time()
     current_request().describe = lambda: "stopped in the evaluation; no record was written, start it again"
     check_numbers(config)
@@ -65,10 +79,12 @@ def evaluate(config: DictConfig) -> RunResult:
     L.seed_everything(config.seed, workers=False, verbose=False)
     dataset = build_data(config)
     check_splits(config, dataset)
+    check_stress(config)
     model, path, report = load_model(config)
     tasks = shared_tasks(model.method, dataset, config.task)
     metrics = [*tasks, *scored_variants(model.method, dataset, tasks, as_list(config.eval.variants))]
-    folder = run_folder(config, f"eval-{method_name(model.method)}-{choices(config)['dataset']}")
+    kind = "stress" if stress_only else "eval"
+    folder = run_folder(config, f"{kind}-{method_name(model.method)}-{choices(config)['dataset']}")
     say(f"{folder}: {model.method.name} from {path}: {load_summary(report)}")
-    scores = score_splits(config, model, dataset, metrics, folder)
+    scores = score_splits(config, model, dataset, metrics, folder, stress_only=stress_only)
     return write_record(config, model, scores, folder, started)

@@ -22,6 +22,7 @@ from vgbench.training.guards import StopAtStep
 from vgbench.training.logs import say
 from vgbench.training.model import TrainedModel
 from vgbench.training.module import GroundingModule, Stopwatch
+from vgbench.training.stress import StressScores, StressTest
 from vgbench.training.trainer import build_trainer, quiet
 
 SHUFFLED = "shuffled text"  # the control: every expression dealt to another row
@@ -54,10 +55,21 @@ class Scores:
 
 @quiet()
 def score_splits(
-    config: DictConfig, model: TrainedModel, dataset: GroundingData, metrics: Sequence[str], folder: Path
+    config: DictConfig,
+    model: TrainedModel,
+    dataset: GroundingData,
+    metrics: Sequence[str],
+    folder: Path,
+    *,
+    stress_only: bool = False,
 ) -> Scores:
-    """Score a model on every split of ``eval.splits``; predictions and pictures go into the run folder."""
-    scorer = Scorer(config, model, dataset, metrics, folder)
+    """Score a model on every split of ``eval.splits``; predictions and pictures go into the run folder.
+
+    Args:
+        metrics: ``task`` or ``task/variant`` each.
+        stress_only: the plain questions are answered, but only what probes make of the answers becomes a result.
+    """
+    scorer = Scorer(config, model, dataset, metrics, folder, stress_only=stress_only)
     splits = tuple(scorer.score(split) for split in scored_splits(config, dataset))
     return Scores(splits, whole=scorer.trainer.is_global_zero)
 
@@ -66,8 +78,16 @@ class Scorer:
     """One model on the splits of one dataset."""
 
     def __init__(
-        self, config: DictConfig, model: TrainedModel, dataset: GroundingData, metrics: Sequence[str], folder: Path
+        self,
+        config: DictConfig,
+        model: TrainedModel,
+        dataset: GroundingData,
+        metrics: Sequence[str],
+        folder: Path,
+        *,
+        stress_only: bool = False,
     ) -> None:
+        self.stress_only = stress_only
         self.config, self.model, self.dataset, self.folder = config, model, dataset, folder
         self.outputs = metrics_by_output(model.method, metrics)
         self.trainer = build_trainer(
@@ -79,9 +99,11 @@ class Scorer:
         dataset, options = self.dataset, self.config.eval
         table = dataset.load(split)
         notes = []
-        if options.limit:
-            table = table.take(range(min(options.limit, len(table))))
-            notes.append(f"{split}: only the first {len(table)} expressions (eval.limit)")
+        limit = options.limit or (options.stress_limit if self.stress_only else None)
+        if limit:
+            table = table.take(range(min(limit, len(table))))
+            key = "limit" if options.limit else "stress_limit"
+            notes.append(f"{split}: only the first {len(table)} expressions (eval.{key})")
         auxiliary = self.model.method.auxiliary_inputs(table)
         samples = evaluation_samples(self.model.method, dataset, table, auxiliary)
         others = shuffled(table, self.config.seed).tolist()
@@ -96,13 +118,18 @@ class Scorer:
             notes.append(f"{split}: {evaluation.skipped} images could not be read; their expressions count as wrong")
         if options.shuffle_text:
             notes.append(f"{split}: scored on shuffled expressions (eval.shuffle_text=true)")
-        if not self.trainer.is_global_zero:
+        whole = self.trainer.is_global_zero
+        leaked = self._leaked_images(table) if whole else None
+        stress = StressTest(self.config, self.model.method, dataset, self.folder, self._predict)
+        stressed = stress.score(evaluation, whole, leaked) if options.stress else StressScores((), ())
+        notes += stressed.notes
+        if not whole:
             return SplitScores((), math.nan, tuple(notes), stopwatch)
-        leaked = self._leaked_images(table)
         if leaked:
             notes.append(f"{split}: {leaked} of its images are training images")
             say(f"WARNING {dataset.name} {split}: {leaked} of its images are in the training data of this model")
-        results = self._results(evaluation, reports, controls, leaked)
+        results = [] if self.stress_only else self._results(evaluation, reports, controls, leaked)
+        results += stressed.results
         self._draw(evaluation)
         return SplitScores(tuple(results), evaluation.flat(reports)[evaluation.primary], tuple(notes), stopwatch)
 

@@ -111,7 +111,7 @@ def scored_variants(
         task = make_metric(spec).task
         if task.name in scored:
             chosen.append(spec)
-        elif task.name not in {*SUITE, *method.tasks, *data.tasks}:
+        elif task.on_request or task.name not in {*SUITE, *method.tasks, *data.tasks}:
             shared_tasks(method, data, task.name)
             chosen.append(spec)
     return tuple(chosen)

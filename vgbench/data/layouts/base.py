@@ -12,6 +12,7 @@ from vgbench.core.errors import UserError
 from vgbench.core.registry import datasets
 from vgbench.data.builder import TableBuilder
 from vgbench.data.dataset import GroundingData
+from vgbench.data.scene import Scenes
 from vgbench.data.table import AnnotationTable
 
 
@@ -50,6 +51,10 @@ class Layout(ABC):
     @abstractmethod
     def read(self, split: str) -> AnnotationTable:
         """Parse ``split``."""
+
+    def scenes(self, split: str) -> Scenes | None:
+        """All annotated objects of the images of ``split``; None: this layout has only those that are referred to."""
+        return None
 
 
 def folders(root: Path, names: Sequence[str]) -> Iterator[Path]:
@@ -158,6 +163,9 @@ class LayoutDataset(GroundingData):
     def read(self, split: str) -> AnnotationTable:
         """Parse ``split`` from the first layout on disk that holds it; raises UserError if none does."""
         return self.layout_of(self.check_split(split)).read(split)
+
+    def scenes(self, split: str) -> Scenes | None:
+        return self.layout_of(self.check_split(split)).scenes(split)
 
     def options(self) -> dict[str, Any]:
         return {"layout": self._layout}

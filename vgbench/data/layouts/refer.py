@@ -16,6 +16,7 @@ from vgbench.data.checks import BadSample, check_name, check_size, read_json, ta
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
 from vgbench.data.layouts.targets import TargetReader, add_ref, coco_target, expression_of
 from vgbench.data.layouts.writing import Contents, DatasetNames, Ids, Tables, Writer, add_image, grouped, word_spans
+from vgbench.data.scene import Scenes, coco_scenes, image_sizes
 from vgbench.data.table import AnnotationTable
 
 
@@ -134,6 +135,16 @@ class ReferLayout(Layout):
         if reader.without_mask and len(builder):
             builder.notes.append(f"{reader.without_mask:,} target(s) have no mask")
         return builder.table()
+
+    def scenes(self, split: str) -> Scenes | None:
+        """What ``instances.json`` has of the images of ``split``."""
+        path = self.files["instances"]
+        instances = self.data.parse_file(path, Instances)
+        try:
+            sizes = image_sizes(self.data.load(split))
+            return coco_scenes(instances.annotations.values(), instances.categories, sizes)
+        except (BadSample, KeyError) as error:
+            raise UserError(f"{path}: an annotation cannot be used ({error})") from None
 
     def _image(self, ref: dict[str, Any], instances: Instances) -> ImageRecord:
         image_id = take(ref, "image_id", int)

@@ -1,0 +1,120 @@
+"""Does a model know when nothing is meant: cgF1 of SA-Co, and the AUROC of its no-target score.
+
+cgF1 (SAM 3, Carion et al., arXiv 2511.16719; ``sam3/eval/cgf1_eval.py`` of facebookresearch/sam3, boxes): boxes with
+a score >= 0.5 are matched one to one so that the sum of IoUs is largest. ``pmf1`` is F1 over the boxes of all
+expressions with a target, ``il_mcc`` Matthews' correlation of "something is answered" with "something is meant", and
+``cgf1`` their product; ``pmf1`` and ``cgf1`` are means over the IoU thresholds 0.50, 0.55, ..., 0.95. The small
+numbers in the denominators are those of the authors' code. (Theirs counts instances by masks, too; a predictions file
+has the union of all masks only.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from vgbench.data.boxes import iou
+from vgbench.metrics import influence
+from vgbench.metrics.base import GroundingMetric, Ratio, Variant
+from vgbench.metrics.frames import Array
+from vgbench.metrics.pairs import Pairs
+from vgbench.metrics.tasks import SUITE
+from vgbench.metrics.verdict import top_scores
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+EPSILON, IMAGE_EPSILON = 1e-4, 1e-6
+
+
+@dataclass(frozen=True)
+class RejectionRule:
+    """Which boxes are an answer: those with at least this score, or ``percent`` where a variant names one."""
+
+    score: float = 0.5
+    percent: int | None = None
+
+    @property
+    def limit(self) -> float:
+        """The score that a box needs."""
+        return self.score if self.percent is None else self.percent / 100
+
+
+class Rejection(GroundingMetric):
+    """``cgf1``, ``pmf1``, ``il_mcc``, ``auroc``, ``n_acc`` and ``t_acc``."""
+
+    task = SUITE["rejection"]
+    Rule = RejectionRule
+    variants: ClassVar = {
+        "score": Variant({}, "boxes with a score of at least N percent are the answer (@N), not 50", "percent")
+    }
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the numbers kept per expression."""
+        return (*(f"tp{place}" for place in range(len(THRESHOLDS))), "boxes", "targets", "score")
+
+    def measure(self, pairs: Pairs) -> dict[str, Array]:
+        """Per expression [n]: ``tpK`` matched boxes at the K-th threshold, ``boxes`` and ``targets`` how many there
+        are,
+        ``score`` the highest, or 0 and 1 where the model decides without scores."""
+        limit = self.rule.limit
+        counts = pairs.predictions.box_counts
+        starts = np.cumsum(counts) - counts
+        above = pairs.predictions.scores >= limit
+        target_starts = np.cumsum(pairs.target_counts) - pairs.target_counts
+        matched = np.zeros((len(THRESHOLDS), len(pairs)))
+        boxes = np.zeros(len(pairs))
+        for row in range(len(pairs)):
+            part = slice(starts[row], starts[row] + counts[row])
+            answer = pairs.boxes[part][above[part]]
+            boxes[row] = len(answer)
+            targets = pairs.targets[target_starts[row] : target_starts[row] + pairs.target_counts[row]]
+            if len(answer) and len(targets):
+                overlap = iou(answer[:, None], targets[None])
+                chosen_overlaps = overlap[linear_sum_assignment(-overlap)]
+                matched[:, row] = (chosen_overlaps >= THRESHOLDS[:, None]).sum(1)
+        decision = pairs.predictions.no_target
+        scores = top_scores(pairs.predictions)
+        if not scores.any() and (decision >= 0).any():
+            scores = 1.0 * (decision == 0)
+        columns = {f"tp{place}": values for place, values in enumerate(matched)}
+        return {**columns, "boxes": boxes, "targets": pairs.target_counts, "score": scores}
+
+    def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
+        """``cgf1``, ``pmf1`` and ``il_mcc``; ``auroc`` of the score, high where something is meant; ``n_acc`` and
+        ``t_acc``, the shares of expressions without and with a target that are rejected and answered."""
+        meant, answered = columns["targets"] > 0, columns["boxes"] > 0
+        hits = np.stack([columns[f"tp{place}"] for place in range(len(THRESHOLDS))])
+        false = np.where(meant, columns["boxes"], 0) - hits
+        missed = columns["targets"] - hits
+        image = [meant & answered, ~meant & answered, ~meant & ~answered, meant & ~answered]
+        sums = np.concatenate([hits, false, missed, np.array(image, dtype=np.float64)]).T
+        ratios = {
+            "cgf1": influence.from_sums(lambda s: _pmf1(s) * _mcc(s), sums),
+            "pmf1": influence.from_sums(_pmf1, sums),
+            "il_mcc": influence.from_sums(_mcc, sums),
+            "auroc": influence.auroc_of(columns["score"], meant),
+            "n_acc": Ratio(1.0 * (~meant & ~answered), 1.0 * ~meant),
+            "t_acc": Ratio(1.0 * (meant & answered), 1.0 * meant),
+        }
+        if not meant.any():
+            nothing = Ratio(np.zeros(len(meant)), np.zeros(len(meant)))
+            ratios |= {"cgf1": nothing, "pmf1": nothing, "il_mcc": nothing}
+        return ratios
+
+
+def _pmf1(sums: Array) -> float:
+    """F1 of the boxes of expressions with a target, mean over the thresholds."""
+    hits, false, missed = (sums[place * len(THRESHOLDS) : (place + 1) * len(THRESHOLDS)] for place in range(3))
+    precision = hits / (hits + false + EPSILON)
+    recall = hits / (hits + missed + EPSILON)
+    return float((2 * precision * recall / (precision + recall + EPSILON)).mean())
+
+
+def _mcc(sums: Array) -> float:
+    """Matthews' correlation of answering with meaning, from the last four sums."""
+    tp, fp, tn, fn = sums[-4:]
+    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    return float((tp * tn - fp * fn) / (max(product, 0.0) ** 0.5 + IMAGE_EPSILON))
