@@ -9,6 +9,7 @@ expression, so that equal expressions of any split share one drawing.
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ from torch import Tensor
 from vgbench.checkpoints.read import SAFE_GLOBALS
 from vgbench.core.errors import UserError, require_extra
 from vgbench.core.files import atomic
+from vgbench.core.torch_files import load_torch
 from vgbench.data.table import AnnotationTable
 from vgbench.methods.resvg.prompts import prompt, prompt_seed
 
@@ -324,10 +326,9 @@ def _official_priors(file: Path, table: AnnotationTable, index: Path | None) -> 
 
 def _load_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no common error type for damaged files
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}); give the authors' file") from None
+        return load_torch(path, SAFE_GLOBALS)
+    except (OSError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); give the authors' file") from None
 
 
 def _chunks(items: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -39,7 +39,7 @@ _SAFE_PICKLE: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("collections", "OrderedDict"): dict,
-    **{("builtins", kind.__name__): kind for kind in (bytearray, complex, frozenset, set)},
+    **{("builtins", kind.__name__): kind for kind in (complex, frozenset, set)},
 }
 _reconstruct = np.zeros(0).__reduce__()[0]
 _scalar = np.float64(0).__reduce__()[0]
@@ -58,6 +58,16 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 _SAFE_PICKLE["_codecs", "encode"] = _latin1
+
+
+def _bytearray(content: bytes = b"", *arguments: str) -> bytearray:
+    """Of bytes or a text, as pickles make them: not of a length, which would take as much memory as it says."""
+    if not isinstance(content, bytes | str):
+        raise pickle.UnpicklingError("a bytearray of a length")
+    return bytearray(content, *arguments)  # type: ignore[arg-type]
+
+
+_SAFE_PICKLE["builtins", "bytearray"] = _bytearray
 
 
 def read_detectron2(path: Path) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import pickle
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from torch import Tensor
 
 from vgbench.checkpoints.inert import InertValue, is_part_of_tensors, pickle_head, stand_in
 from vgbench.core.errors import UserError
+from vgbench.core.torch_files import DamagedFile, load_torch
+from vgbench.core.unpickle import RefusedObject
 
 # Entries that hold the weights, in the order they are looked for.
 WRAPPERS = ("state_dict", "model", "module", "model_state_dict", "net", "network")
@@ -59,27 +60,57 @@ def read_checkpoint(path: Path, ema: bool = True) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
             return without_wrappers(load_file(path))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
         except SafetensorError as error:
             raise UserError(f"{path}: not a readable safetensors file ({error}); write or copy it again") from None
     state = _unwrap(_torch_load(path), ema)
     if state is None:
         raise UserError(f"{path}: a torch file without a state dict in it; give a checkpoint with named tensors")
+    for name, tensor in state.items():
+        if problem := problem_of(tensor):
+            raise UserError(f"{path}: {name[:80]!r} {problem}; give a checkpoint with ordinary tensors")
     return state
+
+
+MAX_EXPANDED = 1 << 28  # bytes of a tensor that are not in its file
+
+
+def problem_of(tensor: Tensor) -> str | None:
+    """Why a tensor of a file is no weight; None if nothing is wrong with it."""
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
+        return f"is a {tensor.layout} tensor on {tensor.device}, or a quantized one, not plain numbers"
+    if tensor.numel() * tensor.element_size() > max(MAX_EXPANDED, tensor.untyped_storage().nbytes()):
+        return (
+            f"stands for {tensor.numel():,} numbers, of which the file has {tensor.untyped_storage().nbytes():,} bytes"
+        )
+    return None
+
+
+def load_file_of_torch(path: Path, mapped: bool = True) -> Any:
+    """What is in a file of ``torch.save``, with :data:`SAFE_GLOBALS`; nothing is left out.
+
+    Raises:
+        UserError: if it is damaged, no such file, or names an object that is not allowed.
+    """
+    try:
+        return load_torch(path, SAFE_GLOBALS, mapped)
+    except RefusedObject as error:
+        raise UserError(
+            f"{path}: contains the object {error.global_name}, which is not loaded for safety; save its state dict "
+            "alone, with torch.save, where you trust it"
+        ) from None
+    except (OSError, pickle.UnpicklingError) as error:
+        raise _unreadable(path, error) from None
 
 
 def _torch_load(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            return _load(path)
+        return load_torch(path, SAFE_GLOBALS, mapped=True)
+    except (OSError, DamagedFile) as error:
+        raise _unreadable(path, error) from None
     except pickle.UnpicklingError:
         return _load_among_others(path)
-    except Exception as error:  # torch.load has no common error type for damaged files
-        raise _unreadable(path, error) from None
-
-
-def _load(path: Path) -> Any:
-    # Only the zip format of torch >= 1.6 can be mapped.
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def _load_among_others(path: Path) -> Any:
@@ -101,21 +132,20 @@ def _load_among_others(path: Path) -> Any:
         )
     try:
         inert: list[Any] = [(cls, name) for name in head.names if (cls := stand_in(name)) is not None]
-        with torch.serialization.safe_globals([InertValue, *inert]):
-            return _load(path)
+        return load_torch(path, [InertValue, *inert], mapped=True)
+    except (OSError, DamagedFile) as error:
+        raise _unreadable(path, error) from None
     except pickle.UnpicklingError:
         how = f"with pickle protocol {head.protocol}" if head.protocol > PROTOCOL else "in an unusual way"
         raise UserError(
             f"{path}: written {how}, which torch does not read without running code; save its state dict alone, with "
             "torch.save as it is, where you trust it"
         ) from None
-    except Exception as error:
-        raise _unreadable(path, error) from None
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(
-        f"{path}: not a readable checkpoint ({_look_of_file(path)}; {type(error).__name__}); "
+        f"{path}: not a readable checkpoint ({_look_of_file(path)}; {error}); "
         "give a complete .pth or .safetensors file"
     )
 

@@ -38,14 +38,18 @@ def memo_of(path: Path, folder: Path) -> Path:
 
 def remembered(memo: Path, state: Any, make: Callable[[], Any]) -> Any:
     """What ``make`` gives (JSON), kept in ``memo`` for as long as ``state`` (JSON) is the same."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        entry = json.loads(memo.read_text())
-        if entry["state"] == state:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        entry = json.loads(memo.read_text()) if memo.is_file() else {}
+        if entry["state"] == state and entry["digest"] == _digest(entry["value"]):
             return entry["value"]
     value = make()
     with contextlib.suppress(OSError), atomic(memo) as temporary:
-        temporary.write_text(json.dumps({"state": state, "value": value}))
+        temporary.write_text(json.dumps({"state": state, "value": value, "digest": _digest(value)}))
     return value
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def table_path(cache_dir: Path, name: str, split: str, identity: Any) -> Path:

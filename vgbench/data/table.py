@@ -46,6 +46,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+INFO, DIGEST = b"vgbench", b"vgbench-digest"  # in the metadata of a saved table
 PACKED = "row"  # the further column of a saved table: the row as a JSON list, in the order of SCHEMA
 BATCH = 65_536  # rows per record batch of a saved table
 
@@ -87,8 +88,9 @@ class AnnotationTable:
     """
 
     def __init__(self, arrow: pa.Table, info: dict[str, Any]) -> None:
-        if arrow.schema.names != SCHEMA.names:
-            raise ValueError(f"annotation table has columns {arrow.schema.names}, expected {SCHEMA.names}")
+        if not arrow.schema.equals(SCHEMA):
+            differing = [field.name for field in arrow.schema if field not in SCHEMA] or arrow.schema.names
+            raise ValueError(f"its columns are not those of an annotation table: {', '.join(differing)}"[:300])
         self.arrow = arrow
         self.info = info
         self._packed: pa.ChunkedArray | None = None  # column PACKED of the file, if the table is one
@@ -171,31 +173,69 @@ class AnnotationTable:
     def save(self, path: Path) -> None:
         """Write atomically (temporary file, fsync, rename)."""
         info = json.dumps({**self.info, "hash": self.hash})
-        schema = SCHEMA.append(pa.field(PACKED, pa.string(), nullable=False)).with_metadata({"vgbench": info})
+        schema = SCHEMA.append(pa.field(PACKED, pa.string(), nullable=False))
+        schema = schema.with_metadata({INFO: info, DIGEST: hashlib.sha256(info.encode()).hexdigest()})
         with atomic(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
-            for batch in self.arrow.to_batches(max_chunksize=BATCH):
+            for number, batch in enumerate(self.arrow.to_batches(max_chunksize=BATCH)):
                 rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
                 packed = pa.array(map(_encode, rows), pa.string(), size=batch.num_rows)
-                writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, packed], schema=schema))
+                whole = pa.RecordBatch.from_arrays([*batch.columns, packed], schema=schema)
+                writer.write_batch(whole, custom_metadata={DIGEST: _packed_digest(number, packed)})
 
     @classmethod
     def open(cls, path: Path) -> AnnotationTable:
         """Open memory-mapped. A file without the column :data:`PACKED` is read by its columns.
 
+        All of it is read once and compared with the digests inside: a score must not rest on a bit that has changed.
+
         Raises:
-            UserError: if the file is not an annotation table.
+            UserError: if the file is not an annotation table, or is not what was written.
         """
         try:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            info = json.loads(table.schema.metadata[b"vgbench"])
+            table, info = _read_whole(path)
             packed = table.column(PACKED) if PACKED in table.schema.names else None
-            opened = cls(table.select(table.schema.names[: len(SCHEMA)]).replace_schema_metadata(None), info)
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: not an annotation table ({error}); delete it, it is built again") from error
+            opened = cls(table.select(table.schema.names[: len(SCHEMA)]), info)
+            if "hash" in info and info.pop("hash") != opened.hash:
+                raise ValueError("its values are not those that were written")
+        except (OSError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"{path}: not an annotation table ({reason}); delete it, it is built again") from error
         opened._packed, opened._path = packed, path
-        if "hash" in info:
-            opened.__dict__["hash"] = info.pop("hash")
         return opened
+
+
+def _read_whole(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Mapped columns, and the information about them; packed rows that have no digest are left out.
+
+    Raises:
+        OSError: if the file cannot be read, or is no ordinary one.
+        ValueError, KeyError, pa.ArrowException: if it is not what was written.
+    """
+    if not path.is_file():
+        raise OSError("it is not an ordinary file" if path.exists() else "no such file")
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    metadata = reader.schema.metadata or {}
+    text = metadata[INFO]
+    if hashlib.sha256(text).hexdigest().encode() != metadata.get(DIGEST, b""):
+        if DIGEST in metadata:
+            raise ValueError("what it says of itself is not what was written")
+        table = reader.read_all()  # from before there were digests
+        table.validate(full=True)
+        return table.select(table.schema.names[: len(SCHEMA)]).replace_schema_metadata(None), json.loads(text)
+    batches = []
+    for number in range(reader.num_record_batches):
+        batch, stored = reader.get_batch_with_custom_metadata(number)
+        batch.validate(full=True)  # Arrow itself trusts the offsets in a file
+        if stored is None or stored.get(DIGEST) != _packed_digest(number, batch.column(PACKED)):
+            raise ValueError("its rows are not those that were written")
+        batches.append(batch)
+    return pa.Table.from_batches(batches, reader.schema).replace_schema_metadata(None), json.loads(text)
+
+
+def _packed_digest(batch: int, rows: pa.StringArray) -> bytes:
+    parts = [hashlib.sha256(str(batch).encode()) for _ in range(3)]
+    _digest_array(rows, parts)
+    return hashlib.sha256(b"".join(part.digest() for part in parts)).hexdigest().encode()
 
 
 def _column_values(columns: list[pa.Array], offset: int) -> Iterator[Any]:

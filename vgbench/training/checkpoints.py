@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from vgbench.checkpoints.read import load_file_of_torch
 from vgbench.core.errors import UserError
 from vgbench.core.files import atomic_with_digest, matches_digest
 from vgbench.training.logs import say
 
 FOLDER = "checkpoints"  # in a run folder
+CONTENT = {  # of a checkpoint: key -> type
+    "pytorch-lightning_version": str,
+    "state_dict": dict,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "epoch": int,
+    "global_step": int,
+}
 STEP_FILE = "step.ckpt"  # the last one within an epoch
 
 
@@ -48,8 +62,17 @@ class CheckpointFiles(TorchCheckpointIO):
         self.saved_step = checkpoint.get("global_step")
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
-        checkpoint = super().load_checkpoint(path, *arguments, **options)
-        self.saved_step = checkpoint.get("global_step")
+        """What a training goes on from: tensors, numbers and plain containers, whatever the caller would allow.
+
+        Raises:
+            UserError: naming the file, if it holds anything else, is damaged, or is not the checkpoint of a training.
+        """
+        checkpoint = load_file_of_torch(Path(path), mapped=False)
+        if not isinstance(checkpoint, dict) or not all(
+            isinstance(checkpoint.get(key), kind) for key, kind in CONTENT.items()
+        ):
+            raise UserError(f"{path}: not the checkpoint of a training; start the run without resume=true")
+        self.saved_step = checkpoint["global_step"]
         return checkpoint
 
 
@@ -92,3 +115,24 @@ def newest_checkpoint(folder: Path) -> Path | None:
         raise UserError(f"{names}: damaged, and no other checkpoint is there; start the run without resume=true")
     say(f"{folder}: no checkpoint was saved there yet; starts at the beginning")
     return None
+
+
+@contextmanager
+def naming_checkpoint(path: Path | None, trainer: L.Trainer) -> Iterator[None]:
+    """While a training is taken up: what goes wrong before it goes on is the fault of the checkpoint, which is named.
+
+    Raises:
+        UserError: in place of whatever Lightning, torch or a callback makes of a state that is not theirs.
+    """
+    try:
+        yield
+    except (UserError, AssertionError):
+        raise
+    except Exception as error:
+        if path is None or not trainer._checkpoint_connector._loaded_checkpoint:  # empty once all is restored
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(
+            f"{path}: not a checkpoint of this training ({reason}); remove it and resume from another one, or start "
+            "without resume=true"
+        ) from error

@@ -14,7 +14,7 @@ from vgbench.method import GroundingMethod
 from vgbench.records.record import Checkpoint, Training
 from vgbench.training import weights
 from vgbench.training.callbacks import ExponentialMovingAverage, KeepBestModel, Throughput, ValidationEpochs
-from vgbench.training.checkpoints import FOLDER, STEP_FILE
+from vgbench.training.checkpoints import FOLDER, STEP_FILE, naming_checkpoint
 from vgbench.training.data import TrainingSamples, evaluation_loader, training_loader
 from vgbench.training.evaluation import Evaluation, metrics_by_output
 from vgbench.training.folder import process_rank
@@ -73,8 +73,8 @@ def fit(
     prepare_blocks(config, method, trainer.strategy.root_device, steps)
     val_loader = evaluation_loader(config, trainer, method, samples.validation)
     started = time.perf_counter()
-    with tracking():
-        trainer.fit(module, loader, val_loader, ckpt_path=start.resume_from, weights_only=False)
+    with tracking(), naming_checkpoint(start.resume_from, trainer):
+        trainer.fit(module, loader, val_loader, ckpt_path=start.resume_from, weights_only=True)
     seconds = time.perf_counter() - started
     if trainer.is_global_zero:
         join_logs(folder / "logs")

@@ -127,7 +127,10 @@ def _own_state(path: Path, method: GroundingMethod, raw: bool) -> dict[str, Tens
         assert own is not None
         if raw:
             return own.state
-        return own.averaged([name for name, _ in (*method.named_parameters(), *method.named_buffers())])
+        try:
+            return own.averaged([name for name, _ in (*method.named_parameters(), *method.named_buffers())])
+        except UserError as error:
+            raise UserError(f"{path}: {error}; take the configuration that it was trained with") from None
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 

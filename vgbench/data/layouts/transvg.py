@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vgbench.core.errors import UserError
+from vgbench.core.torch_files import load_torch
 from vgbench.data.checks import BadSample, check_name, shown
 from vgbench.data.layouts.base import Layout, LayoutDataset
 from vgbench.data.layouts.flat import FlatLayout, files_by_split
@@ -65,8 +66,6 @@ def read_torch_list(path: Path) -> Any:
     Raises:
         UserError: if the file is damaged or refers to anything else (named in the message).
     """
-    import torch
-
     reconstruct: Any = np.zeros(1).__reduce__()[0]
     scalar: Any = np.float64(0).__reduce__()[0]
     allowed: list[Any] = [np.ndarray, np.dtype]
@@ -74,9 +73,8 @@ def read_torch_list(path: Path) -> Any:
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1 and 2
         allowed += [(reconstruct, f"{module}._reconstruct"), (scalar, f"{module}.scalar")]
     try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged archive raises almost anything
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"it refers to {refused[1]}, which could run code" if refused else f"damaged ({type(error).__name__})"
-        raise UserError(f"{path}: not read ({what}); expected a list of tuples saved with torch.save") from None
+        return load_torch(path, allowed)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: not read ({error}); expected a list of tuples saved with torch.save") from None
