@@ -99,4 +99,4 @@ def _check_zip(path: Path) -> None:
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
         if isinstance(error, SuspiciousPickle):
             raise
-        raise DamagedFile(f"not a whole zip archive ({error})") from None
+        raise DamagedFile(f"damaged: not a whole zip archive ({error})") from None
