@@ -145,8 +145,7 @@ def _load_among_others(path: Path) -> Any:
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(
-        f"{path}: not a readable checkpoint ({_look_of_file(path)}; {error}); "
-        "give a complete .pth or .safetensors file"
+        f"{path}: not a readable checkpoint ({_look_of_file(path)}; {error}); give a complete .pth or .safetensors file"
     )
 
 

@@ -39,10 +39,10 @@ class SuspiciousPickle(ValueError):
     """Instructions that no pickler writes; the message says which."""
 
 
-Value: TypeAlias = "int | tuple[int, int]"
-"""What is known of a value: :data:`LEAF`, :data:`CONTAINER`, or of a tuple (values that it stands for, depth)."""
+Value: TypeAlias = "int | tuple[int, int, int]"
+"""What is known of a value: one of the next four, or of a tuple (values that it stands for, depth, first element)."""
 
-LEAF, CONTAINER = 0, 1
+LEAF, CONTAINER, NUMBER, BYTEARRAY = 0, 1, 2, 3
 
 _CODES = {op.name: ord(op.code) for op in pickletools.opcodes}
 _NAMES = {code: name for name, code in _CODES.items()}
@@ -65,16 +65,19 @@ _TWO_LINES = _codes("GLOBAL", "INST")
 _WIDEST = {_CODES["INT"]: 23, _CODES["LONG"]: 23, _CODES["LONG1"]: 9, _CODES["LONG4"]: 12}  # their argument at 64 bits
 _LONGS = frozenset(_WIDEST)
 _REFUSED = _codes("PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "DUP")
-_LEAVES = _codes("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "STRING", "BINSTRING")
-_LEAVES |= _codes("SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "NONE", "NEWTRUE")
-_LEAVES |= _codes("NEWFALSE", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "FLOAT", "BINFLOAT", "GLOBAL")
+_LEAVES = {  # what pushes a value without contents
+    **dict.fromkeys(_codes("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), NUMBER),
+    **dict.fromkeys(_codes("FLOAT", "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE", "STRING", "BINSTRING", "UNICODE"), LEAF),
+    **dict.fromkeys(_codes("SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"), LEAF),
+    **dict.fromkeys(_codes("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), LEAF),
+}
 _CONTAINERS = _codes("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET")
 _FIXED_TUPLES = {_CODES["EMPTY_TUPLE"]: 0, _CODES["TUPLE1"]: 1, _CODES["TUPLE2"]: 2, _CODES["TUPLE3"]: 3}
 _TO_MARK = _codes("LIST", "TUPLE", "DICT", "FROZENSET", "INST", "OBJ")  # take all above the mark, and push one
 _INTO = _codes("APPENDS", "SETITEMS", "ADDITEMS", "POP_MARK")  # take all above the mark, and push nothing
 _PUTS, _GETS = _codes("PUT", "BINPUT", "LONG_BINPUT"), _codes("GET", "BINGET", "LONG_BINGET")
 _MARK, _MEMOIZE, _STOP, _TUPLE = (_CODES[name] for name in ("MARK", "MEMOIZE", "STOP", "TUPLE"))
-_PERSISTENT = _CODES["BINPERSID"]
+_PERSISTENT, _GLOBAL, _REDUCE = (_CODES[name] for name in ("BINPERSID", "GLOBAL", "REDUCE"))
 _TAKEN = {  # (values taken, values pushed) of what is left
     **dict.fromkeys(_codes("PROTO", "FRAME", "READONLY_BUFFER"), (0, 0)),
     **dict.fromkeys(_codes("APPEND", "POP", "BUILD"), (1, 0)),
@@ -115,11 +118,12 @@ class _Machine:
 
     def push_tuple(self, items: list[Value]) -> None:
         within = [item for item in items if isinstance(item, tuple)]
-        weight = len(items) + 1 + sum(weight for weight, _ in within)
-        depth = 1 + max((depth for _, depth in within), default=0)
+        weight = len(items) + 1 + sum(item[0] for item in within)
+        depth = 1 + max((item[1] for item in within), default=0)
         if weight > MAX_TUPLE + len(items) or depth > MAX_DEPTH:
             raise SuspiciousPickle("it has tuples within tuples without end")
-        self.stack.append((weight, depth))
+        first = items[0] if items and isinstance(items[0], int) else LEAF
+        self.stack.append((weight, depth, first))
 
     def remember(self, index: int) -> None:
         if not self.stack:
@@ -144,7 +148,7 @@ class _Machine:
     def fetch(self, index: int) -> None:
         value = self.memo.get(index, LEAF)
         self.stack.append(value)
-        self.shares |= bool(value)
+        self.shares |= value == CONTAINER or isinstance(value, tuple)
 
     def count_wide(self) -> None:
         self.wide += 1
@@ -164,7 +168,9 @@ class _Machine:
             self.take_to_mark()
         else:
             taken, pushed = _TAKEN[code]
-            self.take(taken)
+            values = self.take(taken)
+            if code == _REDUCE and values[0] == BYTEARRAY and isinstance(values[1], tuple) and values[1][2] == NUMBER:
+                raise SuspiciousPickle("it asks for bytes by their number")
             self.stack += [CONTAINER] * pushed
 
 
@@ -188,13 +194,14 @@ def survey(data: Bytes, start: int = 0, persistent: bool = False) -> Survey:
         SuspiciousPickle: if it would take memory or time out of proportion to its length, or is cut off.
     """
     machine, position, size = _Machine(), start, len(data)
-    push, fixed = machine.stack.append, _FIXED
+    push, fixed, leaves = machine.stack.append, _FIXED, _LEAVES
     while position < size:
         code = data[position]
         start = position + 1  # of the argument
         position = start + fixed[code] if code in fixed else _after_argument(data, code, start)
-        if code in _LEAVES:
-            push(LEAF)
+        value = leaves.get(code)
+        if value is not None:
+            push(value)
             if code in _LONGS and position - start > _WIDEST[code]:
                 machine.count_wide()
         elif position > size:
@@ -209,6 +216,8 @@ def survey(data: Bytes, start: int = 0, persistent: bool = False) -> Survey:
             push(CONTAINER)
         elif code in _GETS:
             machine.fetch(_index(data, code, start, position))
+        elif code == _GLOBAL:
+            push(BYTEARRAY if b"bytearray" in data[start:position] else LEAF)
         elif code == _STOP:
             machine.check_numbering()
             return Survey(position, machine.shares)

@@ -15,7 +15,6 @@ from vgbench.core.unpickle import RefusedObject
 
 ZIP = b"PK\x03\x04"
 MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle of files before torch 1.6
-GREEDY = (b"builtins\nbytearray\n", b"__builtin__\nbytearray\n")  # torch allows it; of a length it fills the memory
 OLD_PICKLES = 5  # of those files: magic number, protocol, system, content, keys of the tensors' numbers
 
 
@@ -57,7 +56,7 @@ def _check(path: Path) -> bool:
     """Look at the pickles in a file before they are read; returns whether it is a zip file, as torch writes since 1.6.
 
     Raises:
-        OSError, RefusedObject, DamagedFile: as :func:`load_torch`.
+        OSError, DamagedFile: as :func:`load_torch`.
     """
     try:
         with path.open("rb") as file:
@@ -69,16 +68,10 @@ def _check(path: Path) -> bool:
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                     end = 0
                     for _ in range(OLD_PICKLES):
-                        begin, end = end, survey(content, end, persistent=True).end
-                        _check_names(content[begin:end])
+                        end = survey(content, end, persistent=True).end
     except SuspiciousPickle as error:
         raise DamagedFile(str(error)) from None
     return False
-
-
-def _check_names(content: bytes) -> None:
-    if any(name in content for name in GREEDY):
-        raise RefusedObject("builtins.bytearray")
 
 
 def _check_zip(path: Path) -> None:
@@ -93,9 +86,7 @@ def _check_zip(path: Path) -> None:
                 if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
                     raise DamagedFile(f"its member {member.filename[:80]!r} is compressed, which torch.save never does")
                 if member.filename.endswith(".pkl"):
-                    content = archive.read(member)
-                    survey(content, persistent=True)
-                    _check_names(content)
+                    survey(archive.read(member), persistent=True)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
         if isinstance(error, SuspiciousPickle):
             raise
