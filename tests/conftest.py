@@ -6,11 +6,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.browser import Browser
 
 OWN_CASES = Path(__file__).parent / "conformance"
 CASES_BESIDE = Path(__file__).parents[2] / "shared" / "conformance"
@@ -73,3 +76,15 @@ def mutate() -> Callable[[Any, random.Random, Sequence[Any]], Any]:
         return copy.deepcopy(generator.choice(junk))
 
     return mutated
+
+
+@pytest.fixture(scope="module")
+def browser(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser that shows the module's ``page``; skips without Chromium."""
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if binary is None or shutil.which("bash") is None:
+        pytest.skip("no Chromium here")
+    chromium = Browser(binary, tmp_path_factory.mktemp("profile"), 1280, 900)
+    chromium.open(page)
+    yield chromium
+    chromium.close()

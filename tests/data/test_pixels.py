@@ -1,11 +1,13 @@
 """Pictures of every depth and colour model mean what they show; only a picture without annotations is turned."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from vgbench.data.checks import BadSample
 from vgbench.data.images import decode_image
 from vgbench.data.pixels import as_rgb, as_shown, eight_bits
 
@@ -92,3 +94,27 @@ def test_a_damaged_tag_turns_nothing(tmp_path):
     path = tmp_path / "a.jpg"
     Image.fromarray(SCENE).save(path, exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
     assert decode_image(path, upright=True).shape == (3, 40, 60)
+
+
+def test_pictures_that_are_too_large_or_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes may stand for any number of pixels, and EPS for a program that Pillow runs in Ghostscript."""
+    file = tmp_path / "large.png"
+    Image.new("1", (10_000, 9_000)).save(file)
+    assert file.stat().st_size < 20_000
+    with pytest.raises(BadSample, match="more than 89,478,485 pixels; VGBENCH_MAX_PIXELS=NUMBER allows more"):
+        decode_image(file)
+    monkeypatch.setenv("VGBENCH_MAX_PIXELS", "90000000")
+    assert decode_image(file).shape == (3, 9000, 10_000)
+    monkeypatch.setenv("VGBENCH_MAX_PIXELS", "100")
+    Image.new("RGB", (10, 10)).save(file)
+    assert decode_image(file).shape == (3, 10, 10)
+    Image.new("RGB", (11, 10)).save(file)
+    with pytest.raises(BadSample, match="more than 100 pixels"):
+        decode_image(file)
+    (tmp_path / "program.jpg").write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(EXECUTED) (w) file closefile\n%%EOF\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadSample, match="cannot identify image file"):
+        decode_image(tmp_path / "program.jpg")
+    assert not (tmp_path / "EXECUTED").exists()

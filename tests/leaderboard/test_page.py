@@ -22,7 +22,7 @@ from vgbench.records import store
 from vgbench.records.record import Code, Cost, Environment, Hardware, Metric, Record, Result
 
 if TYPE_CHECKING:
-    from tests.leaderboard.conftest import Browser
+    from tests.browser import Browser
 
 EVIL = "</script><script>console.error('pwned')</script> <b>left</b> & \"right\" мяч"
 METHODS = ("alpha", "beta", "gamma")
@@ -177,6 +177,61 @@ def test_only_pictures_of_the_folder_get_into_the_page(name: str, tmp_path: Path
     (place / "examples.json").write_text(json.dumps(info))
     with pytest.raises(UserError, match=r"examples\.json: damaged"):
         write_page(store.find([folder]), tmp_path / "out", [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("expression", ["a"]),
+        ("width", "64;1"),
+        ("truth", {"boxes": [["0", 0, 1, 1]], "outlines": []}),
+        ("truth", {"boxes": [], "outlines": [[1, 2, "/><script>"]]}),
+        ("predictions", {"main": {"boxes": [], "scores": [], "outlines": [], "heatmap": "PHN2Zz4="}}),
+        ("predictions", {"main": {"boxes": [], "scores": [float("nan")], "outlines": []}}),
+        ("predictions", {"main": {"boxes": [], "scores": [], "outlines": [], "point": [1]}}),
+    ],
+)
+def test_values_of_examples_are_checked(key: str, value: object, tmp_path: Path) -> None:
+    folder = make_run(tmp_path, 0)
+    file = folder / "examples" / "val" / "examples.json"
+    info = json.loads(file.read_text())
+    info["examples"][0][key] = value
+    file.write_text(json.dumps(info))
+    with pytest.raises(UserError, match=r"examples\.json: damaged"):
+        write_page(store.find([folder]), tmp_path / "out", [])
+
+
+def test_files_that_are_links_out_of_the_run_folder(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, 0)
+    for name in ("logs/metrics.csv", "examples/val/examples.json"):
+        file = folder / name
+        moved = tmp_path / file.name
+        file.rename(moved)
+        file.symlink_to(moved)
+        with pytest.raises(UserError, match="a link out of the folder"):
+            write_page(store.find([folder]), tmp_path / "out", [])
+        file.unlink()
+        moved.rename(file)
+    write_page(store.find([folder]), tmp_path / "out", [])
+
+
+def test_the_policy_keeps_markup_from_running(browser: Browser, page: Path, tmp_path: Path) -> None:
+    """Markup that got into the page all the same (here by force) does not run, and nothing is loaded."""
+    text = page.read_text()
+    assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]{43}=';", text) and "default-src 'none'" in text
+    inside = "<img src=x onerror=\"document.title='ran'\"><script>document.title='ran'</script><base href=//evil/>"
+    broken = tmp_path / "broken.html"
+    broken.write_text(text.replace("</header>", f"{inside}<img src=http://127.0.0.1:9/x></header>"))
+    browser.open(broken)
+    browser.run(
+        "const b = document.createElement('b'); b.setAttribute('onclick', 'document.title = \"ran\"'); b.click()"
+    )
+    assert browser.run("document.title") == "VGBench leaderboard"
+    assert browser.run("document.baseURI").startswith("file:")
+    assert browser.run("document.querySelectorAll('#table-list table').length") > 0  # our own script did run
+    assert any("Content Security Policy" in problem for problem in browser.problems)
+    browser.problems.clear()
+    browser.open(page)
 
 
 def test_sorting_and_filtering_in_a_browser(browser: Browser) -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
+from tests.browser import Browser
 from vgbench.cli.main import main
 from vgbench.data.additional import AdditionalData
 from vgbench.data.table import AnnotationTable
@@ -163,3 +164,29 @@ def test_images_stay_in_their_folder(
     AnnotationTable.from_rows(rows, table.info).save(tmp_path / "annotations.arrow")
     assert main(["data", "browse", f"extra_train={tmp_path}", f"out={tmp_path / 'sheet'}"]) == 2
     assert "leaves the image folder" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of a table in which everything that is text is markup: names, expressions, keys, categories, the title."""
+    folder = tmp_path_factory.mktemp("evil")
+    name = "a\"><script>document.title='ran'</script><img src=x onerror=document.title='ran'>.png"
+    image = folder / name.replace("/", "_")
+    Image.new("RGB", (600, 300), (200, 10, 10)).save(image)
+    one = row(0, image.name, EVIL, [[60.0, 30.0, 120.0, 90.0]], masked=True)
+    one |= {"key": "'\" onfocus=document.title='ran' autofocus x='", "categories": ["</title></svg>" + EVIL]}
+    lost = row(1, "gone<b onmouseover=alert(1)>.png", "--><!--sections--><script>document.title='ran'</script>", [])
+    table = AnnotationTable.from_rows([one, lost], {"dataset": "x", "split": "train", "task": "grec", "sources": {}})
+    return browse([("</title><!--sections-->" + EVIL, table, lambda name: folder / name)], folder / "sheet")
+
+
+def test_markup_is_text_in_a_browser(browser: Browser) -> None:
+    assert browser.run("document.title.includes('<script>')") is True
+    assert browser.run("document.querySelectorAll('script').length") == 1
+    assert browser.run("document.querySelectorAll('figure').length") == 2
+    assert browser.run("document.querySelectorAll('img, b[onmouseover], [onfocus], [onerror]').length") == 0
+    assert browser.run("document.querySelector('li').textContent.includes('alert')") is True
+    browser.run("document.getElementById('filter').value = 'alert'")
+    browser.run("document.getElementById('filter').dispatchEvent(new Event('input'))")
+    assert browser.run("document.getElementById('count').textContent") == "1 expressions"  # our own script runs
+    assert browser.problems == []

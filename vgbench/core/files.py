@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vgbench.core.errors import UserError
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -93,6 +95,29 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write bytes to ``path`` through :func:`vgbench.core.files.atomic`."""
     with atomic(path) as temporary:
         temporary.write_bytes(content)
+
+
+def file_inside(folder: Path, name: object) -> Path:
+    """The file that another file names, below the folder that both lie in; it need not exist.
+
+    Raises:
+        UserError: if the name leaves the folder (absolute, ``..``, through a link), or is not an ordinary file's: a
+            device or a pipe never comes to its end.
+    """
+    text = str(name)
+    problem = None
+    try:
+        if not text or "\0" in text or Path(text).is_absolute() or ".." in Path(text).parts:
+            problem = "the name leaves the folder"
+        elif not (folder / text).resolve().is_relative_to(folder.resolve()):
+            problem = "it is a link out of the folder"
+        elif (folder / text).exists() and not (folder / text).is_file():
+            problem = "it is no ordinary file"
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a circle of links, not writable as a name
+        problem = f"no name of a file ({error})"
+    if problem:
+        raise UserError(f"{folder}: {text[:80]!a} is not read: {problem}")
+    return folder / text
 
 
 def sha256_prefix(path: Path) -> str:

@@ -10,16 +10,12 @@ from typing import BinaryIO, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vgbench.core.errors import UserError
 from vgbench.data.checks import BadSample, check_size
-from vgbench.data.pixels import as_rgb, as_shown
+from vgbench.data.pixels import IMAGE_ERRORS, as_rgb, as_shown, open_image
 from vgbench.data.shards import Shards
-
-# what Pillow raises for a file that is damaged or no image; its AVIF decoder: RuntimeError
-IMAGE_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
 
 
 class BadImage(BadSample):
@@ -47,7 +43,7 @@ def decode_image(file: ImageFile, upright: bool = False) -> Tensor:
         BadSample: if the file is missing or no readable image.
     """
     try:
-        with file.open("rb") as content, Image.open(content) as image:
+        with file.open("rb") as content, open_image(content) as image:
             array = np.array(as_shown(image) if upright else as_rgb(image))
     except FileNotFoundError:
         raise BadSample(f"{file}: image is missing") from None
@@ -163,7 +159,7 @@ class ImageFinder:
             place = f"{image} in {self.image_root or 'no image folder'}; set image_root=FOLDER"
             raise BadImage("image file is missing and the annotations do not tell its size", place)
         try:
-            with file.open("rb") as content, Image.open(content) as opened:
+            with file.open("rb") as content, open_image(content) as opened:
                 return check_size(*opened.size)
         except (*IMAGE_ERRORS, BadSample) as error:
             raise BadImage("image file that is no image", f"{file}: {error}") from None

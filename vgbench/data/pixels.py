@@ -2,13 +2,67 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from typing import Any
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+# What is decoded, by the file's first bytes, whatever it is called. Pillow knows more formats; one of them (EPS) is a
+# program that it runs in Ghostscript.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "JPEG2000", "TIFF", "GIF", "BMP", "PPM")
+# What Pillow's decoders raise for a file that is damaged or no image: almost anything. AVIF: RuntimeError; PNG:
+# SyntaxError; TIFF: KeyError, TypeError, ZeroDivisionError, struct.error.
+IMAGE_ERRORS = (
+    *(OSError, ValueError, SyntaxError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(AssertionError, EOFError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
+)
+MAX_PIXELS_VARIABLE = "VGBENCH_MAX_PIXELS"
+MAX_PIXELS = 89_478_485  # 270 MB as RGB; from here on Pillow warns
+DEEP = 4  # times as much as an 8-bit pixel takes one of a deep picture while it is scaled
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # of half as many pixels
+
 EIGHT_BITS, SIXTEEN_BITS = 255, 65_535
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of :data:`FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def max_pixels() -> int:
+    """The largest picture that is decoded, in pixels: ``VGBENCH_MAX_PIXELS``, or :data:`MAX_PIXELS`."""
+    text = os.environ.get(MAX_PIXELS_VARIABLE, "")
+    return int(text) if text.isdecimal() and int(text) else MAX_PIXELS
+
+
+@contextmanager
+def open_image(source: str | Path | IO[bytes]) -> Iterator[Image.Image]:
+    """A picture file, its header read and its pixels not yet, if it is of one of :data:`FORMATS` and not too large.
+
+    Raises:
+        IMAGE_ERRORS: when it is opened and whenever its pixels are looked at.
+    """
+    limit = max_pixels()
+    Image.MAX_IMAGE_PIXELS = max(limit // 2, 1)  # Pillow refuses from twice as many on
+    try:
+        with Image.open(source, formats=_formats()) as image:
+            if image.width * image.height * (DEEP if image.mode[0] in "IF" else 1) > limit:
+                raise Image.DecompressionBombError("")
+            yield image
+    except Image.DecompressionBombError:
+        raise ValueError(f"it has more than {limit:,} pixels; {MAX_PIXELS_VARIABLE}=NUMBER allows more") from None
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from vgbench.core.errors import UserError
 from vgbench.data.boxes import iou
 from vgbench.data.dataset import Counts, GroundingData
-from vgbench.data.images import IMAGE_ERRORS
+from vgbench.data.pixels import IMAGE_ERRORS, open_image
 from vgbench.data.table import AnnotationTable
 
 
@@ -234,7 +233,7 @@ def check_images(
         if path is None:
             return name, None
         try:
-            with path.open("rb") as file, Image.open(file) as image:
+            with path.open("rb") as file, open_image(file) as image:
                 if image.size != size:
                     return name, f"{path}: {image.width} x {image.height}, annotations say {size[0]} x {size[1]}"
                 if decode:

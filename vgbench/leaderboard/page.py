@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from vgbench.core.files import write_atomically
+from vgbench.core.pages import with_policy
 from vgbench.leaderboard.page_data import collect
 from vgbench.leaderboard.published import PublishedRow, read_published
 from vgbench.records.record import Record
@@ -37,11 +38,12 @@ def write_page(records: Sequence[Record], out: Path, published: Sequence[Publish
     for mark, content in (
         ("/*STYLE*/", (assets / "page.css").read_text(encoding="utf-8")),
         ("/*SCRIPT*/", (assets / "page.js").read_text(encoding="utf-8")),
-        # inside a script element only "<" could end or disturb it; in JSON it stands in texts alone
-        ("/*DATA*/", text.replace("<", "\\u003c")),
     ):
         head, _, tail = page.partition(mark)
         page = head + content + tail
+    head, _, tail = with_policy(page).partition("/*DATA*/")
+    # inside a script element only "<" could end or disturb it; in JSON it stands in texts alone
+    page = head + text.replace("<", "\\u003c") + tail
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "index.html", page.encode("utf-8", "replace"))
     return out / "index.html"

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vgbench import __version__
-from vgbench.core.errors import UserError
+from vgbench.core.files import file_inside
 from vgbench.leaderboard.columns import (
-    SPLITS,
     Column,
     inference_rate,
     numbers,
-    place,
     provenance,
     row_label,
     task_title,
 )
+from vgbench.leaderboard.page_examples import RowKey, collect_examples
 from vgbench.leaderboard.pairs import Pair, published_pairs
 from vgbench.leaderboard.published import PublishedRow
 from vgbench.leaderboard.tables import folder_names, second_definitions
@@ -31,15 +26,7 @@ from vgbench.metrics.tasks import task_of
 from vgbench.records.curves import read_curves
 from vgbench.records.record import Record
 
-PICTURE_BYTES, PICTURE_SIDE = 8 << 20, 4096  # limits of an example's picture; ours have 400 pixels
 POINTS = 240  # of a curve; more cannot be told apart on a screen
-
-
-class RowKey(NamedTuple):
-    """A prediction set of a run; ``run`` counts the records."""
-
-    run: int
-    prediction_set: str
 
 
 @dataclass
@@ -74,7 +61,7 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
         _pair(pair, row_numbers[RowKey(runs[id(pair.record)], pair.result.prediction_set)], gathered.columns)
         for pair in published_pairs(records, published)
     ]
-    examples, images = _examples(records, row_numbers)
+    examples, images = collect_examples(records, row_numbers)
     return {
         "version": __version__,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -189,7 +176,7 @@ def _pair(pair: Pair, row: int, columns: Mapping[Column, int]) -> dict[str, Any]
 def _curves(records: Sequence[Record]) -> list[dict[str, Any]]:
     curves = []
     for number, record in enumerate(records):
-        log = record.folder / "logs" / "metrics.csv" if record.folder else None
+        log = file_inside(record.folder, "logs/metrics.csv") if record.folder else None
         if log is None or not log.is_file():
             continue
         series = {
@@ -207,71 +194,3 @@ def _thin(points: list[tuple[float, float]]) -> list[list[float]]:
     stretch = -(-len(points) // POINTS)
     parts = [points[start : start + stretch] for start in range(0, len(points), stretch)]
     return [[part[-1][0], float(f"{sum(value for _, value in part) / len(part):.5g}")] for part in parts]
-
-
-def _examples(records: Sequence[Record], rows: Mapping[RowKey, int]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Examples of all runs joined by data and expression, so that methods stand side by side; images once each."""
-    groups: dict[str, dict[str, Any]] = {}
-    images: list[str] = []
-    for run, record in enumerate(records):
-        row_of = {key.prediction_set: row for key, row in rows.items() if key.run == run}
-        embedded = {result.data_hash: result.embedded for result in record.results}
-        for file in sorted(record.folder.glob("examples/*/examples.json")) if record.folder else ():
-            try:
-                if not file.is_file():
-                    raise ValueError("it is no file")
-                stored = json.loads(file.read_bytes())
-                group = groups.setdefault(stored["data_hash"], _group(stored, embedded))
-                for example in stored["examples"]:
-                    if example["key"] not in group["items"]:
-                        group["items"][example["key"]] = _item(example, len(images))
-                        images.append(_data_url(file.parent, example["image"]))
-                    predictions = group["items"][example["key"]]["predictions"]
-                    for name, prediction in example["predictions"].items():
-                        if name in row_of:
-                            predictions[row_of[name]] = prediction
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise UserError(f"{file}: damaged ({error}); evaluate the run again or remove the folder") from error
-    filled = [{**group, "items": list(group["items"].values())} for group in groups.values() if group["items"]]
-    filled.sort(key=lambda group: (group["embedded"], place(group["split"], SPLITS)[0]))
-    return filled, images
-
-
-def _group(stored: Mapping[str, Any], embedded: Mapping[str, bool]) -> dict[str, Any]:
-    """The examples of one split; ``embedded``: by data hash, of the run's results."""
-    return {
-        "where": f"{stored['dataset']} {stored['split']}",
-        "split": stored["split"],
-        "embedded": embedded.get(stored["data_hash"], False),
-        "items": {},
-    }
-
-
-def _item(example: Mapping[str, Any], image: int) -> dict[str, Any]:
-    """An expression without predictions; ``image``: number of its picture."""
-    fields = {name: example[name] for name in ("key", "expression", "width", "height", "truth")}
-    return {**fields, "image": image, "predictions": {}}
-
-
-def _data_url(folder: Path, name: object) -> str:
-    """A picture of a run folder, decoded and encoded again: nothing else of a file gets into the page.
-
-    Raises:
-        ValueError: if the name leaves the folder, or it is no picture of an example's size.
-    """
-    from PIL import Image
-
-    picture = folder / str(name)
-    if not picture.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"the picture {str(name)[:80]!r} lies outside the folder")
-    if not picture.is_file() or picture.stat().st_size > PICTURE_BYTES:
-        raise ValueError(f"{picture.name} is no file, or larger than {PICTURE_BYTES >> 20} MiB")
-    content = io.BytesIO()
-    try:
-        with Image.open(picture, formats=("JPEG", "PNG")) as opened:
-            if max(opened.size) > PICTURE_SIDE:
-                raise ValueError(f"it is larger than {PICTURE_SIDE} pixels")
-            opened.convert("RGB").save(content, "JPEG", quality=90)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{picture.name} is no picture of an example: {error}") from None
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from vgbench.config.stored import make_dataset
 from vgbench.core.errors import UserError
+from vgbench.core.files import file_inside
 from vgbench.data.dataset import GroundingData
 from vgbench.data.table import AnnotationTable
 from vgbench.leaderboard.columns import row_label
@@ -159,7 +160,7 @@ def _predictions(side: Side, table: AnnotationTable) -> Predictions:
     record, result = side
     if result.predictions is None or record.folder is None:
         raise UserError(f"{record.name}: its record names no predictions file; evaluate the run again")
-    return read_predictions(record.folder / result.predictions, table, missing="empty")
+    return read_predictions(file_inside(record.folder, result.predictions), table, missing="empty")
 
 
 def _tests(first: Outcomes, second: Outcomes, metric: str, table: AnnotationTable, resamples: int) -> list[Slice]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
+from vgbench.data.pixels import IMAGE_ERRORS, as_rgb, open_image
 from vgbench.leaderboard.columns import metric_title, task_title
 from vgbench.leaderboard.grid import Grid, GridCell, Heading, text_row
 from vgbench.leaderboard.markdown import markdown_table
@@ -106,9 +105,9 @@ def draw_disagreements(comparison: Versus, folder: Path) -> int:
         first, second = (predictions.prediction(entry.row) for predictions in comparison.predictions)
         answers = {comparison.first: first, comparison.second: second}
         try:
-            with comparison.data.image_path(row.image).open("rb") as file, Image.open(file) as image:
-                pictures.append(draw.draw(image, row.expression, row, answers, size=360))
-        except (OSError, ValueError, Image.DecompressionBombError):
+            with comparison.data.image_path(row.image).open("rb") as file, open_image(file) as image:
+                pictures.append(draw.draw(as_rgb(image), row.expression, row, answers, size=360))
+        except IMAGE_ERRORS:
             continue
         draw.save(pictures[-1], folder / f"{number:02d}.png")
     if pictures:

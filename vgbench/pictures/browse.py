@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from vgbench.core.files import atomic
+from vgbench.core.pages import with_policy
 from vgbench.data.checks import BadSample
 from vgbench.data.images import ImageFile, decode_image
 from vgbench.data.table import AnnotationTable, Row
@@ -56,7 +57,7 @@ def browse(shown: Sequence[Shown], folder: Path, limit: int = 60) -> Path:
         )
         about = f"{count}expressions; data hash {table.hash[:16]}"
         sections.append(f"<h2>{escape(title)}</h2>\n<p>{escape(about)}</p>\n<div class=sheet>{''.join(cards)}</div>")
-    page = files("vgbench.pictures").joinpath("assets/browse.html").read_text("utf-8")
+    page = with_policy(files("vgbench.pictures").joinpath("assets/browse.html").read_text("utf-8"))
     page = page.replace("<!--title-->", escape(" · ".join(title for title, _, _ in shown)))
     page = page.replace("<!--sections-->", "\n".join(sections))
     target = folder / "index.html"

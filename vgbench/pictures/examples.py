@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vgbench.core.files import write_atomically
 from vgbench.data.images import ImageFile
-from vgbench.data.pixels import as_rgb
+from vgbench.data.pixels import IMAGE_ERRORS, as_rgb, open_image
 from vgbench.data.table import AnnotationTable, Row
 from vgbench.method import GroundingMethod
 from vgbench.metrics.catalog import make_metric
@@ -53,9 +53,9 @@ def examples(
     entries: list[dict[str, Any]] = []
     for place, row in enumerate(part):
         try:
-            with image_path(row.image).open("rb") as file, Image.open(file) as opened:
+            with image_path(row.image).open("rb") as file, open_image(file) as opened:
                 image = as_rgb(opened)
-        except (OSError, ValueError, Image.DecompressionBombError):
+        except IMAGE_ERRORS:
             continue  # the evaluation has counted it, and says so in the record
         by_output = {name: output.prediction(place) for name, output in answers.items()}
         titled = {_output_title(method, name): prediction for name, prediction in by_output.items()}

@@ -8,11 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
-from PIL import Image
 
 from vgbench.core.errors import UserError
 from vgbench.data.checks import BadSample, check_size
-from vgbench.data.images import IMAGE_ERRORS
+from vgbench.data.pixels import IMAGE_ERRORS, open_image
 
 PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError)
 
@@ -26,7 +25,7 @@ def embedded_size(content: Any) -> tuple[int, int]:
     if not isinstance(content, bytes):
         raise BadSample("row without an image", type(content).__name__)
     try:
-        with Image.open(io.BytesIO(content)) as opened:
+        with open_image(io.BytesIO(content)) as opened:
             return check_size(*opened.size)
     except IMAGE_ERRORS as error:
         raise BadSample("embedded image that is no image", " ".join(str(error).split())) from None

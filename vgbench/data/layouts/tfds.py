@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from vgbench.core.errors import UserError
 from vgbench.data.builder import ImageRecord, SentenceIds
 from vgbench.data.checks import BadSample
-from vgbench.data.images import IMAGE_ERRORS
 from vgbench.data.layouts.base import Layout, LayoutDataset
 from vgbench.data.layouts.parquet import embedded_size
 from vgbench.data.layouts.targets import TargetReader, expression_of
 from vgbench.data.layouts.tfrecord import parse_example, read_records
+from vgbench.data.pixels import IMAGE_ERRORS, open_image
 from vgbench.data.table import AnnotationTable
 
 SHARD = re.compile(r"ref_coco-(\w+)\.tfrecord-(\d{5})-of-(\d{5})")
@@ -157,7 +156,7 @@ def _mask(content: bytes, width: int, height: int) -> dict[str, Any]:
     if (size := embedded_size(content)) != (width, height):  # before it is decoded
         raise BadSample("mask of another size than the image", f"{size[0]} x {size[1]}, image {width} x {height}")
     try:
-        with Image.open(io.BytesIO(content)) as opened:
+        with open_image(io.BytesIO(content)) as opened:
             pixels = np.asarray(opened)
     except IMAGE_ERRORS as error:
         raise BadSample("mask that is no image", " ".join(str(error).split())) from None

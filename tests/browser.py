@@ -5,12 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 
 class Browser:
@@ -104,15 +100,3 @@ class Browser:
             self.process.kill()
             self.process.wait()
         os.close(self._in)
-
-
-@pytest.fixture(scope="module")
-def browser(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser that shows the module's ``page``; skips without Chromium."""
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if binary is None or shutil.which("bash") is None:
-        pytest.skip("no Chromium here")
-    chromium = Browser(binary, tmp_path_factory.mktemp("profile"), 1280, 900)
-    chromium.open(page)
-    yield chromium
-    chromium.close()
