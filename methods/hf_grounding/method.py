@@ -20,6 +20,7 @@ from torchvision import tv_tensors
 
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
+from vgbench.core.hub import local_path
 from vgbench.layers.boxes import cxcywh_to_xyxy
 from vgbench.method import EvaluationOnly
 from vgbench.types import Batch, Geometry, Prediction, Sample, Transform
@@ -85,8 +86,8 @@ class HFGrounding(EvaluationOnly):
     """Grounding DINO, MM-Grounding-DINO, OWL-ViT, OWLv2 or Florence-2.
 
     Args:
-        model: local folder with config.json, the weights (model.safetensors) and the processor's files. Nothing is
-            ever downloaded.
+        model: local folder with config.json, the weights (model.safetensors) and the processor's files, or
+            "hf://ORG/NAME"; nothing else is downloaded.
         top: boxes that are kept per expression, best first.
         max_tokens: of an expression, Florence-2's instruction included; a longer one is cut. The "query" models have a
             length of their own.
@@ -110,7 +111,7 @@ class HFGrounding(EvaluationOnly):
 
         if model is None:
             raise UserError("method.model=FOLDER is missing: a local folder with a grounding model of transformers")
-        folder = Path(model).expanduser()
+        folder = local_path(model)
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder}: no config.json; method.model= must be a folder that save_pretrained() wrote")
         try:

@@ -18,6 +18,7 @@ from vgbench.cli import (
     list,
     new,
     predict,
+    push,
     reproduce,
     run,
     score,
@@ -29,7 +30,7 @@ from vgbench.core.errors import Stopped, UserError
 
 COMMANDS: tuple[Command, ...] = (
     *(run, evaluate, stress, bench, predict, export, score),
-    *(compare, reproduce, list, new, data, conform),
+    *(compare, reproduce, push, list, new, data, conform),
 )
 
 PLUGIN = "take methods, datasets and metrics from a file or package that is not installed (may be repeated)"

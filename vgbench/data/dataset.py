@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from vgbench.core.errors import MissingData, UserError
+from vgbench.core.hub import dataset_root
 from vgbench.data.cache import cached_table, sha256, table_path
 from vgbench.data.checks import read_json
 from vgbench.data.filters import NamedFilter, open_filter
@@ -43,7 +44,7 @@ class GroundingData(ImageFinder, ABC):
     """Base class of all datasets.
 
     Args:
-        data_root: folder with the annotation files (:meth:`expected_files` says which).
+        data_root: folder with the annotation files (:meth:`expected_files` says which), or "hf://datasets/ORG/NAME".
         image_root: folder of the images, or of tar files with images (:mod:`vgbench.data.shards`); None: looked
             for in the usual places below and beside ``data_root``.
         image_template: how image files are called, e.g. ``"train2017/{:012d}.jpg"`` (formatted with the image id);
@@ -85,11 +86,12 @@ class GroundingData(ImageFinder, ABC):
         filter: str | None = None,
     ) -> None:
         default = os.environ.get("VGBENCH_CACHE") or Path("~/.cache/vgbench").expanduser()
+        cache = Path(cache_dir if cache_dir is not None else default)
         super().__init__(
-            None if data_root is None else Path(data_root).expanduser(),
-            None if image_root is None else Path(image_root).expanduser(),
+            None if data_root is None else dataset_root(data_root, cache),
+            None if image_root is None else dataset_root(image_root, cache),
             image_template,
-            Path(cache_dir if cache_dir is not None else default),
+            cache,
         )
         if on_bad_sample not in ("error", "skip"):
             raise UserError(f"{self.name}: on_bad_sample={on_bad_sample!r} is not known; use error or skip")

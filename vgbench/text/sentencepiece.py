@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vgbench.core.errors import UserError
 from vgbench.core.files import atomic
+from vgbench.core.hub import local_path
 from vgbench.core.registry import datasets
 
 __all__ = ["BEiT3Tokenizer", "clean_expression", "train_sentencepiece"]
@@ -50,7 +51,7 @@ class BEiT3Tokenizer:
         else:
             name = str(model)
             try:
-                content = Path(model).expanduser().read_bytes()
+                content = local_path(model).read_bytes()
             except OSError as error:
                 raise UserError(
                     f"{name}: {error.strerror or error}; set method.tokenizer to a SentencePiece model "

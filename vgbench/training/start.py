@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
+from vgbench.core.hub import local_path
 from vgbench.data.leakage import SeenImages
 from vgbench.method import GroundingMethod
 from vgbench.records import store
@@ -68,7 +69,7 @@ def _load_start(config: DictConfig, method: GroundingMethod) -> LoadReport | Non
         spec, dataset = str(config.weights), choices(config)["dataset"]
         return weights.load(method, weights.resolve(spec, method_name(method), dataset, raw=True), raw=True)
     if config.pretrained:
-        path = Path(str(config.pretrained)).expanduser()
+        path = local_path(str(config.pretrained))
         if not path.exists():
             raise UserError(f"{path}: no such file; pretrained= must be the checkpoint that the recipe names")
         return method.load_pretrained(path)

@@ -17,6 +17,7 @@ from vgbench.checkpoints.names import LoadReport
 from vgbench.config.stored import buildable_method
 from vgbench.core.errors import UserError
 from vgbench.core.files import atomic_with_digest, matches_digest
+from vgbench.core.hub import local_path
 from vgbench.method import GroundingMethod
 from vgbench.training.own_checkpoint import OWN_KEY, training_checkpoint
 
@@ -30,8 +31,8 @@ def is_shipped(spec: object) -> bool:
 
 
 def resolve(spec: str, method: str | None = None, dataset: str | None = None, raw: bool = False) -> Path:
-    """The file behind ``weights=`` / ``checkpoint=``: a file, a run folder, "shipped" (for the dataset at hand) or
-    "shipped:DATASET". Of a run folder with a moving average ``raw`` takes the weights without it.
+    """The file behind ``weights=`` / ``checkpoint=``: a file, a run folder, "hf://ORG/NAME" of the Hub, "shipped" (for
+    the dataset at hand) or "shipped:DATASET". Of a run folder with a moving average ``raw`` takes the weights without.
 
     Raises:
         UserError: if there is no such file; for "shipped", the message lists what is shipped.
@@ -44,7 +45,7 @@ def resolve(spec: str, method: str | None = None, dataset: str | None = None, ra
             names = ", ".join(sorted(file.stem for file in folder.glob("*.safetensors"))) or "none"
             raise UserError(f"no shipped weights of {method} for dataset {dataset!r}; shipped: {names}")
         return path
-    path = Path(spec).expanduser()
+    path = local_path(spec)
     if path.is_dir():
         path = path / (RAW_FILE if raw and (path / RAW_FILE).exists() else MODEL_FILE)
     if not path.is_file():
