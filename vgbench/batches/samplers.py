@@ -96,12 +96,21 @@ class TrainBatches(Sampler[list[Item]]):
                 yield [(int(number), mix_seed(base, position)) for position, number in enumerate(batch)]
 
 
+def share(expressions: int, rank: int, world_size: int) -> range:
+    """The expressions of one process: in table order, every one on exactly one process; none if there are too few."""
+    bounds = np.linspace(0, expressions, world_size + 1).astype(int)
+    return range(int(bounds[rank]), int(bounds[rank + 1]))
+
+
 class EvalBatches(Sampler[list[Item]]):
-    """Every expression exactly once over all processes, in table order: no duplicates to even out processes."""
+    """The :func:`share` of a process in batches: no duplicates to even out processes.
+
+    A process without a share gets the first expression, because all have to take part; nothing of it is counted
+    (:meth:`vgbench.training.evaluation.Evaluation.add`).
+    """
 
     def __init__(self, expressions: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        bounds = np.linspace(0, expressions, world_size + 1).astype(int)
-        self.numbers = range(bounds[rank], bounds[rank + 1])
+        self.numbers = share(expressions, rank, world_size) or range(min(1, expressions))
         self.batch_size = batch_size
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vgbench.config.compose import check_recipe, expand, recipe_files
+from vgbench.core.errors import Stopped, UserError
 
 OVERRIDES = "Anything can be overridden in Hydra's syntax (key=value, +key=value, ~key); -m sweeps over a,b,c."
 
@@ -26,7 +27,7 @@ def execute(arguments: Namespace, work: Callable[[Any], Any], config_name: str =
     import hydra
 
     from vgbench.config.plugins import prepare
-    from vgbench.training.stop import listening
+    from vgbench.core.stop import listening
 
     argv = recipe_files(prepare(expand(arguments.overrides)))
     check_recipe(arguments.overrides)
@@ -43,9 +44,10 @@ def execute(arguments: Namespace, work: Callable[[Any], Any], config_name: str =
         try:
             return work(config)
         except Exception as error:
-            if arguments.multirun:
-                raise
-            failures.append(error)  # Hydra would print a line of its own
+            reason = _lost_process(error) or error
+            if isinstance(reason, Stopped) or arguments.multirun:
+                raise reason from None
+            failures.append(reason)  # Hydra would print a line of its own
             return None
 
     with listening():
@@ -53,3 +55,10 @@ def execute(arguments: Namespace, work: Callable[[Any], Any], config_name: str =
     if failures:
         raise failures[0]
     return 0
+
+
+def _lost_process(error: Exception) -> UserError | Stopped | None:
+    """What to say instead of an error that is the consequence of another process's end."""
+    from vgbench.training.launch import lost_process
+
+    return None if isinstance(error, UserError) else lost_process()

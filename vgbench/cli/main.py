@@ -101,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if arguments.debug:
             raise
-        print(f"vgbench: error: {one_line(error)}", file=sys.stderr)
+        if str(error):  # of several processes one speaks
+            print(f"vgbench: error: {one_line(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

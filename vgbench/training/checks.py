@@ -16,7 +16,7 @@ from vgbench.metrics.catalog import make_metric
 from vgbench.probes.catalog import parse_all
 from vgbench.training.data import scored_splits
 from vgbench.training.evaluation import metrics_by_output
-from vgbench.training.trainer import check_trainer
+from vgbench.training.launch import check_launch
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SHORT_PRECISIONS = ("32", "bf16", "16")  # Lightning's short forms of the same
@@ -46,7 +46,7 @@ def check_machine(config: DictConfig) -> None:
             close = get_close_matches(str(key), [name for name in allowed if name != "self"], n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise UserError(f"trainer.{key}: Lightning's Trainer has no such argument{hint}")
-    check_trainer(config)
+    check_launch(config)
 
 
 def check_splits(config: DictConfig, dataset: GroundingData, training: bool = False) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import lightning as L
 
+from vgbench.batches.samplers import share
 from vgbench.data.table import AnnotationTable
 from vgbench.method import GroundingMethod
 from vgbench.metrics.catalog import primary_metric
@@ -55,6 +56,7 @@ class Evaluation:
         self.primary = primary or primary_metric([name for metrics in outputs.values() for name in metrics])
         self.skipped = 0
         self._writers: dict[str, PredictionWriter] = {}
+        self._counts = True
 
     def file(self, output: str) -> Path:
         """The joined predictions file of an output."""
@@ -63,13 +65,16 @@ class Evaluation:
     def _part(self, output: str, rank: int) -> Path:
         return self.folder / f".{self.file(output).stem}.part{rank}.parquet"
 
-    def start(self, rank: int = 0) -> None:
+    def start(self, rank: int = 0, world_size: int = 1) -> None:
         """Begin to write the part of process ``rank``."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._counts = len(share(len(self.table), rank, world_size)) > 0
         self._writers = {name: PredictionWriter(self._part(name, rank)) for name in self.outputs}
 
     def add(self, batch: Batch, predictions: Mapping[str, list[Prediction]]) -> None:
-        """Write what was predicted for a batch, by output."""
+        """Write what was predicted for a batch, by output; of a process with a share of the expressions."""
+        if not self._counts:
+            return
         self.skipped += len(batch.skipped)
         for name, writer in self._writers.items():
             writer.write(batch.keys, predictions[name])

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig
 
 from vgbench.core.files import sha256_prefix
+from vgbench.core.processes import process_rank
 from vgbench.method import GroundingMethod
 from vgbench.records.record import Checkpoint, Training
 from vgbench.training import weights
@@ -17,7 +18,6 @@ from vgbench.training.callbacks import ExponentialMovingAverage, KeepBestModel, 
 from vgbench.training.checkpoints import FOLDER, STEP_FILE, naming_checkpoint
 from vgbench.training.data import TrainingSamples, evaluation_loader, training_loader
 from vgbench.training.evaluation import Evaluation, metrics_by_output
-from vgbench.training.folder import process_rank
 from vgbench.training.guards import StepCheckpoint, StopAtStep
 from vgbench.training.loggers import tracking
 from vgbench.training.logs import join_logs

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +11,14 @@ from vgbench.config.identity import config_hash, resolved, training_differences
 from vgbench.config.stored import stored_config
 from vgbench.core.errors import UserError
 from vgbench.core.files import remove_leftovers, write_atomically
+from vgbench.training.launch import connect
 
 CONFIG_FILE = "config.yaml"  # in a run folder
 
 
-def process_rank() -> int:
-    """Global rank of this process as its launcher (Lightning, torchrun, SLURM) told it, before anything is set up."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0
-
-
 def run_folder(config: DictConfig, prefix: str) -> Path:
-    """The run folder that all processes of a run agree on: process 0 makes or finds it, the others are told.
-
-    Processes started by Lightning read it from the environment; those of torchrun or SLURM from a note under ``runs``.
-    """
-    launch = "-".join(os.environ.get(name, "") for name in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "MASTER_PORT"))
-    note = Path(config.runs) / f".launch{launch}"
-    if process_rank() == 0:
-        folder = _own_folder(config, prefix)
-        os.environ["VGBENCH_RUN_FOLDER"] = str(folder)
-        if launch.strip("-"):
-            note.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(note, str(folder).encode())
-        return folder
-    if "VGBENCH_RUN_FOLDER" in os.environ:
-        return Path(os.environ["VGBENCH_RUN_FOLDER"])
-    deadline = time.monotonic() + 120
-    while not (note.exists() and time.time() - note.stat().st_mtime < 600):
-        if time.monotonic() > deadline:
-            raise UserError(f"{note}: process 0 did not announce the run folder; is `runs` on a shared file system?")
-        time.sleep(0.2)
-    return Path(note.read_text())
+    """The run folder that all processes of a run agree on: process 0 makes or finds it, the others are told."""
+    return Path(connect(config).agree(lambda: str(_own_folder(config, prefix))))
 
 
 def _own_folder(config: DictConfig, prefix: str) -> Path:

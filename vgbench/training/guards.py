@@ -10,8 +10,8 @@ import lightning as L
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from vgbench.core.stop import StopRequest, current_request
 from vgbench.training.checkpoints import FOLDER, STEP_FILE, CheckpointFiles
-from vgbench.training.stop import StopRequest, current_request
 
 __all__ = ["StepCheckpoint", "StopAtStep"]
 
@@ -46,8 +46,6 @@ class StopAtStep(Callback):
         environment = trainer._accelerator_connector.cluster_environment
         if self.request.listens and not (isinstance(environment, SLURMEnvironment) and environment.auto_requeue):
             signal.signal(signal.SIGTERM, self.request.handle)
-        launcher = trainer.strategy.launcher
-        self.request.forward = launcher.kill if launcher is not None else None
 
     def _asked(self, trainer: L.Trainer) -> bool:
         """Whether any process was told to stop; asked on all of them."""

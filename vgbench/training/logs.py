@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vgbench.core.files import write_atomically
-from vgbench.training.folder import process_rank
+from vgbench.core.processes import process_rank
 
 if TYPE_CHECKING:
     import pandas as pd

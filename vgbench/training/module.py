@@ -142,7 +142,7 @@ class GroundingModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.check_weights()
-        self.evaluation.start(self.global_rank)
+        self.evaluation.start(self.global_rank, self.trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         predictions, _ = self.predict_outputs(batch)
@@ -156,7 +156,7 @@ class GroundingModule(L.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self.stopwatch = Stopwatch()
-        self.evaluation.start(self.global_rank)
+        self.evaluation.start(self.global_rank, self.trainer.world_size)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         predictions, seconds = self.predict_outputs(batch)

@@ -7,6 +7,7 @@ import time
 import lightning as L
 from omegaconf import DictConfig, open_dict
 
+from vgbench.core.stop import current_request
 from vgbench.training.checks import as_list, check_machine, check_monitor, check_splits, check_stress
 from vgbench.training.data import load_training_data, training_samples
 from vgbench.training.fit import fit
@@ -27,7 +28,6 @@ from vgbench.training.setup import (
     shared_tasks,
 )
 from vgbench.training.start import start_from
-from vgbench.training.stop import current_request
 
 
 def run(config: DictConfig) -> RunResult:

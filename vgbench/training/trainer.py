@@ -57,15 +57,15 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: Sequence[Callback
         raise UserError(f"trainer: {error}; vgbench list shows the trainer choices") from None
 
 
-def check_trainer(config: DictConfig) -> None:
-    """Have Lightning look at the ``trainer`` node, without a run; and look at the ``logger`` node.
+def trial_trainer(config: DictConfig) -> L.Trainer:
+    """The trainer of the ``trainer`` node, without a run; the ``logger`` node is looked at too.
 
     Raises:
-        UserError: if it does not take it.
+        UserError: if Lightning does not take it.
     """
     check_loggers(config)
     with quiet():
-        build_trainer(config, Path(), [], gradient_clip_val=None, accumulate_grad_batches=1)
+        return build_trainer(config, Path(), [], gradient_clip_val=None, accumulate_grad_batches=1)
 
 
 def _progress() -> list[Callback]:

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from vgbench.core.errors import Stopped
-from vgbench.training.folder import process_rank
+from vgbench.core.processes import process_rank
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -40,6 +40,8 @@ class StopRequest:
         if os.getpid() != self._process:  # a loader's process, forked from this one
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         first = self.signal is None
+        if not first and process_rank() != 0:  # process 0 passes on what reached this one too
+            return
         self.signal = self.signal or number
         if self.forward and number == signal.SIGTERM:  # Ctrl-C reaches the whole group by itself
             self.forward(number)

@@ -1,0 +1,27 @@
+"""Which of the processes of a launch this one is, before and after they are connected."""
+
+from __future__ import annotations
+
+import os
+
+#: Global rank in the environment, by launcher: torchrun and whoever imitates it, srun, mpirun.
+RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+
+#: Number of processes that a launcher started, likewise.
+COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+def process_rank() -> int:
+    """0 for the first process of a launch, more for all others, as the launcher told it.
+
+    Lightning's own processes know their place on their node, and which node it is.
+    """
+    for name in RANKS:
+        if name in os.environ:
+            return int(os.environ[name])
+    return int(os.environ.get("NODE_RANK", 0)) + int(os.environ.get("LOCAL_RANK", 0))
+
+
+def launched_processes() -> int:
+    """How many processes the launcher started; 1 if there is none."""
+    return max((int(os.environ[name]) for name in COUNTS if name in os.environ), default=1)
