@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from vgbench.config.identity import resolved
 from vgbench.core.errors import UserError
 from vgbench.core.files import write_atomically
-from vgbench.training.folder import process_rank
+from vgbench.core.processes import process_rank
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
