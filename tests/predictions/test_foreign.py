@@ -67,12 +67,14 @@ def test_words_of_language_models(tmp_path, words, scale, expected):
     if "30, 40, 10" in str(words):
         assert "1 boxes with x2 < x1 or y2 < y1 were left out" in notes
     else:
-        assert f"{1 + (not expected)} answers without four numbers count as wrong" in notes
+        unread = 1 + (not expected and "see" not in words)
+        assert any(note.startswith(f"{unread} of 2 answers ({50 * unread}.00 %) cannot be read") for note in notes)
+        assert any("1 of 2 answers (50.00 %) deny the target" in note for note in notes) == ("see" in words)
 
 
 def test_the_scale_must_be_stated(tmp_path):
     path = write(tmp_path / "p.jsonl", [])
-    with pytest.raises(UserError, match="say what the numbers mean: scale=pixels"):
+    with pytest.raises(UserError, match=r"say what the numbers mean: style=NAME .* scale=pixels"):
         read(path, format="text")
 
 
@@ -128,6 +130,12 @@ def test_masks_of_coco_results(tmp_path):
             "p.json",
             [{"key": "1.0", "segmentation": {"size": [9, 9], "counts": "1"}}],
             {"format": "coco"},
+            "segmentation is 9 x 9, the image is 100 x 200 (height x width)",
+        ),
+        (
+            "p.json",
+            [{"key": "1.0", "segmentation": {"size": [100, 200], "counts": "1"}}],
+            {"format": "coco"},
             "no compressed",
         ),
         (
@@ -148,17 +156,20 @@ def test_masks_of_coco_results(tmp_path):
                 ({"score": "high"}, 'entry 1: a score is "high", expected a number'),
                 ({"score": None}, "entry 1: a score is null"),
                 ({"bbox": [0, float("nan"), 1, 1]}, "entry 1: a box is [0, NaN, 1, 1]"),
-                ({"segmentation": {"size": ["a", "b"], "counts": "1"}}, "entry 1: segmentation is no compressed"),
-                ({"segmentation": {"size": 5, "counts": "1"}}, "entry 1: segmentation is no compressed"),
+                ({"segmentation": {"size": ["a", "b"], "counts": "1"}}, '"counts": "1"}, no COCO RLE'),
+                (
+                    {"segmentation": {"size": 5, "counts": "1"}},
+                    'segmentation is {"size": 5, "counts": "1"}, no COCO RLE',
+                ),
             )
         ),
         *(
             ("p.json", [{"key": "1.0", "boxes": [[0, 0, 1, 1]], **entry}], {"format": "grefcoco"}, words)
             for entry, words in (
                 ({"boxes": None}, "entry 1: boxes: null, expected a list"),
-                ({"scores": 0.5}, "entry 1: scores: 0.5, expected a list"),
+                ({"scores": {"a": 1}}, 'entry 1: scores: {"a": 1}, expected a list'),
                 ({"scores": ["x"]}, 'entry 1: a score is "x"'),
-                ({"no_target": "false"}, 'entry 1: no_target is "false", expected true or false'),
+                ({"no_target": "maybe"}, 'entry 1: no_target is "maybe", expected true or false'),
             )
         ),
         ("p.json", [{"key": "1.0", "boxes": []}, 3], {"format": "grefcoco"}, "entry 2: expected an object"),
@@ -216,7 +227,10 @@ def test_a_foreign_file_becomes_an_external_row(tmp_path, capsys, monkeypatch):
     where = ["dataset=refcoco", f"data_root={tmp_path}", "split=val", "format=text", "scale=1000", "match=row"]
     assert main(["score", str(file), *where, "--register", str(tmp_path / "runs" / "vlm"), "--label", "My VLM"]) == 0
     printed = capsys.readouterr().out
-    assert "| **rec/prec@0.5** | 75.00" in printed and "note: 1 answers without four numbers count as wrong" in printed
+    assert (
+        "| **rec/prec@0.5** | 75.00" in printed
+        and "note: 1 of 4 answers (25.00 %) cannot be read (1 unreadable)" in printed
+    )
     assert main(["compare", str(tmp_path / "runs")]) == 0
     table = capsys.readouterr().out
     assert "My VLM" in table and "external" in table and "75.0" in table

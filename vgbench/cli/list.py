@@ -11,7 +11,7 @@ from vgbench.config.compose import options, recipes
 from vgbench.core.registry import datasets, methods
 
 NAME = "list"
-HELP = "List methods, datasets, recipes, flows, papers' tables and metrics."
+HELP = "List methods, datasets, recipes, flows, papers' tables, metrics and answer styles."
 EXAMPLE = "vgbench list methods"
 TAKES_PLUGINS = True
 
@@ -83,6 +83,15 @@ def show_metrics() -> None:
         print(f"  {task:12} {', '.join(names)}")
 
 
+def show_styles() -> None:
+    """Answer styles: how families of models write boxes."""
+    from vgbench.predictions.styles import style_classes
+
+    print("answer styles (vgbench score FILE style=...):")
+    for name, style in style_classes().items():
+        print(f"  {name:12} {style.about().replace('``', '')}")
+
+
 LISTS: dict[str, Callable[[], None]] = {
     "methods": show_methods,
     "datasets": show_datasets,
@@ -90,4 +99,5 @@ LISTS: dict[str, Callable[[], None]] = {
     "flows": show_flows,
     "papers": show_papers,
     "metrics": show_metrics,
+    "styles": show_styles,
 }

@@ -22,13 +22,14 @@ EXAMPLE = "vgbench score predictions.jsonl dataset=refcoco split=val dataset.dat
 TAKES_PLUGINS = True
 
 OVERRIDES = (
-    "dataset=... split=... [task=...]; a foreign file also needs format=coco|grefcoco|text, and as it applies "
-    "scale=pixels|1|1000|WIDTH_FIELD,HEIGHT_FIELD, boxes=xyxy|xywh|yxyx|yxhw|cxcywh|xxyy, frame=image|square|corner, "
-    "several=all|first|last|union|any, match=key|sent_id|row|order|sentence, id=FIELD, text=FIELD, box=FIELD, "
-    "sentence=FIELD"
+    "dataset=... split=... [task=...]; a model's words also need style=NAME (vgbench list styles; e.g. "
+    "style=qwen2.5-vl scale=input_width,input_height), another foreign file format=coco|grefcoco|text, and as it "
+    "applies scale=pixels|1|1000|WIDTH_FIELD,HEIGHT_FIELD, boxes=xyxy|xywh|yxyx|yxhw|cxcywh|xxyy, "
+    "frame=image|square|corner, several=all|first|last|union|any, match=key|sent_id|row|order|sentence, id=FIELD, "
+    "text=FIELD, box=FIELD, sentence=FIELD"
 )
 # how a file of another kind is read
-FOREIGN = ("format", "scale", "boxes", "frame", "several", "match", "id", "text", "box", "sentence")
+FOREIGN = ("style", "format", "scale", "boxes", "frame", "several", "match", "id", "text", "box", "sentence")
 ANY = "rec/any"  # the variant that several=any asks for
 TRIVIAL = "trivial"  # instead of a file: the centre box of median size
 
@@ -109,10 +110,14 @@ def _read(file: str, table: AnnotationTable, reading: Mapping[str, Any]) -> tupl
     from vgbench.predictions.foreign import read_foreign
     from vgbench.predictions.reader import read_predictions
     from vgbench.predictions.reading import Reading
+    from vgbench.predictions.rereading import is_predictions_file, reread
     from vgbench.predictions.trivial import trivial_predictions
 
     if file == TRIVIAL:
         return trivial_predictions(table), ()
-    if reading:
-        return read_foreign(file, table, Reading.from_options(reading))
-    return read_predictions(file, table), ()
+    if not reading:
+        return read_predictions(file, table), ()
+    stated = Reading.from_options(reading)
+    if stated.style is not None and is_predictions_file(Path(file)):
+        return reread(read_predictions(file, table), table, stated, file)
+    return read_foreign(file, table, stated)

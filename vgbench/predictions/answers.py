@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ import torch
 from vgbench.core.errors import UserError
 from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
+from vgbench.predictions.coordinates import Size, to_pixels
 from vgbench.predictions.formats import Answer, Terms
+from vgbench.predictions.numbers import Box
 from vgbench.predictions.reading import Reading
 from vgbench.predictions.table import GREC_SCORE_THRESHOLD
-from vgbench.types import Prediction
-
-READABLE = 0.05  # share of the answers to expressions with a target that hold a box, at least
-_FEW = 3  # of fewer answers the share says nothing
-_SEVERAL = "answers hold several boxes: the first one is judged, or state several=first, last, union or any"
+from vgbench.predictions.tally import SEVERAL_BOXES, Tally
+from vgbench.predictions.words import LONGEST
+from vgbench.types import Geometry, Prediction
 
 
 @dataclass
@@ -31,9 +31,6 @@ class Answers:
     table: AnnotationTable
     reading: Reading
     by_row: dict[int, Answer] = field(default_factory=dict)
-    unreadable: dict[int, str] = field(default_factory=dict)
-    doubts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
     fields: Counter[str] = field(default_factory=Counter)
     upside_down: int = 0
     stray: int = 0
@@ -42,6 +39,10 @@ class Answers:
         sides = [self.table.column(name).astype(np.float64) for name in ("width", "height")]
         self._sizes = np.stack(sides, axis=1)
         self._generalised = self.table.info.get("task") == "grec"
+        self._style = self.reading.answer_style
+        self._whole = None if self.reading.divisor is None else (self.reading.divisor, self.reading.divisor)
+        self._seen: dict[int, Size] = {}
+        self.tally = Tally([len(boxes) for boxes in self.table.arrow.column("boxes")])
 
     def add(self, row: int, entry: Mapping[str, Any], place: str) -> None:
         """Add what an entry says; of a style with an entry per box there may be several for one expression.
@@ -52,24 +53,27 @@ class Answers:
         reading, form, size = self.reading, self.reading.entry_format, self._sizes[row]
         if row in self.by_row and not form.entry_per_box:
             raise UserError(f"{place}: the expression {self.table.row(row).key!r} was answered before; keep one entry")
-        terms = Terms(reading.box_form, (int(size[0]), int(size[1])), reading.text, reading.box, cells=reading.cells)
-        answer = form.parse(dict(entry), place, terms)
-        example = f"{place.rpartition(': ')[2]}: {_short(answer.words)}"
-        if answer.field:
-            self.fields[answer.field] += 1
-        if form.free_text and not answer.boxes:
-            self.unreadable[row] = example
-        doubts = list(answer.doubts)
-        if form.free_text and len(answer.boxes) > 1 and not self._generalised and reading.several is None:
-            doubts.append(_SEVERAL)
-        for doubt in doubts:
-            self.doubts[doubt] += 1
-            self.examples.setdefault(doubt, example)
+        seen = reading.seen(entry, place)
+        terms = Terms(reading.coordinates.form, (int(size[0]), int(size[1])), reading.text, reading.box)
+        answer = form.parse(dict(entry), place, replace(terms, cells=reading.cells, style=self._style, seen=seen))
         boxes = answer.boxes
         if not answer.in_pixels:
-            whole = reading.whole(entry, place)
-            boxes = [_to_pixels(box, size, whole, reading.frame or "image") for box in boxes]
+            whole = self._whole if seen is None else seen
+            boxes = [to_pixels(box, (size[0], size[1]), whole, reading.coordinates.frame) for box in boxes]
+        if form.free_text:
+            self._count(row, answer, place)
+        if seen is not None:
+            self._seen[row] = seen
         self._keep(row, answer, boxes)
+
+    def _count(self, row: int, answer: Answer, place: str) -> None:
+        doubts = list(answer.doubts)
+        if len(answer.boxes) > 1 and not self._generalised and self.reading.several is None:
+            doubts.append(SEVERAL_BOXES)
+        self.fields[answer.field] += 1
+        self.tally.add(
+            row, answer.words, place.rpartition(": ")[2], bool(answer.boxes or answer.points), answer.silence, doubts
+        )
 
     def _keep(self, row: int, answer: Answer, boxes: Sequence[list[float]]) -> None:
         good = [index for index, box in enumerate(boxes) if box[2] >= box[0] and box[3] >= box[1]]
@@ -80,12 +84,17 @@ class Answers:
         gathered.scores += [answer.scores[index] for index in good]
         gathered.masks += answer.masks
         gathered.mask_scores += answer.mask_scores
-        gathered.no_target = answer.no_target
+        gathered.no_target, gathered.words, gathered.points = answer.no_target, answer.words, answer.points
 
     def predictions(self) -> list[Prediction]:
-        """One for each expression of the table."""
+        """One for each expression of the table, with the model's words where it answered in words."""
         rule = self.reading.several or "all"
-        return [_prediction(self.by_row.get(row), self._generalised, rule) for row in range(len(self.table))]
+        predictions = [_prediction(self.by_row.get(row), self._generalised, rule) for row in range(len(self.table))]
+        if self.reading.entry_format.free_text:
+            for row, answer in self.by_row.items():
+                predictions[row].answer = answer.words[:LONGEST]
+                predictions[row].geometry = seen_geometry(self._sizes[row], self._seen.get(row))
+        return predictions
 
     def notes(self, path: Path) -> list[str]:
         """What a reader of the record has to know.
@@ -101,9 +110,7 @@ class Answers:
             )
         self._check_readable(path)
         notes = [f"the answers were read from {', '.join(map(repr, self.fields))}"] if self.fields else []
-        if self.unreadable:
-            notes += self._unreadable_notes()
-        notes += [f"{count} {doubt}; e.g. {self.examples[doubt]}" for doubt, count in self.doubts.items()]
+        notes += self.tally.notes()
         if self.upside_down:
             notes.append(f"{self.upside_down} boxes with x2 < x1 or y2 < y1 were left out")
         if self.stray:
@@ -114,41 +121,23 @@ class Answers:
             notes.append(f"{len(absent)} expressions without an entry: nothing was found there")
         return notes
 
-    def _unreadable_notes(self) -> list[str]:
-        counts = [len(boxes) for boxes in self.table.arrow.column("boxes")]
-        wrong = [example for row, example in self.unreadable.items() if counts[row]]
-        right = len(self.unreadable) - len(wrong)
-        notes = [f"{right} answers without four numbers are rejections, and nothing is meant there"] if right else []
-        if wrong:
-            notes.append(f"{len(wrong)} answers without four numbers count as wrong")
-            notes.append(f"an answer without four numbers: {wrong[0]}")
-        return notes
-
     def _check_readable(self, path: Path) -> None:
-        targets = sum(bool(len(boxes)) for boxes in self.table.arrow.column("boxes"))
-        readable = len(self.by_row) - len(self.unreadable)
-        example = next(iter(self.unreadable.values()), "")
-        if self.unreadable and len(self.by_row) >= _FEW and targets and readable < READABLE * targets:
+        if self.reading.entry_format.free_text and self.tally.hardly_read:
+            style = f" as {self.reading.style}" if self.reading.style else ""
             raise UserError(
-                f"{path}: {readable} of {len(self.by_row)} answers hold a box; they were read from "
-                f"{', '.join(map(repr, self.fields))}, e.g. {example}; name the field with the model's "
-                "words: text=FIELD"
+                f"{path}: {len(self.tally.holding)} of {self.tally.answers} answers hold a box; they were read{style} "
+                f"from {', '.join(map(repr, self.fields))}, e.g. {self.tally.example}; name the field with the model's "
+                f"words: text=FIELD{', or another style=' if style else ''}"
             )
 
 
-def _short(words: str) -> str:
-    text = " ".join(words[:400].split())
-    return repr(text if len(text) <= 80 else f"{text[:40]} ... {' '.join(words[-60:].split())[-36:]}")
-
-
-def _to_pixels(box: list[float], size: np.ndarray, whole: tuple[float, float] | None, frame: str) -> list[float]:
-    """Corners in pixels of the image; ``whole``: what stands for width and height of the frame (None: pixels)."""
-    width, height = float(size[0]), float(size[1])
-    side = max(width, height)
-    frame_size = (width, height) if frame == "image" else (side, side)
-    offset = ((side - width) // 2, (side - height) // 2) if frame == "square" else (0, 0)
-    scale = (1.0, 1.0) if whole is None else (frame_size[0] / whole[0], frame_size[1] / whole[1])
-    return [value * scale[axis % 2] - offset[axis % 2] for axis, value in enumerate(box)]
+def seen_geometry(size: Sequence[float], seen: Size | None) -> Geometry | None:
+    """How the image lay in what the model saw; None: it is not known. Sizes are (width, height)."""
+    if seen is None:
+        return None
+    width, height = int(size[0]), int(size[1])
+    canvas = (round(seen[1]), round(seen[0]))
+    return Geometry((seen[0] / width, seen[1] / height), (0.0, 0.0), (height, width), canvas)
 
 
 def _stray(box: Sequence[float], size: np.ndarray) -> bool:
@@ -161,7 +150,7 @@ def _prediction(answer: Answer | None, generalised: bool, rule: str) -> Predicti
     """Boxes by descending score; of several masks the best one, or with several targets all that count as found."""
     if answer is None:
         return Prediction(torch.zeros(0, 4), torch.zeros(0))
-    boxes, scores = _chosen(answer, rule)
+    boxes, scores = by_rule(answer.boxes, answer.scores, rule)
     ranked = sorted(range(len(answer.masks)), key=lambda index: -answer.mask_scores[index])
     if len(ranked) > 1:
         ranked = [i for i in ranked if answer.mask_scores[i] >= GREC_SCORE_THRESHOLD] if generalised else ranked[:1]
@@ -170,17 +159,18 @@ def _prediction(answer: Answer | None, generalised: bool, rule: str) -> Predicti
         torch.tensor(scores, dtype=torch.float64),  # as the file has them: thresholds are decimal fractions
         mask=rle.union([answer.masks[index] for index in ranked]),
         no_target=answer.no_target,
+        point=None if not answer.points else (int(answer.points[0][0]), int(answer.points[0][1])),
     )
 
 
-def _chosen(answer: Answer, rule: str) -> tuple[list[list[float]], list[float]]:
-    """Boxes and scores, best first, after the rule for several boxes."""
-    order = sorted(range(len(answer.boxes)), key=lambda index: -answer.scores[index])
+def by_rule(boxes: list[Box], scores: list[float], rule: str) -> tuple[list[Box], list[float]]:
+    """Boxes and scores, best first, after one of the rules for several boxes (:data:`SEVERAL` of the reading)."""
+    order = sorted(range(len(boxes)), key=lambda index: -scores[index])
     if len(order) > 1 and rule == "union":
-        corners = np.array(answer.boxes)
-        return [[*corners[:, :2].min(0).tolist(), *corners[:, 2:].max(0).tolist()]], [max(answer.scores)]
+        corners = np.array(boxes)
+        return [[*corners[:, :2].min(0).tolist(), *corners[:, 2:].max(0).tolist()]], [max(scores)]
     if rule == "first":
         order = order[:1]
     elif rule == "last":
-        order = [len(answer.boxes) - 1] if order else []
-    return [answer.boxes[index] for index in order], [answer.scores[index] for index in order]
+        order = [len(boxes) - 1] if order else []
+    return [boxes[index] for index in order], [scores[index] for index in order]

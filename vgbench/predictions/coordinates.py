@@ -11,7 +11,6 @@ Size = tuple[float, float]  # width, height in pixels
 
 FRAMES = {
     "image": "of the image",
-    "model": "of the image as the model saw it",
     "square": "of the image padded to a square around it",
     "corner": "of the image padded to a square right and below",
 }
@@ -25,25 +24,27 @@ class Coordinates:
         form: order of four numbers, one of :data:`~vgbench.predictions.numbers.FORMS`; two numbers are a point, y first
             where the form has y first.
         whole: the number that stands for a whole side of the frame; None: pixels.
-        frame: what is measured, one of :data:`FRAMES`. "model" is the whole image in another size.
+        frame: what is measured, one of :data:`FRAMES`.
+        seen: pixels are those of the frame in the size in which the model saw it, which its processor chose.
         shift: added to every number first: 0.5 where it is the index of a bin whose centre is meant.
     """
 
     form: str = "xyxy"
     whole: float | None = None
     frame: str = "image"
+    seen: bool = False
     shift: float = 0.0
 
     @property
     def of_model_size(self) -> bool:
         """Whether the size of the image as the model saw it has to be known."""
-        return self.whole is None and self.frame == "model"
+        return self.whole is None and self.seen
 
     def words(self) -> str:
         """For a reader: order, unit and frame."""
         unit = "pixels" if self.whole is None else f"shares of {self.whole:g}"
-        bins = ", bin centres" if self.shift else ""
-        return f"{self.form}, {unit} {FRAMES[self.frame]}{bins}"
+        seen = " as the model saw it" if self.of_model_size else ""
+        return f"{self.form}, {unit} {FRAMES[self.frame]}{seen}{', bin centres' if self.shift else ''}"
 
     def box(self, numbers: Sequence[float], image: Size, model: Size | None = None, form: str | None = None) -> Box:
         """Four numbers as x1, y1, x2, y2 in pixels of the image, not clipped.
@@ -85,4 +86,4 @@ def to_pixels(box: Sequence[float], image: Size, whole: Size | None, frame: str)
 
 
 def _frame_size(image: Size, frame: str) -> Size:
-    return image if frame in ("image", "model") else (max(image), max(image))
+    return image if frame == "image" else (max(image), max(image))

@@ -34,6 +34,7 @@ def read_foreign(path: str | Path, table: AnnotationTable, reading: Reading) -> 
         UserError: if the file cannot be read, or its ids do not fit the table.
     """
     path = Path(path)
+    reading.check_stated()
     places, entries, notes = read_entries(path)
     rows, matching_notes = match_rows(entries, places, table, reading)
     answers = Answers(table, reading)
@@ -55,7 +56,7 @@ def read_foreign(path: str | Path, table: AnnotationTable, reading: Reading) -> 
 def _rules(reading: Reading) -> list[str]:
     """What the user stated beyond format, scale and match."""
     rules = []
-    if reading.boxes:
+    if reading.boxes and reading.style is None:
         rules.append(f"four numbers are {FORMS[reading.boxes]} ({reading.boxes})")
     if reading.several:
         rules.append(f"of several boxes {SEVERAL[reading.several]} ({reading.several})")

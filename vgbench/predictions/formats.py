@@ -5,23 +5,22 @@ A format is one small object: its name, what it takes for granted, and ``parse``
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import json
-import math
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any, ClassVar
 
-import numpy as np
-
 from vgbench.core.errors import UserError
 from vgbench.data import rle
-from vgbench.predictions.numbers import PATCH_CELLS, corners
-from vgbench.predictions.words import read_words
+from vgbench.predictions.coordinates import Size
+from vgbench.predictions.fields import field, has, named_field, names_of, number, shown, structure
+from vgbench.predictions.masks import box_around, segmentation
+from vgbench.predictions.numbers import PATCH_CELLS, corners, named
+from vgbench.predictions.styles.base import AnswerStyle
+from vgbench.predictions.styles.denials import Silence, silence
+from vgbench.predictions.words import answer_text, read_words
 
 Entry = dict[str, Any]
 
@@ -41,6 +40,8 @@ TEXT_FIELDS = (
     "resps",
     "answer",
 )
+SCORE_FIELDS = ("scores", "score", "confidences", "confidence")
+_DECISIONS = {"true": True, "false": False, "1": True, "0": False, "": None}  # in cells of tables
 BOX_FIELDS = ("boxes", "bboxes", "bbox", "box", "pred_boxes", "pred_bboxes", "pred_bbox", "predicted_boxes")
 
 
@@ -54,6 +55,8 @@ class Terms:
         text: field with the model's words, None: the first of :data:`TEXT_FIELDS`.
         box: field with the boxes, None: the first of :data:`BOX_FIELDS`.
         cells: the coordinates are cells of Kosmos-2's grid.
+        style: the reader of the model's words; None: any four numbers are a box.
+        seen: the size of the image as the model saw it, where the entry says it.
     """
 
     form: str
@@ -61,6 +64,8 @@ class Terms:
     text: str | None = None
     box: str | None = None
     cells: bool = False
+    style: AnswerStyle | None = None
+    seen: Size | None = None
 
 
 @dataclass
@@ -73,7 +78,10 @@ class Answer:
         masks: of the entry or the expression, empty ones too.
         mask_scores: one for each mask.
         no_target: the model's decision, None if it makes none.
-        in_pixels: the boxes are drawn around masks: pixels, whatever the scale of the file.
+        points: x, y each, in pixels of the image.
+        silence: of words without a box, what they say (see :func:`~vgbench.predictions.styles.denials.silence`).
+        in_pixels: the boxes are pixels of the image, whatever the scale of the file: drawn around masks, or read by a
+            style.
         doubts: kinds of doubt about how it was read.
         field: the field that was read.
         words: what stood there, for messages.
@@ -84,6 +92,8 @@ class Answer:
     masks: list[rle.RLE] = dataclass_field(default_factory=list)
     mask_scores: list[float] = dataclass_field(default_factory=list)
     no_target: bool | None = None
+    points: list[list[float]] = dataclass_field(default_factory=list)
+    silence: Silence | None = None
     in_pixels: bool = False
     doubts: list[str] = dataclass_field(default_factory=list)
     field: str = ""
@@ -124,14 +134,17 @@ class CocoResults(Format):
     entry_per_box = True
 
     def parse(self, entry: Entry, place: str, terms: Terms) -> Answer:
-        mask = _segmentation(entry.get("segmentation"), place, terms.size)
+        mask = segmentation(entry.get("segmentation"), place, terms.size)
         box = field(entry, place, (terms.box,), "box (box=)") if terms.box else entry.get("bbox")
         if box is None and mask is None:
-            raise UserError(f"{place}: neither bbox nor segmentation; add one, or name the field: box=FIELD")
-        score = _score(entry.get("score", 1.0), place)
+            raise UserError(
+                f"{place}: neither bbox nor segmentation, the entry has {names_of(entry)}; add one, or name the field: "
+                "box=FIELD"
+            )
+        score = _score(entry, place)
         if box is None:
-            return _around(mask, score)
-        numbers = corners(_numbers(_unwrapped(box), place), terms.form)
+            return around(mask, score)
+        numbers = _corners(_unwrapped(structure(box)), place, terms.form)
         return Answer([numbers], [score], [] if mask is None else [mask], [] if mask is None else [score])
 
 
@@ -141,13 +154,14 @@ class ExpressionLists(Format):
     option = "format=grefcoco"
 
     def parse(self, entry: Entry, place: str, terms: Terms) -> Answer:
-        mask = _segmentation(entry.get("segmentation", entry.get("mask")), place, terms.size)
+        mask = segmentation(entry.get("segmentation", entry.get("mask")), place, terms.size)
         decision = entry.get("no_target", entry.get("pred_nt"))
+        decision = _DECISIONS.get(decision.strip().lower(), decision) if isinstance(decision, str) else decision
         if decision not in (None, False, True):  # 0 and 1 are equal to them
-            raise UserError(f"{place}: no_target is {json.dumps(decision)[:60]}, expected true or false")
+            raise UserError(f"{place}: no_target is {shown(decision)}, expected true or false")
         names = (terms.box,) if terms.box else BOX_FIELDS
         if mask is not None and not any(has(entry, name) for name in names):
-            answer = _around(mask, _score(entry.get("score", 1.0), place))
+            answer = around(mask, _score(entry, place))
         else:
             answer = self._boxes(entry, place, terms, names)
             answer.masks, answer.mask_scores = ([], []) if mask is None else ([mask], [1.0])
@@ -157,14 +171,18 @@ class ExpressionLists(Format):
     @staticmethod
     def _boxes(entry: Entry, place: str, terms: Terms, names: Sequence[str]) -> Answer:
         listed = _list(field(entry, place, names, "boxes (box=)"), place, "boxes")
-        numbers = [_numbers(box, place) for box in ([listed] if _is_box(listed) else listed)]
-        if "scores" in entry:
-            scores = [_score(score, place) for score in _list(entry["scores"], place, "scores")]
+        boxes: list[Any] = [listed] if _is_box(listed) else listed
+        if boxes and all(isinstance(box, dict) for box in boxes):  # {"bbox": [...], "score": 0.9} each, or x1, y1, ...
+            scores = [_score(box, place) for box in boxes]
+            boxes = [next((box[name] for name in BOX_FIELDS if name in box), box) for box in boxes]
         else:
-            scores = [_score(entry.get("score", 1.0), place) if len(numbers) == 1 else 1.0] * len(numbers)
-        if len(scores) != len(numbers):
-            raise UserError(f"{place}: {len(numbers)} boxes, {len(scores)} scores; give one score per box")
-        return Answer([corners(box, terms.form) for box in numbers], scores)
+            stored: Any = next((entry[name] for name in SCORE_FIELDS if name in entry), [1.0] * len(boxes))
+            if number(stored) is not None:  # one score is that of the one box, else of the whole entry
+                stored = [stored] if len(boxes) == 1 else [1.0] * len(boxes)
+            scores = [_score({"score": value}, place) for value in _list(stored, place, "scores")]
+        if len(scores) != len(boxes):
+            raise UserError(f"{place}: {len(boxes)} boxes, {len(scores)} scores; give one score per box")
+        return Answer([_corners(structure(box), place, terms.form) for box in boxes], scores)
 
 
 class FreeText(Format):
@@ -176,83 +194,69 @@ class FreeText(Format):
 
     def parse(self, entry: Entry, place: str, terms: Terms) -> Answer:
         names = (terms.text,) if terms.text else TEXT_FIELDS
-        words = field(entry, place, names, "answer (text=)")
-        name = next(name for name in names if has(entry, name))
+        name, words = named_field(entry, place, names, "answer (text=)")
         while isinstance(words, list) and words and isinstance(words[0], str | list) and not _is_box(words[0]):
             words = words[0]  # one answer wrapped in lists, as evaluation tools log it
         try:
-            text = words if isinstance(words, str) else json.dumps(words)
-        except RecursionError:
+            nothing = words is None or words != words  # a missing cell of a table is not a number
+            text = words if isinstance(words, str) else "" if nothing else json.dumps(words)
+        except (RecursionError, TypeError, ValueError):
             text = ""
-        reading = read_words(text, terms.form)
-        if reading.cells and not terms.cells:
-            raise UserError(f"{place}: <patch_index_...> are cells of a grid of {PATCH_CELLS}; use scale={PATCH_CELLS}")
-        boxes = [corners(box, reading.form or terms.form) for box in reading.boxes]
-        return Answer(boxes, [1.0] * len(boxes), doubts=reading.doubts, field=name, words=text)
+        if terms.style is not None:
+            answer = terms.style.read(text, terms.size, terms.seen)
+            scores = [1.0] * len(answer.boxes)
+            parsed = Answer(answer.boxes, scores, points=answer.points, in_pixels=True, silence=answer.silence)
+            parsed.no_target, parsed.doubts = answer.no_target, answer.doubts
+        else:
+            parsed = _any_numbers(text, place, terms)
+        parsed.field, parsed.words = name, text
+        return parsed
+
+
+def _any_numbers(text: str, place: str, terms: Terms) -> Answer:
+    """Every four numbers in a model's words are a box."""
+    reading = read_words(text, terms.form)
+    if reading.cells and not terms.cells:
+        raise UserError(f"{place}: <patch_index_...> are cells of a grid of {PATCH_CELLS}; use scale={PATCH_CELLS}")
+    boxes = [corners(box, reading.form or terms.form) for box in reading.boxes]
+    quiet = None if boxes else silence(answer_text(text)[0])
+    decision = False if boxes else True if quiet == "denial" else None
+    return Answer(boxes, [1.0] * len(boxes), no_target=decision, doubts=reading.doubts, silence=quiet)
 
 
 FORMATS = {form.option.partition("=")[2]: form for form in (CocoResults(), ExpressionLists(), FreeText())}
 
 
-def field(entry: Mapping[str, Any], place: str, names: Iterable[str], what: str) -> Any:
-    """The value of the first of some fields that an entry has.
-
-    Raises:
-        UserError: if it has none of them.
-    """
-    names = tuple(names)
-    for name in names:
-        if has(entry, name):
-            return inner(entry, name)
-    option = re.search(r"\((\w+)=\)", what)
-    raise UserError(
-        f"{place}: no field with the {what}: looked for {', '.join(names)}; the entry has {_names(entry)}"
-        + (f"; name the right one: {option[1]}=FIELD" if option else "")
-    )
-
-
-def has(entry: Mapping[str, Any], name: str) -> bool:
-    """Whether an entry has a field; ``doc.image_id`` is a field of a field, ``resps.0`` an element."""
-    return name in entry or inner(entry, name) is not None
-
-
-def inner(entry: Mapping[str, Any], name: str) -> Any:
-    if name in entry:
-        return entry[name]
-    value: Any = entry
-    for part in name.split("."):
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return None
-    return value
-
-
-def _names(entry: Mapping[str, Any]) -> str:
-    names = [str(name)[:40] for name in entry]
-    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "no field"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def around(mask: rle.RLE | None, score: float) -> Answer:
+    """A mask and the box around it; an empty one has no box."""
+    box = box_around(mask)
+    masks = [] if mask is None else [mask]
+    return Answer([] if box is None else [box], [] if box is None else [score], masks, [score], in_pixels=True)
 
 
 def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+    return isinstance(value, list) and len(value) == 4 and all(number(side) is not None for side in value)
 
 
-def _numbers(value: Any, place: str) -> list[float]:
-    if not _is_box(value):
-        raise UserError(f"{place}: a box is {json.dumps(value)[:60]}, expected four numbers")
-    return [float(v) for v in value]
+def _corners(value: Any, place: str, form: str) -> list[float]:
+    """Corners from four numbers in an order, or from numbers with names: ``{"x1": 1, "y1": ...}``."""
+    if isinstance(value, dict):
+        boxes = named(json.dumps(value), form).boxes
+        if len(boxes) == 1:
+            return boxes[0]
+    sides = [number(side) for side in value] if isinstance(value, list) else []
+    if len(sides) != 4 or None in sides:
+        raise UserError(f"{place}: a box is {shown(value)}, expected four numbers")
+    return corners([side for side in sides if side is not None], form)
 
 
-def _score(value: Any, place: str) -> float:
-    if not _is_number(value):
-        raise UserError(f"{place}: a score is {json.dumps(value)[:60]}, expected a number")
-    return float(value)
+def _score(entry: Mapping[str, Any], place: str) -> float:
+    """The score of an entry for one box; 1 where it has none."""
+    value = next((entry[name] for name in SCORE_FIELDS if name in entry), 1.0)
+    score = number(value[0] if isinstance(value, list) and len(value) == 1 else value)
+    if score is None:
+        raise UserError(f"{place}: a score is {shown(value)}, expected a number")
+    return score
 
 
 def _unwrapped(value: Any) -> Any:
@@ -261,55 +265,7 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _list(value: Any, place: str, what: str) -> list[Any]:
-    if isinstance(value, str) and value.lstrip().startswith("["):  # a cell of a spreadsheet
-        with contextlib.suppress(ValueError, RecursionError):
-            value = json.loads(value)
-    if not isinstance(value, list):
-        raise UserError(f"{place}: {what}: {json.dumps(value)[:60]}, expected a list")
-    return value
-
-
-def _around(mask: rle.RLE | None, score: float) -> Answer:
-    """A mask and the box around it; an empty one has no box."""
-    x, y, width, height = (float(v) for v in rle.coco.toBbox(mask))
-    boxes = [[x, y, x + width, y + height]] if width > 0 and height > 0 else []
-    return Answer(boxes, [score] * len(boxes), [mask] if mask is not None else [], [score], in_pixels=True)
-
-
-def _segmentation(value: Any, place: str, size: tuple[int, int]) -> rle.RLE | None:
-    """A mask as compressed or uncompressed RLE, or as polygons in pixels of the image (width, height)."""
-    if value is None or value == []:
-        return None
-    width, height = size
-    if isinstance(value, list):
-        polygons = value if isinstance(value[0], list) else [value]
-        if all(len(one) >= 6 and len(one) % 2 == 0 and all(map(_is_number, one)) for one in polygons):
-            return _as_text(rle.coco.merge(rle.coco.frPyObjects(polygons, height, width)))
-        raise UserError(f"{place}: segmentation is no polygon; give lists of x1, y1, x2, y2, x3, y3, ...")
-    sides, counts = (value.get("size"), value.get("counts")) if isinstance(value, dict) else (None, None)
-    if isinstance(sides, list) and len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides):
-        height, width = sides
-        if isinstance(counts, list):
-            whole = all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == height * width
-            if whole:
-                return _as_text(rle.coco.frPyObjects({"size": sides, "counts": counts}, height, width))
-            raise UserError(f"{place}: segmentation: the runs do not add up to {height} x {width} pixels; correct them")
-        if isinstance(counts, str):
-            counts = _without_bytes_marks(counts)
-            if rle.valid([counts], np.array([height * width]))[0]:
-                return {"size": [height, width], "counts": counts}
-    raise UserError(f"{place}: segmentation is no compressed COCO RLE; encode it with pycocotools.mask.encode")
-
-
-def _as_text(mask: rle.RLE) -> rle.RLE:
-    return {"size": [int(side) for side in mask["size"]], "counts": mask["counts"].decode("ascii")}
-
-
-def _without_bytes_marks(counts: str) -> str:
-    """``b'...'``, as ``str(bytes)`` writes it, as the text it stands for."""
-    if re.fullmatch(r"b'.*'|b\".*\"", counts, re.S):
-        try:
-            return bytes(ast.literal_eval(counts)).decode("ascii")
-        except (ValueError, SyntaxError, UnicodeDecodeError):
-            return counts
-    return counts
+    listed = structure(value)
+    if not isinstance(listed, list):
+        raise UserError(f"{place}: {what}: {shown(value)}, expected a list")
+    return listed

@@ -10,7 +10,7 @@ from typing import Any
 
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
-from vgbench.predictions.formats import field, has
+from vgbench.predictions.fields import field, has
 from vgbench.predictions.reading import Reading
 
 # Where tools put the id of an expression, in the order in which they are looked for.

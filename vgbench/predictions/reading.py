@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from vgbench.core.errors import UserError
-from vgbench.predictions.formats import FORMATS, Format, has, inner
+from vgbench.predictions.coordinates import FRAMES, Coordinates, Size
+from vgbench.predictions.fields import has, inner, names_of, shown
+from vgbench.predictions.formats import FORMATS, Format
 from vgbench.predictions.numbers import FORMS, PATCH_CELLS
+from vgbench.predictions.styles import style
+from vgbench.predictions.styles.base import AnswerStyle
 
-FRAMES = {
-    "image": "of the image",
-    "square": "of the image padded to a square around it",
-    "corner": "of the image padded to a square right and below",
-}
 SEVERAL = {
     "all": "all are kept, best first",
     "first": "the best or first counts",
@@ -34,9 +33,11 @@ class Reading:
     Attributes:
         format: "coco" (results list: one entry per box), "grefcoco" (one entry per expression with lists of boxes and
             scores), "text" (one line per expression with the model's words).
+        style: the family whose way of writing the words follow, one of :mod:`vgbench.predictions.styles`; None: any
+            four numbers are a box. What else is stated of the numbers stands instead of what the family documents.
         scale: "pixels" of the original image, the number that stands for the whole side of the image ("1", "100",
             "1000", ...), or two fields "WIDTH,HEIGHT" of each entry: pixels of the image as it was resized to that
-            size; "coco" and "grefcoco" default to pixels, "text" must say.
+            size; "coco" and "grefcoco" default to pixels, "text" must say it, or a style.
         boxes: order of the four numbers, one of :data:`~vgbench.predictions.words.FORMS`; "coco" defaults to xywh, the
             others to xyxy.
         frame: what the coordinates are measured in, one of :data:`FRAMES`; None: the image.
@@ -60,6 +61,7 @@ class Reading:
     text: str | None = None
     box: str | None = None
     sentence: str | None = None
+    style: str | None = None
 
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> Reading:
@@ -83,19 +85,35 @@ class Reading:
             if name in allowed and value not in allowed[name]:
                 known = ", ".join(allowed[name])
                 raise UserError(f"{name}={value}: not known; use one of {known}{remedies.get(name, '')}")
+        options = dict(options)
+        if "style" in options and options.setdefault("format", "text") != "text":
+            raise UserError(f"style={options['style']} reads a model's words, which format={options['format']} has not")
         if "format" not in options:
             *first, last = FORMATS
             raise UserError(
-                f"{', '.join(options)}: these describe a foreign file; add format={', '.join(first)} or {last}"
+                f"{', '.join(options)}: these describe a foreign file; add format={', '.join(first)} or {last}, or "
+                "style=NAME (vgbench list styles)"
             )
-        form = FORMATS[options["format"]]
         _check_scale(options.get("scale", "pixels"))
-        if form.scale is None and "scale" not in options:
+        return cls(**options)  # type: ignore[arg-type]
+
+    def check_stated(self) -> None:
+        """Whether it is known what the numbers mean.
+
+        Raises:
+            UserError: if it has to be stated.
+        """
+        sizes = "scale=WIDTH,HEIGHT with the fields that hold the size it was resized to"
+        if self.entry_format.scale is None and self.style is None and self.scale is None:
             raise UserError(
-                f"{form.option}: say what the numbers mean: scale=pixels, scale=1, 100 or 1000 for shares of the "
-                "image, or scale=WIDTH,HEIGHT with the fields that hold the size it was resized to"
+                f"{self.entry_format.option}: say what the numbers mean: style=NAME (vgbench list styles), "
+                f"scale=pixels, scale=1, 100 or 1000 for shares of the image, or {sizes}"
             )
-        return cls(**dict(options))  # type: ignore[arg-type]
+        if self.coordinates.of_model_size and self.size_fields is None:
+            raise UserError(
+                f"style={self.style}: the numbers are pixels of the image as the model saw it, in a size that its "
+                f"processor chose; say {sizes}, or scale=pixels if it was not resized"
+            )
 
     @property
     def entry_format(self) -> Format:
@@ -103,13 +121,29 @@ class Reading:
         return FORMATS[self.format]
 
     @property
-    def box_form(self) -> str:
-        """What four numbers are, one of :data:`~vgbench.predictions.words.FORMS`."""
-        return self.boxes or self.entry_format.boxes
+    def answer_style(self) -> AnswerStyle | None:
+        """The reader of the words; None: any four numbers are a box."""
+        return None if self.style is None else style(self.style, self.coordinates)
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """What the numbers mean: as the style documents it, with what the user states instead."""
+        meant = Coordinates(self.entry_format.boxes) if self.style is None else style(self.style).coordinates
+        if self.boxes:
+            meant = replace(meant, form=self.boxes)
+        if self.frame:
+            meant = replace(meant, frame=self.frame)
+        if self.size_fields or self.scale == "pixels":
+            return replace(meant, whole=None, seen=self.size_fields is not None, shift=0.0)
+        if self.divisor is not None and self.divisor != meant.whole:
+            meant = replace(meant, whole=self.divisor, seen=False, shift=0.0)
+        return meant
 
     @property
     def scale_words(self) -> str:
         """The scale and the frame for a reader."""
+        if self.style is not None:
+            return f"{self.coordinates.words()} (style {self.style})"
         frame = "" if self.frame in (None, "image") else f" {FRAMES[self.frame]}"
         if self.size_fields:
             return f"in pixels of the size in {' and '.join(self.size_fields)}{frame}"
@@ -131,26 +165,24 @@ class Reading:
         parts = _SIZE.fullmatch(self.scale or "")
         return (parts[1], parts[2]) if parts else None
 
-    def whole(self, entry: Mapping[str, Any], place: str) -> tuple[float, float] | None:
-        """What stands for the whole width and height in an entry; None: pixels.
+    def seen(self, entry: Mapping[str, Any], place: str) -> Size | None:
+        """The size in which the model saw the image, as an entry has it; None: it is not stated.
 
         Raises:
-            UserError: if the entry does not say.
+            UserError: if the entry does not say it.
         """
         if self.size_fields is None:
-            return None if self.divisor is None else (self.divisor, self.divisor)
+            return None
         sides = []
         for name in self.size_fields:
             if not has(entry, name):
-                raise UserError(
-                    f"{place}: no field {name!r} (scale=); the entry has {', '.join(map(str, entry))[:200]}"
-                )
+                raise UserError(f"{place}: no field {name!r} (scale=); the entry has {names_of(entry)}")
             try:
                 side = float(inner(entry, name))
             except (TypeError, ValueError):
                 side = 0.0
             if not 0 < side < 1e9:
-                raise UserError(f"{place}: {name} is {str(inner(entry, name))[:60]!r}, expected a size in pixels")
+                raise UserError(f"{place}: {name} is {shown(inner(entry, name))}, expected a size in pixels")
             sides.append(side)
         return sides[0], sides[1]
 

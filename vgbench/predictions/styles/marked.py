@@ -53,7 +53,7 @@ class Qwen25VL(AnswerStyle):
     """
 
     name = "qwen2.5-vl"
-    coordinates = Coordinates(frame="model")
+    coordinates = Coordinates(seen=True)
     grammar = (_QWEN_JSON, _QWEN_TAGS, point_tags)
     shape = '{"bbox_2d": [x1, y1, x2, y2]}'
 
