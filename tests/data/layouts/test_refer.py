@@ -1,6 +1,7 @@
 """The refer layout: rows have what was written; damaged and hostile files get one line."""
 
 import pickle
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -99,11 +100,27 @@ def test_pickle_with_code_is_refused_by_name_and_not_run(tmp_path):
             return (eval, (f"open({str(marker)!r}, 'w')",))
 
     write_refer(tmp_path)
-    for payload, name in ((Hostile(), "getattr|pathlib"), (Call(), "builtins.eval"), (np.float64(1), "numpy")):
+    for payload, name in (
+        (Hostile(), "getattr|pathlib"),
+        (Call(), "builtins.eval"),
+        (np.datetime64("2024-01-01"), "NumPy type 'M8'"),
+    ):
         (tmp_path / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps([{"ref_id": payload}]))
         with pytest.raises(UserError, match=name):
             open_set(RefCOCO, tmp_path).load("train")
     assert not marker.exists()
+
+
+def test_refs_of_numpy_and_ordered_dictionaries_are_plain_ones(tmp_path):
+    write_refer(tmp_path)
+    path = tmp_path / "refcoco" / "refs(unc).p"
+    plain = open_set(RefCOCO, tmp_path).load("train")
+    refs = pickle.loads(path.read_bytes())
+    for ref in refs:
+        ref.update({name: np.int64(ref[name]) for name in ("ref_id", "ann_id", "image_id")})
+        ref["sent_ids"] = np.array(ref["sent_ids"])
+    path.write_bytes(pickle.dumps([OrderedDict(ref) for ref in refs]))
+    assert open_set(RefCOCO, tmp_path).load("train").arrow.equals(plain.arrow)
 
 
 def test_references_that_lead_nowhere(tmp_path):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vgbench.core.arrays import load_plain
 from vgbench.core.errors import UserError
-from vgbench.core.unpickle import load_pickle
 from vgbench.data.builder import ImageRecord, Targets
 from vgbench.data.checks import BadSample, check_name, check_size, read_json, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
@@ -21,16 +21,19 @@ from vgbench.data.table import AnnotationTable
 
 
 def read_pickle(path: Path) -> Any:
-    """Read a pickle of plain containers, written by Python 2 or 3, without executing anything.
+    """Read a pickle of plain values, written by Python 2 or 3, without executing anything; NumPy's are made plain.
 
     Raises:
-        UserError: if the file is damaged or refers to any class or function (named in the message).
+        UserError: if the file is damaged or refers to any other class or function (named in the message).
     """
     try:
-        return load_pickle(path)
+        return load_plain(path)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not read ({reason}); refs are plain lists and strings") from None
+        raise UserError(
+            f"{path}: not read ({reason}); refs are lists, dictionaries, numbers and strings: convert what else they "
+            f"hold before they are dumped, or save them as {path.stem}.json"
+        ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # a damaged pickle raises almost anything
