@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vgbench.data.table import AnnotationTable
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
-from vgbench.types import Batch, Prediction, Transform
+from vgbench.types import Batch, Prediction, Transform, Usage
 
 """Randomness inside a transform comes from torch's default generator only: the loader seeds it per sample."""
 
@@ -41,6 +41,8 @@ class GroundingMethod(nn.Module, ABC):
     program_options: ClassVar[frozenset[str]] = frozenset()  # those whose file is run: never taken from a stored model
     checkpoint_signatures: ClassVar[Mapping[str, str]] = MappingProxyType({})  # telling keys -> what such a file is
     pad_id: int = 1  # token id of padding
+    remote: ClassVar[bool] = False  # a server predicts: there are no weights here, and nothing can be measured
+    steady: ClassVar[bool] = True  # a prediction takes the same FLOPs whatever is asked and answered
     wants_masks: bool = True  # masks are decoded and transformed only for methods (or configurations) that read them
 
     @property
@@ -128,6 +130,18 @@ class GroundingMethod(nn.Module, ABC):
         :attr:`Batch.auxiliary`. Raises UserError if a file that the method was told to read does not fit the table.
         """
         return {}
+
+    def prepare(self, folder: Path, tasks: Collection[str]) -> None:
+        """Called on every process before the model is scored.
+
+        Args:
+            folder: the run folder, for what the method keeps of its work so that a stopped evaluation can go on.
+            tasks: what will be scored, e.g. {"rec", "pointing"}.
+        """
+
+    def usage(self) -> Usage | None:
+        """What the answers since :meth:`prepare` cost, on all processes; None: nothing is counted."""
+        return None
 
     def compiled_blocks(self) -> Iterable[nn.Module]:
         """The modules that ``compile`` compiles, each by itself: repeated layers, and heads of many small operations.

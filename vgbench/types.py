@@ -143,3 +143,21 @@ class Prediction:
     geometry: Geometry | None = None
     masks_at: dict[int, dict[str, Any]] | None = None
     answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the answers of a language model cost.
+
+    Attributes:
+        answers: how many were given, those of an earlier, stopped evaluation included.
+        reused: how many of them were taken from an earlier, stopped evaluation.
+        prompt_tokens, answer_tokens: of all answers together; None: not counted.
+        seconds: from question to answer, summed over the answers.
+    """
+
+    answers: int
+    reused: int
+    prompt_tokens: int | None
+    answer_tokens: int | None
+    seconds: float

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vgbench.types import Batch, Sample
 
@@ -14,6 +15,8 @@ def collate(
     samples: Sequence[Sample | str], tokenize: Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 ) -> Batch | None:
     """Stack transformed samples; bad ones (strings) are left out and counted in ``batch.skipped``.
+
+    Images that a transform leaves in sizes of their own are padded right and below to the largest of the batch.
 
     None if nothing is left (Lightning skips such a batch).
     """
@@ -25,20 +28,27 @@ def collate(
     targets = max(1, *(len(sample["boxes"]) for sample in good)) if len(good) > 1 else max(1, len(good[0]["boxes"]))
     boxes = torch.zeros(len(good), targets, 4)
     valid = torch.zeros(len(good), targets, dtype=torch.bool)
+    height, width = (max(sample["image"].shape[side] for sample in good) for side in (-2, -1))
     masks = None
     if "masks" in good[0]:
-        masks = torch.zeros(len(good), targets, *good[0]["image"].shape[-2:], dtype=torch.uint8)
+        masks = torch.zeros(len(good), targets, height, width, dtype=torch.uint8)
     for number, sample in enumerate(good):
         count = len(sample["boxes"])
         boxes[number, :count] = sample["boxes"].as_subclass(Tensor)
         valid[number, :count] = True
         if masks is not None:
-            masks[number, :count] = sample["masks"].as_subclass(Tensor)
+            own_masks = sample["masks"].as_subclass(Tensor)
+            masks[number, :count, : own_masks.shape[-2], : own_masks.shape[-1]] = own_masks
+    images = [sample["image"].as_subclass(Tensor) for sample in good]
     image_pad = None
-    if any("pad" in sample for sample in good):
+    if any(image.shape[-2:] != (height, width) for image in images):
+        pads = [torch.zeros(image.shape[-2:], dtype=torch.bool) for image in images]
+        image_pad = torch.stack([_enlarged(pad, height, width, True) for pad in pads])
+        images = [_enlarged(image, height, width, 0) for image in images]
+    elif any("pad" in sample for sample in good):
         image_pad = torch.stack([sample["pad"] for sample in good])
     return Batch(
-        image=torch.stack([sample["image"].as_subclass(Tensor) for sample in good]),
+        image=torch.stack(images),
         text_ids=ids,
         text_pad=pad,
         boxes=boxes,
@@ -52,3 +62,8 @@ def collate(
         skipped=skipped,
         image_ids=[sample["image_id"] for sample in good if "image_id" in sample],
     )
+
+
+def _enlarged(image: Tensor, height: int, width: int, value: float) -> Tensor:
+    """An image [..., h, w] padded right and below."""
+    return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]), value=value)

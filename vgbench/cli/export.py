@@ -40,6 +40,8 @@ def execute(arguments: Namespace) -> int:
     if file.exists():
         raise UserError(f"{file}: exists already; remove it, or give another name")
     method, path, _ = checkpointed_method(config)
+    if path is None:
+        raise UserError(f"{method.name} has no weights to export: a server predicts")
     state, left_out = weights.slim(method) if arguments.slim else (method.state_dict(), ())
     weights.save(state, checkpoint_node(config, path), file, arguments.half)
     without = f", without {', '.join(left_out)}" if left_out else ""

@@ -146,6 +146,7 @@ class Cost:
     """What it took. Throughput is in samples (image and expression) per second; FLOPs are of one forward pass.
 
     ``set_samples_per_s``: inference throughput of each prediction set alone, where there are several.
+    ``prompt_tokens``, ``answer_tokens``, ``answer_s``: of a language model, per answer on average.
     """
 
     wall_s: float | None = None
@@ -156,6 +157,9 @@ class Cost:
     parameters: int | None = None
     trainable_parameters: int | None = None
     flops: float | None = None
+    prompt_tokens: float | None = None
+    answer_tokens: float | None = None
+    answer_s: float | None = None
 
 
 @dataclass

@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vgbench.config.identity import config_hash, resolved
+from vgbench.method import GroundingMethod
 from vgbench.records import store
 from vgbench.records.environment import environment
 from vgbench.records.record import Cost, Record
@@ -21,6 +22,7 @@ from vgbench.training.model import TrainedModel
 from vgbench.training.score import Scores
 from vgbench.training.setup import method_name, parameter_count, size_name
 from vgbench.training.trainer import quiet
+from vgbench.types import Usage
 
 
 @dataclass(frozen=True)
@@ -77,23 +79,36 @@ def write_record(config: DictConfig, model: TrainedModel, scores: Scores, folder
 
 
 def _cost(model: TrainedModel, scores: Scores, started: float) -> Cost:
-    from vgbench.batches.synthetic import synthetic_batch
-
     method = model.method
-    seconds = sum(split.stopwatch.seconds for split in scores.splits)
-    samples = sum(split.stopwatch.samples for split in scores.splits)
+    usage = method.usage()
+    timed = () if usage is not None and usage.reused else scores.splits  # answers from a file took no time
+    seconds = sum(split.stopwatch.seconds for split in timed)
+    samples = sum(split.stopwatch.samples for split in timed)
     rates: dict[str, list[float]] = {}
     for split in scores.splits:
         for output, values in split.stopwatch.output_rates.items():
             rates.setdefault(output, []).extend(values)
-    device = next(method.parameters()).device
+    measured = method.steady and not method.remote
     return Cost(
         wall_s=time.time() - started,
-        peak_memory_bytes=peak_memory(),
+        peak_memory_bytes=None if method.remote else peak_memory(),
         train_samples_per_s=model.samples_per_s,
         inference_samples_per_s=samples / seconds if seconds else None,
         set_samples_per_s={output: statistics.median(values) for output, values in rates.items()},
-        parameters=parameter_count(method),
-        trainable_parameters=sum(parameter.numel() for parameter in method.trainable()),
-        flops=forward_flops(method, synthetic_batch(method, 1).to(device)),
+        parameters=None if method.remote else parameter_count(method),
+        trainable_parameters=None if method.remote else sum(parameter.numel() for parameter in method.trainable()),
+        flops=_flops(method) if measured else None,
+        prompt_tokens=_per_answer(usage and usage.prompt_tokens, usage),
+        answer_tokens=_per_answer(usage and usage.answer_tokens, usage),
+        answer_s=_per_answer(usage and usage.seconds, usage),
     )
+
+
+def _flops(method: GroundingMethod) -> float:
+    from vgbench.batches.synthetic import synthetic_batch
+
+    return forward_flops(method, synthetic_batch(method, 1).to(next(method.parameters()).device))
+
+
+def _per_answer(total: float | None, usage: Usage | None) -> float | None:
+    return total / usage.answers if usage is not None and usage.answers and total is not None else None

@@ -73,7 +73,10 @@ def evaluate(config: DictConfig, *, stress_only: bool = False) -> RunResult:
         stress_only: only what probes make of the answers becomes a result (:func:`stress`).
     """
     started = time.time()
-    current_request().describe = lambda: "stopped in the evaluation; no record was written, start it again"
+    current_request().describe = lambda: (
+        "stopped in the evaluation; no record was written, start it again (with resume=true: answers of a language "
+        "model are kept)"
+    )
     check_numbers(config)
     check_machine(config)
     L.seed_everything(config.seed, workers=False, verbose=False)
@@ -85,6 +88,7 @@ def evaluate(config: DictConfig, *, stress_only: bool = False) -> RunResult:
     metrics = [*tasks, *scored_variants(model.method, dataset, tasks, as_list(config.eval.variants))]
     kind = "stress" if stress_only else "eval"
     folder = run_folder(config, f"{kind}-{method_name(model.method)}-{choices(config)['dataset']}")
-    say(f"{folder}: {model.method.name} from {path}: {load_summary(report)}")
+    origin = f" from {path}: {load_summary(report)}" if path else ", asked from a server"
+    say(f"{folder}: {model.method.name}{origin}")
     scores = score_splits(config, model, dataset, metrics, folder, stress_only=stress_only)
     return write_record(config, model, scores, folder, started)

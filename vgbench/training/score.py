@@ -69,6 +69,7 @@ def score_splits(
         metrics: ``task`` or ``task/variant`` each.
         stress_only: the plain questions are answered, but only what probes make of the answers becomes a result.
     """
+    model.method.prepare(folder, {metric.partition("/")[0] for metric in metrics})
     scorer = Scorer(config, model, dataset, metrics, folder, stress_only=stress_only)
     splits = tuple(scorer.score(split) for split in scored_splits(config, dataset))
     return Scores(splits, whole=scorer.trainer.is_global_zero)

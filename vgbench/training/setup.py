@@ -117,12 +117,18 @@ def scored_variants(
     return tuple(chosen)
 
 
-def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path, LoadReport]:
-    """The method of ``checkpoint`` (see :func:`checkpoint_node`) with its weights.
+def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path | None, LoadReport]:
+    """The method of ``checkpoint`` (see :func:`checkpoint_node`) with its weights, and the file that has them.
+
+    The file is None for a method whose predictions come from a server.
 
     Raises:
         UserError: if there is no checkpoint, or it does not fit.
     """
+    if method_class(config.method).remote:
+        if config.checkpoint:
+            raise UserError(f"checkpoint={config.checkpoint}: this method has no weights, a server predicts; leave it out")
+        return build_method(config.method), None, LoadReport()
     if not config.checkpoint:
         raise UserError("checkpoint= is missing: give a run folder, a checkpoint file, or checkpoint=shipped")
     chosen = choices(config)

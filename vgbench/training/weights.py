@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from importlib.resources import files
@@ -16,12 +17,13 @@ from torch import Tensor
 from vgbench.checkpoints.names import LoadReport
 from vgbench.config.stored import buildable_method
 from vgbench.core.errors import UserError
-from vgbench.core.files import atomic_with_digest, matches_digest
+from vgbench.core.files import atomic_with_digest, file_sha256, matches_digest, sha256_prefix
 from vgbench.core.hub import local_path
 from vgbench.method import GroundingMethod
 from vgbench.training.own_checkpoint import OWN_KEY, training_checkpoint
 
 MODEL_FILE = "model.safetensors"  # in a run folder
+SHARDS_FILE = "model.safetensors.index.json"  # in a folder of transformers: which of several files holds which tensor
 RAW_FILE = "model.raw.safetensors"  # beside it, of a training with a moving average: the weights without it
 
 
@@ -47,10 +49,27 @@ def resolve(spec: str, method: str | None = None, dataset: str | None = None, ra
         return path
     path = local_path(spec)
     if path.is_dir():
-        path = path / (RAW_FILE if raw and (path / RAW_FILE).exists() else MODEL_FILE)
+        names = (*((RAW_FILE,) if raw else ()), MODEL_FILE, SHARDS_FILE)
+        path = next((path / name for name in names if (path / name).exists()), path / MODEL_FILE)
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a run folder that finished, a checkpoint file, or 'shipped'")
     return path
+
+
+def fingerprint(path: Path) -> str:
+    """First 16 hex digits of the SHA-256 of a file of weights; of the list of several files, of all of them.
+
+    Raises:
+        UserError: if the list is damaged, or a file of it is missing.
+    """
+    if path.name != SHARDS_FILE:
+        return sha256_prefix(path)
+    try:
+        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        digests = [file_sha256(path.parent / Path(name).name) for name in names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not all files that it names can be read ({error}); copy the folder again") from None
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 def run_folder(path: Path) -> Path | None:
