@@ -38,6 +38,7 @@ class GroundingMethod(nn.Module, ABC):
     auxiliary_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})  # name -> shape per expression
     file_options: ClassVar[frozenset[str]] = frozenset()  # constructor arguments that say where a file lies
     required_files: ClassVar[frozenset[str]] = frozenset()  # those that have no default: a vocabulary
+    handling_options: ClassVar[frozenset[str]] = frozenset()  # those that say how it is computed, not what: time-outs
     program_options: ClassVar[frozenset[str]] = frozenset()  # those whose file is run: never taken from a stored model
     checkpoint_signatures: ClassVar[Mapping[str, str]] = MappingProxyType({})  # telling keys -> what such a file is
     pad_id: int = 1  # token id of padding
@@ -163,9 +164,11 @@ class GroundingMethod(nn.Module, ABC):
     def identity(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """The constructor arguments that make two runs of this method different experiments.
 
-        ``options``: constructor arguments by name. Left out are :attr:`file_options`: a file may lie anywhere.
+        ``options``: constructor arguments by name. Left out are :attr:`file_options`, because a file may lie anywhere,
+        and :attr:`handling_options`.
         """
-        return {name: value for name, value in options.items() if name not in cls.file_options}
+        left_out = cls.file_options | cls.handling_options
+        return {name: value for name, value in options.items() if name not in left_out}
 
     def notes(self) -> Sequence[str]:
         """What a reader of the record has to know about how this method ran, one sentence each."""

@@ -161,3 +161,7 @@ class Usage:
     prompt_tokens: int | None
     answer_tokens: int | None
     seconds: float
+
+    def per_answer(self, total: float | None) -> float | None:
+        """The mean; None if nothing was counted or answered."""
+        return None if total is None or not self.answers else total / self.answers

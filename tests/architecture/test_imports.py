@@ -171,6 +171,9 @@ def code_texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
             citations.add(id(node.value))  # the text below an attribute
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Variant":
             citations |= {id(item) for item in node.args[1:]}
+        if isinstance(node, ast.Dict):  # a metric variant may be called like a method: "vlm" is how lmms-eval counts
+            pairs = zip(node.keys, node.values, strict=True)
+            citations |= {id(key) for key, value in pairs if isinstance(value, ast.Call) and _is_variant(value)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in citations:
             yield node.lineno, node.value
@@ -180,6 +183,10 @@ def code_texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.attr
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             yield node.lineno, node.name
+
+
+def _is_variant(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == "Variant"
 
 
 EXAMPLE = re.compile(

@@ -58,7 +58,7 @@ def training_identity(config: Mapping[str, Any], files: Collection[str] = ()) ->
     """By dotted key, what a training is made of: equal for two configurations of which one continues the other.
 
     Args:
-        files: options of the method that say only where a file lies.
+        files: options of the method that say only where a file lies, or how something is computed.
     """
     node = dict(config)
     node["method"] = {key: value for key, value in config["method"].items() if key not in files}
@@ -76,7 +76,8 @@ def training_identity(config: Mapping[str, Any], files: Collection[str] = ()) ->
 
 def training_differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What keeps a run from going on under a configuration: "recipe.lr is 0.0003 there, 0.0001 now"."""
-    files = method_class(now["method"]).file_options  # nothing that a stored file names is imported
+    cls = method_class(now["method"])  # nothing that a stored file names is imported
+    files = cls.file_options | cls.handling_options
     theirs, ours = training_identity(stored, files), training_identity(now, files)
     return [
         f"{key} is {theirs.get(key)} there, {ours.get(key)} now"

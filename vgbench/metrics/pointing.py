@@ -56,7 +56,7 @@ class Pointing(GroundingMetric):
         if self.rule.merged:
             boxes, valid = merge_boxes(boxes, valid)
         left, top, right, bottom = np.moveaxis(boxes, -1, 0)
-        return {"hit": ((x > left) & (x < right) & (y > top) & (y < bottom) & valid).any(1)}
+        return {"hit": ((x >= 0) & (x > left) & (x < right) & (y > top) & (y < bottom) & valid).any(1)}
 
     def _proposals(self, pairs: Pairs) -> Array:
         targets = pairs.single_target(self.spec)
@@ -86,13 +86,17 @@ def _heatmap(pairs: Pairs, index: int) -> Tensor:
 
 
 def points(pairs: Pairs) -> Array:
-    """(x, y) of each prediction, int64 [n, 2].
+    """(x, y) of each prediction, int64 [n, 2]; (-1, -1) where a language model answered without naming a point.
 
     Raises:
-        UserError: if a prediction has neither a point nor a heat map.
+        UserError: if a prediction has neither a point nor a heat map nor words.
     """
     peaks = pairs.predictions.points.copy()
-    for index in np.flatnonzero(peaks[:, 0] < 0).tolist():
+    absent = np.flatnonzero(peaks[:, 0] < 0).tolist()
+    words = pairs.predictions.answers() if absent else []
+    for index in absent:
+        if words[index] is not None:
+            continue
         peaks[index] = peak(enlarge(_heatmap(pairs, index), (int(pairs.heights[index]), int(pairs.widths[index]))))
     return peaks
 

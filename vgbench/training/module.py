@@ -162,7 +162,7 @@ class GroundingModule(L.LightningModule):
         predictions, seconds = self.predict_outputs(batch)
         if batch_idx > 0:  # the first batch pays for warm-up
             self.stopwatch.add(len(batch), seconds)
-        if 0 < batch_idx <= TIMED_BATCHES and len(predictions) > 1:
+        if 0 < batch_idx <= TIMED_BATCHES and len(predictions) > 1 and self.method.steady:
             for name in self.method.outputs:  # what the method costs for somebody who wants no other output
                 self.stopwatch.add_output(name, len(batch), self.predict_outputs(batch, [name])[1])
         self.evaluation.add(batch, predictions)

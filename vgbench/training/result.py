@@ -22,7 +22,6 @@ from vgbench.training.model import TrainedModel
 from vgbench.training.score import Scores
 from vgbench.training.setup import method_name, parameter_count, size_name
 from vgbench.training.trainer import quiet
-from vgbench.types import Usage
 
 
 @dataclass(frozen=True)
@@ -98,9 +97,9 @@ def _cost(model: TrainedModel, scores: Scores, started: float) -> Cost:
         parameters=None if method.remote else parameter_count(method),
         trainable_parameters=None if method.remote else sum(parameter.numel() for parameter in method.trainable()),
         flops=_flops(method) if measured else None,
-        prompt_tokens=_per_answer(usage and usage.prompt_tokens, usage),
-        answer_tokens=_per_answer(usage and usage.answer_tokens, usage),
-        answer_s=_per_answer(usage and usage.seconds, usage),
+        prompt_tokens=usage.per_answer(usage.prompt_tokens) if usage else None,
+        answer_tokens=usage.per_answer(usage.answer_tokens) if usage else None,
+        answer_s=usage.per_answer(usage.seconds) if usage else None,
     )
 
 
@@ -108,7 +107,3 @@ def _flops(method: GroundingMethod) -> float:
     from vgbench.batches.synthetic import synthetic_batch
 
     return forward_flops(method, synthetic_batch(method, 1).to(next(method.parameters()).device))
-
-
-def _per_answer(total: float | None, usage: Usage | None) -> float | None:
-    return total / usage.answers if usage is not None and usage.answers and total is not None else None

@@ -127,8 +127,10 @@ def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path | Non
     """
     if method_class(config.method).remote:
         if config.checkpoint:
-            raise UserError(f"checkpoint={config.checkpoint}: this method has no weights, a server predicts; leave it out")
-        return build_method(config.method), None, LoadReport()
+            raise UserError(
+                f"checkpoint={config.checkpoint}: this method has no weights, a server predicts; leave it out"
+            )
+        return build_method(config.method), None, LoadReport(used=())
     if not config.checkpoint:
         raise UserError("checkpoint= is missing: give a run folder, a checkpoint file, or checkpoint=shipped")
     chosen = choices(config)

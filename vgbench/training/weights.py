@@ -49,8 +49,8 @@ def resolve(spec: str, method: str | None = None, dataset: str | None = None, ra
         return path
     path = local_path(spec)
     if path.is_dir():
-        names = (*((RAW_FILE,) if raw else ()), MODEL_FILE, SHARDS_FILE)
-        path = next((path / name for name in names if (path / name).exists()), path / MODEL_FILE)
+        candidates = (*((RAW_FILE,) if raw else ()), MODEL_FILE, SHARDS_FILE)
+        path = next((path / name for name in candidates if (path / name).exists()), path / MODEL_FILE)
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a run folder that finished, a checkpoint file, or 'shipped'")
     return path
