@@ -84,6 +84,11 @@ def _add_published(table: Table, published: Sequence[PublishedRow]) -> None:
             rows.setdefault(model, model.row()).cells[column] = [Metric(row.value, 0)]
     if rows:
         table.notes.append("published rows: training data differ from row to row, and no interval is known")
+        if any(record.cost.answer_s is not None for row in table.rows for record in row.records):
+            table.notes.append(
+                "published rows of language models: each with a prompt, a frame and a resolution of its own, and "
+                "these decide the number"
+            )
     table.rows += sorted(rows.values(), key=by_first(table.columns))
 
 

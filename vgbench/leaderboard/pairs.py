@@ -9,7 +9,9 @@ from enum import Enum
 from typing import NamedTuple
 
 from vgbench.leaderboard.columns import Column, result_column, row_label
+from vgbench.leaderboard.names import paper_name, plain_name
 from vgbench.leaderboard.published import PublishedRow, published_metric, published_names, published_task
+from vgbench.leaderboard.training_data import NOT_KNOWN, statement_of
 from vgbench.records.record import Metric, Record, Result
 
 # letters of the sizes, as backbones are named: ViT-B, BEiT-3-L
@@ -74,11 +76,6 @@ class Pair:
         return (*map(str, self.breaking), *self.remarks)
 
 
-def plain_name(name: str) -> str:
-    """A method's name for looking up: without case, dashes and blanks."""
-    return re.sub(r"[^a-z0-9+]", "", name.lower())
-
-
 class _Question(NamedTuple):
     """What a published number and a measured one have to share to be laid side by side."""
 
@@ -113,7 +110,8 @@ def _candidates(
 ) -> list[PublishedRow]:
     """The published numbers of a run's method and variant for a metric of a result, on whichever data set."""
     other_sets = {other.prediction_set for other in record.results} - {result.prediction_set}
-    methods = dict.fromkeys(map(plain_name, (record.method, record.label or record.method)))
+    label = record.label or record.method
+    methods = dict.fromkeys(map(plain_name, (record.method, label, paper_name(label))))
     return [
         row
         for method in methods
@@ -164,7 +162,9 @@ def _other_experiment(record: Record, result: Result, row: PublishedRow) -> Iter
 def _remarks(record: Record, result: Result, row: PublishedRow) -> Iterator[str]:
     """What one should know of two numbers that may well be compared."""
     if result.leaked_images is None:
-        yield "not known whether images of the split were trained on"
+        yield str(statement_of([record.label or record.method]) or NOT_KNOWN)
+    if record.cost.answer_s is not None:
+        yield f"a language model: published with a prompt and a resolution of its own, measured as {record.variant}"
     if record.training is not None:
         trained = sorted({data.dataset for data in (*record.training.earlier, *record.training.data)})
         if len(trained) != 1 or not row.training_data.startswith("single dataset"):

@@ -22,6 +22,7 @@ from vgbench.leaderboard.columns import (
     row_label,
     task_title,
 )
+from vgbench.leaderboard.training_data import NOT_KNOWN, statement_of
 from vgbench.metrics.tasks import task_of
 from vgbench.records.record import Metric, Record, Result
 
@@ -154,6 +155,8 @@ def _table(
     )
     table.rows.sort(key=by_first(task_columns))
     _mark_data(table)
+    if not embedded:
+        table.notes += language_model_notes(table.rows)
     hidden_titles = sorted(
         {
             metric_title(column.task, column.metric, column.variant)
@@ -164,6 +167,17 @@ def _table(
     if hidden_titles:
         table.notes.append(f"{', '.join(hidden_titles)}: left out, --all-metrics shows them")
     return table
+
+
+def language_model_notes(rows: Iterable[Row]) -> list[str]:
+    """What one has to know of rows whose answers are words: under which protocol, and after which training."""
+    notes = {}
+    for row in rows:
+        record = next((record for record in row.records if record.cost.answer_s is not None), None)
+        if record is not None:
+            seen = statement_of([record.label or record.method]) or NOT_KNOWN
+            notes[f"{row.label}: a language model, asked and read as {record.variant} (see its record); {seen}"] = None
+    return list(notes)
 
 
 def by_first(columns: Sequence[Column]) -> Callable[[Row], float]:

@@ -1,0 +1,82 @@
+"""Rows of language models: which protocol, which training data, and which published numbers they stand beside."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+import vgbench.leaderboards
+from vgbench.leaderboard.compare import compare
+from vgbench.leaderboard.names import paper_name
+from vgbench.leaderboard.pairs import published_pairs
+from vgbench.leaderboard.published import PublishedRow
+from vgbench.leaderboard.training_data import NOT_KNOWN, statement_of, statements
+from vgbench.records.record import Code, Cost, Environment, Hardware, Metric, Record, Result
+
+
+def run(label: str, cost: Cost, embedded: bool = False) -> Record:
+    name = "refshapes" if embedded else "refcoco"
+    result = Result(name, "val", "rec", "aaaa", 10834, 1500, {"prec@0.5": Metric(88.0, 10834)}, embedded=embedded)
+    return Record(
+        "vlm",
+        {},
+        "hash",
+        Environment("3", "Linux", {}, Code("c0ffee"), Hardware("a CPU", 2)),
+        [result],
+        variant="qwen2.5-vl",
+        label=label,
+        cost=cost,
+    )
+
+
+def published(method: str) -> PublishedRow:
+    place = ("a paper", "arXiv 1", "Table 1", "paper", "")
+    return PublishedRow(method, "", "", "vendor mix", "REC", "refcoco", "val", "prec@0.5", 90.0, *place)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL-7B"),
+        ("InternVL3-8B-hf", "InternVL3-8B"),
+        ("kosmos-2-patch14-224", "kosmos-2"),
+        ("Qwen-VL-Chat", "Qwen-VL-Chat"),
+        ("Florence-2-large-ft", "Florence-2-large-ft"),
+    ],
+)
+def test_a_folder_is_called_as_in_papers(folder: str, name: str) -> None:
+    assert paper_name(folder) == name
+
+
+def test_a_language_model_meets_its_published_numbers_with_a_footnote() -> None:
+    record = run("Qwen2.5-VL-7B-Instruct", Cost(answer_s=0.4))
+    (pair,) = published_pairs([record], [published("Qwen2.5-VL-7B"), published("Qwen2.5-VL-72B")])
+    assert pair.difference == pytest.approx(-2.0)
+    assert pair.remarks[0] == NOT_KNOWN
+    assert "published with a prompt and a resolution of its own, measured as qwen2.5-vl" in pair.remarks[1]
+    text = compare([record], published=[published("Qwen2.5-VL-7B")], others=True)
+    assert "Qwen2.5-VL-7B-Instruct qwen2.5-vl: a language model, asked and read as qwen2.5-vl" in text
+    assert "published rows of language models: each with a prompt" in text
+
+
+def test_what_a_card_says_of_the_training_data_is_shown() -> None:
+    zero_shot, tuned = statement_of(["Florence-2-large"]), statement_of(["Florence-2-large-ft"])
+    assert zero_shot is not None and "zero-shot" in str(zero_shot)
+    assert tuned is not None and "fine-tuned on downstream tasks" in str(tuned)
+    assert statement_of(["Qwen2.5-VL-7B"]) is None
+    text = compare([run("Florence-2-large-ft", Cost(answer_s=0.4))])
+    assert "training data: fine-tuned on downstream tasks, RefCOCO/+/g among those of its table" in text
+    assert NOT_KNOWN not in text
+
+
+def test_other_rows_and_embedded_data_have_no_such_note() -> None:
+    assert "language model" not in compare([run("ALVG", Cost())])
+    assert "language model" not in compare([run("ALVG", Cost(answer_s=1.0), embedded=True)])
+
+
+def test_every_statement_has_a_source() -> None:
+    file = Path(vgbench.leaderboards.__file__).parent / "training_data.csv"
+    lines = list(csv.DictReader(file.open(encoding="utf-8")))
+    assert len(lines) == len(statements()) and all(all(line.values()) for line in lines)
