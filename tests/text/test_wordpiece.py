@@ -60,3 +60,33 @@ def test_errors_name_the_key(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\na\n")
     with pytest.raises(UserError, match=r"vocab\.txt.*\[CLS\], \[SEP\]"):
         WordPiece.from_file(tmp_path)
+
+
+def test_a_folder_of_transformers_5_is_read(vocabulary, tmp_path):
+    reference = BertTokenizer(vocab={piece: number for number, piece in enumerate(vocabulary)})
+    reference.save_pretrained(str(tmp_path / "bert"))
+    (tmp_path / "bert" / "vocab.txt").unlink(missing_ok=True)
+    for place in (tmp_path / "bert", tmp_path / "bert" / "tokenizer.json"):
+        ours = WordPiece.from_file(place)
+        assert ours.vocabulary == tuple(vocabulary)
+        for text in CORPUS:
+            assert ours.pieces(text) == reference.encode(text, add_special_tokens=False), text
+    (tmp_path / "bert" / "vocab.txt").write_text("\n".join([*vocabulary, "further"]))
+    assert len(WordPiece.from_file(tmp_path / "bert")) == len(vocabulary) + 1, "vocab.txt comes first"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "not the tokenizer.json of a WordPiece"),
+        ("[]", "not the tokenizer.json of a WordPiece"),
+        ('{"model": {"vocab": 3}}', "not the tokenizer.json of a WordPiece"),
+        ('{"model": {"type": "BPE", "vocab": {"a": 0}}}', "a BPE tokenizer"),
+        ('{"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 2}}}', "do not have the ids"),
+        ('{"model": {"type": "WordPiece", "vocab": {"a": 0}}}', r"lacks \[CLS\]"),
+    ],
+)
+def test_other_tokenizer_files_are_refused_by_name(content, problem, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(UserError, match=rf"tokenizer\.json: .*{problem}"):
+        WordPiece.from_file(tmp_path)

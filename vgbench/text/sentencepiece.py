@@ -51,7 +51,7 @@ class BEiT3Tokenizer:
         else:
             name = str(model)
             try:
-                content = local_path(model).read_bytes()
+                content = _model_file(local_path(model)).read_bytes()
             except OSError as error:
                 raise UserError(
                     f"{name}: {error.strerror or error}; set method.tokenizer to a SentencePiece model "
@@ -107,6 +107,24 @@ class BEiT3Tokenizer:
             ids[row, len(numbers) + 1] = EOS
         out = torch.from_numpy(ids)
         return out, out == PAD
+
+
+def _model_file(path: Path) -> Path:
+    """The file itself, or the one in a folder as transformers saved one before version 5.
+
+    Raises:
+        UserError: if a folder holds none; its tokenizer.json does not tell how the model normalises text.
+    """
+    if not path.is_dir():
+        return path
+    for file in (path / "sentencepiece.bpe.model", *sorted(path.glob("*.spm")), *sorted(path.glob("*.model"))):
+        if file.is_file():
+            return file
+    lacking = " (tokenizer.json alone does not tell how it normalises text)" if any(path.glob("tokenizer.json")) else ""
+    raise UserError(
+        f"{path}: a folder without a SentencePiece model{lacking}; set method.tokenizer to beit3.spm of the BEiT-3 "
+        "release"
+    )
 
 
 def train_sentencepiece(lines: Iterable[str], path: Path, vocab_size: int) -> None:

@@ -1,4 +1,4 @@
-"""BERT's WordPiece tokenizer from a ``vocab.txt``, and small vocabularies for a corpus of one's own.
+"""BERT's WordPiece tokenizer from a ``vocab.txt`` or ``tokenizer.json``, and small vocabularies for a corpus of one's own.
 
 The pieces, the normalisation (control characters, Chinese characters, accents, case) and the pre-tokenisation are
 those of the ``tokenizers`` library; the methods differ only in how a sequence is framed and padded:
@@ -7,6 +7,7 @@ those of the ``tokenizers`` library; the methods differ only in how a sequence i
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -48,9 +49,10 @@ class WordPiece:
 
     @classmethod
     def from_file(cls, path: str | Path | None, lower_case: bool = True, sep: bool = True) -> WordPiece:
-        """Read ``vocab.txt``, one piece per line; ``path`` is the file or the folder that holds it.
+        """Read ``vocab.txt``, one piece per line, or the vocabulary in a ``tokenizer.json``.
 
-        The name of a dataset that brings a vocabulary along stands for that, and needs no file.
+        ``path`` is the file or the folder that holds it, as transformers saves one (since version 5 without
+        ``vocab.txt``). The name of a dataset that brings a vocabulary along stands for that, and needs no file.
 
         Raises:
             UserError: if ``path`` is None, or there is no such file, or it is no vocabulary.
@@ -61,17 +63,16 @@ class WordPiece:
             )
         if str(path) in datasets and (pieces := datasets.load(str(path)).wordpiece_vocabulary()) is not None:
             return cls(pieces, lower_case, sep)
-        file = Path(path)
-        if file.is_dir():
-            file = file / "vocab.txt"
+        file = _vocabulary_file(Path(path).expanduser())
         try:
             text = file.read_text(encoding="utf-8")
+            if file.suffix == ".json":
+                return cls(_pieces_in_json(text), lower_case, sep)
+            return cls.from_text(text, lower_case, sep)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{file}: cannot read the vocabulary ({error}); set method.tokenizer to BERT's vocab.txt"
             ) from None
-        try:
-            return cls.from_text(text, lower_case, sep)
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
 
@@ -151,6 +152,37 @@ class WordPiece:
         ids = torch.tensor([s + [self.pad_id] * (length - len(s)) for s in sequences], dtype=torch.int64)
         lengths = torch.tensor([len(s) for s in sequences])
         return ids.view(len(sequences), length), torch.arange(length)[None] >= lengths[:, None]
+
+
+def _vocabulary_file(path: Path) -> Path:
+    """The file itself, or the one in a folder: vocab.txt, which is all that there is to know, before tokenizer.json."""
+    if not path.is_dir():
+        return path
+    files = [path / name for name in ("vocab.txt", "tokenizer.json")]
+    return next((file for file in files if file.is_file()), files[0])
+
+
+def _pieces_in_json(text: str) -> list[str]:
+    """The pieces in a ``tokenizer.json`` of the ``tokenizers`` library, in the order of their ids.
+
+    Raises:
+        UserError: if it is none, not a WordPiece one, or an id is missing.
+    """
+    try:
+        content = json.loads(text)
+        model = content["model"]
+        kind, ids = model.get("type", "WordPiece"), dict(model["vocab"])
+        ids |= {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
+        pieces = [piece for piece, _ in sorted(ids.items(), key=lambda item: item[1])]
+        whole = sorted(ids.values()) == list(range(len(ids)))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"not the tokenizer.json of a WordPiece tokenizer ({reason}); give BERT's vocab.txt") from None
+    if kind != "WordPiece":
+        raise UserError(f"a {kind} tokenizer, where a WordPiece one is needed; give that of bert-base-uncased")
+    if not whole:
+        raise UserError(f"its {len(ids)} pieces do not have the ids 0 to {len(ids) - 1}; give BERT's vocab.txt")
+    return pieces
 
 
 def _normalizer(lower_case: bool) -> normalizers.Normalizer:
