@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vgbench.checkpoints.names import KeyEntry
 from vgbench.core.errors import UserError
 from vgbench.layers.masks import encode_masks, resize_to_images
+from vgbench.layers.sizes import check_counts
 from vgbench.methods.alvg import loss
 from vgbench.methods.alvg.checkpoint import UNUSED, official_names
 from vgbench.methods.alvg.model import ALVGNetwork, Outputs
@@ -61,6 +62,7 @@ class ALVG(BEiT3Method, ALVGNetwork):
         mask_loss_on: Literal["probability", "logits"] = "probability",
         **shared: Any,
     ) -> None:
+        check_counts(mask_channels=mask_channels)
         super().__init__(network={"mask_channels": mask_channels, "enhance": enhance}, **shared)
         if self.jitter and masks:
             raise UserError("method.jitter=true crops boxes only; set method.masks=false with it")

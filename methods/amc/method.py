@@ -13,7 +13,7 @@ from vgbench.checkpoints.names import LoadReport
 from vgbench.checkpoints.read import read_checkpoint
 from vgbench.method import GroundingMethod
 from vgbench.methods.amc import heat as decisions
-from vgbench.methods.amc.checkpoint import TRAINING_PARTS, load_albef
+from vgbench.methods.amc.checkpoint import TRAINING_PARTS, fitted, load_albef
 from vgbench.methods.amc.gradcam import Expressions, explain_matching, explain_similarity
 from vgbench.methods.amc.model import ALBEF
 from vgbench.methods.amc.options import Options
@@ -201,6 +201,10 @@ class AMC(GroundingMethod):
         See :func:`vgbench.methods.amc.checkpoint.load_albef` for what may be missing and what has no effect.
         """
         return load_albef(self.network, state)
+
+    def adapt_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        own = self.state_dict()
+        return {name: fitted(name, value, own[name]) if name in own else value for name, value in state.items()}
 
     def load_pretrained(self, path: Path) -> LoadReport:
         """``ALBEF.pth`` (14M images), the start of the official training."""

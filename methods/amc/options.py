@@ -7,10 +7,23 @@ from typing import Literal
 
 from vgbench.batches.transforms import Interpolation
 from vgbench.core.errors import UserError
+from vgbench.layers.sizes import check_counts, check_multiple
 from vgbench.methods.amc.step import ConsistencyConfig, StepConfig, Words
 from vgbench.methods.amc.text import TextConfig
 from vgbench.methods.amc.vision import INIT_STD, VisionConfig
 from vgbench.text.wordpiece import WordPiece
+
+SIZES = (
+    *("image_size", "eval_size", "patch_size", "max_words", "train_max_words", "max_tokens", "max_positions"),
+    *("vision_width", "vision_depth", "vision_heads", "text_width", "text_layers", "text_heads", "text_ffn"),
+    *("embed_dim", "queue_size"),
+)
+MULTIPLES = (
+    ("image_size", "patch_size"),
+    ("eval_size", "patch_size"),
+    ("vision_width", "vision_heads"),
+    ("text_width", "text_heads"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,11 +115,12 @@ class Options:
     mlm_distill_axis: Literal["tokens", "vocabulary"] = "tokens"
 
     def __post_init__(self) -> None:
-        for key, side in (("image_size", self.image_size), ("eval_size", self.eval_size)):
-            if side % self.patch_size:
-                raise UserError(
-                    f"method.{key}={side} is no multiple of method.patch_size={self.patch_size}; change one"
-                )
+        values = vars(self)
+        check_counts(**{name: values[name] for name in SIZES})
+        if self.vocab_size is not None:
+            check_counts(vocab_size=self.vocab_size)
+        for whole, part in MULTIPLES:
+            check_multiple(**{whole: values[whole], part: values[part]})
         if not self.fusion_layer <= self.gradcam_layer < self.text_layers:
             raise UserError(
                 f"method.gradcam_layer={self.gradcam_layer} is no fusion layer; give {self.fusion_layer} to "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.checkpoints.read import read_checkpoint
 from vgbench.layers.beit3 import adapt_own_size, adapt_size, load_beit3
+from vgbench.layers.sizes import check_at_most, check_counts, check_depths, check_multiple
 from vgbench.method import GroundingMethod
 from vgbench.methods.beit3.criterion import SetCriterion
 from vgbench.methods.beit3.model import BEiT3Network, EncoderConfig, HeadConfig
@@ -23,6 +24,7 @@ from vgbench.types import Transform
 __all__ = ["BEiT3Method"]
 
 OFFICIAL_ENCODER = "vis_enc.beit3."  # prefix of the encoder's names in the authors' checkpoints
+UNUSED_POSITIONS = 2  # rows of the text position table that come before the first token's (fairseq)
 POSITIONS = ("vision_position.weight", "embed_positions.A.weight")  # image position table, our name and the authors'
 
 
@@ -88,6 +90,15 @@ class BEiT3Method(GroundingMethod, BEiT3Network):
         *,
         network: Mapping[str, Any],
     ) -> None:
+        check_counts(image_size=image_size, patch_size=patch_size, max_tokens=max_tokens, vocab_size=vocab_size)
+        check_counts(encoder_width=encoder_width, encoder_heads=encoder_heads, encoder_ffn=encoder_ffn)
+        check_counts(width=width, heads=heads, ffn=ffn, query_ffn=query_ffn, num_queries=num_queries)
+        check_counts(decoder_layers=decoder_layers)
+        check_depths(encoder_layers=encoder_layers, query_layers=query_layers)
+        check_multiple(image_size=image_size, patch_size=patch_size)
+        check_multiple(encoder_width=encoder_width, encoder_heads=encoder_heads)
+        check_multiple(width=width, heads=heads)
+        check_at_most(spare=UNUSED_POSITIONS, max_tokens=max_tokens, max_text_positions=max_text_positions)
         head = HeadConfig(width, heads, ffn, decoder_layers, query_layers, query_ffn, num_queries, dropout)
         encoder = EncoderConfig(
             width=encoder_width,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.checkpoints.parts import Part, load_parts
@@ -38,6 +38,8 @@ RENAMES = (
     (r"box_head\.(.*)", r"bbox_embed.\1"),
 )
 
+OFFSET_TABLES = (".pos_x", ".pos_y")  # of our names and the authors'
+
 # Official names without effect: BERT's pooler is never read, the first public commit registered the prior MLP twice,
 # and frozen batch norm counts nothing.
 UNUSED = ("bert.pooler.*", "bert.embeddings.position_ids", "trans_decoder.decoder.mlp.*", "*.num_batches_tracked")
@@ -58,6 +60,25 @@ def official_names(network: ResVGNetwork) -> list[KeyEntry]:
     return [KeyEntry(name, (official_name(name),)) for name in names]
 
 
+def refit_offsets(module: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """A state dict, of our names or the authors', for relative-position tables that reach farther or less far.
+
+    The tables are a fixed code of the offset relative to their reach (:class:`~.model.RelativeAttention`), so that
+    those of the module are what the file would hold at its reach.
+
+    Returns:
+        The state dict with the module's tables, and the names of those that were exchanged.
+    """
+    tables = {name: value for name, value in module.state_dict().items() if name.endswith(OFFSET_TABLES)}
+    own = {official_name(name): value for name, value in tables.items()} | tables
+    exchanged = tuple(
+        name
+        for name, value in state.items()
+        if name in own and value.shape[1:] == own[name].shape[1:] and len(value) != len(own[name])
+    )
+    return {**state, **{name: own[name] for name in exchanged}}, exchanged
+
+
 def load_whole(network: ResVGNetwork, state: Mapping[str, Tensor]) -> LoadReport:
     """A ResVG checkpoint, or a VLTVG checkpoint into a network without the prior branch; strict.
 
@@ -69,11 +90,14 @@ def load_whole(network: ResVGNetwork, state: Mapping[str, Tensor]) -> LoadReport
     has_prior = any(name.startswith("trans_decoder.decoder.ffn.") for name in state)
     if not has_prior and network.prior_mlp is not None and any(name.startswith("trans_decoder.") for name in state):
         raise UserError("this is a VLTVG checkpoint, without a prior branch; set method.prior_dim=null to load it")
-    modern = {_modern(name): value for name, value in state.items()}
-    report = load_mapped(network, modern, official_names(network), "an official ResVG checkpoint", UNUSED)
+    modern, refitted = refit_offsets(network, {_modern(name): value for name, value in state.items()})
+    what = "an official ResVG checkpoint"
+    report = load_mapped(network, modern, official_names(network), what, UNUSED, refitted)
     original = {_modern(name): name for name in state}
     return LoadReport(
-        used=tuple(original[name] for name in report.used), unused=tuple(original[name] for name in report.unused)
+        used=tuple(original[name] for name in report.used),
+        unused=tuple(original[name] for name in report.unused),
+        adapted=tuple(original[name] for name in report.adapted),
     )
 
 
@@ -91,7 +115,9 @@ def _has(prefix: str) -> Callable[[Mapping[str, Tensor]], bool]:
 def _load_vltvg(network: ResVGNetwork, state: Mapping[str, Tensor]) -> LoadReport:
     """Everything but the prior branch."""
     table = [entry for entry in official_names(network) if not entry.ours.startswith("prior_mlp.")]
-    return load_mapped(network, state, table, "an official VLTVG checkpoint", (*UNUSED, "trans_decoder.decoder.ffn.*"))
+    state, refitted = refit_offsets(network, state)
+    unused = (*UNUSED, "trans_decoder.decoder.ffn.*")
+    return load_mapped(network, state, table, "an official VLTVG checkpoint", unused, refitted)
 
 
 def _load_detr(network: ResVGNetwork, state: Mapping[str, Tensor]) -> LoadReport:

@@ -15,8 +15,9 @@ from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
 from vgbench.layers.boxes import canvas_sides, cxcywh_to_xyxy, xyxy_to_cxcywh
+from vgbench.layers.sizes import check_at_most, check_counts, check_depths, check_multiple
 from vgbench.method import GroundingMethod
-from vgbench.methods.resvg.checkpoint import load_pretrained, load_whole
+from vgbench.methods.resvg.checkpoint import load_pretrained, load_whole, refit_offsets
 from vgbench.methods.resvg.loss import score_loss, stage_losses
 from vgbench.methods.resvg.model import Output, ResVGNetwork
 from vgbench.methods.resvg.priors import find_priors
@@ -45,7 +46,8 @@ class ResVG(GroundingMethod):
     Args:
         priors: where the priors come from (:func:`~.priors.find_priors`): a file of ``vgbench data priors`` or several,
             a folder of the authors, or "sketch"; None: the prior is switched off, and the record says so.
-        image_size: side of the square canvas in pixels, a multiple of 32 up to ``32 * max_offset``.
+        image_size: side of the square canvas in pixels, officially a multiple of 32. On a larger grid than
+            ``max_offset`` cells the relative-position tables, a fixed code, span the grid instead.
         max_tokens: text length T, [CLS] and [SEP] included.
         tokenizer: BERT's ``vocab.txt`` or a folder with it, or a ready tokenizer.
         use_image_mask: mask the padding of the canvas; the official code lets it take part in everything.
@@ -97,6 +99,12 @@ class ResVG(GroundingMethod):
         position_in_values: bool = False,
     ) -> None:
         super().__init__()
+        check_counts(image_size=image_size, max_tokens=max_tokens, width=width, heads=heads, stages=stages)
+        check_counts(encoder_ffn=encoder_ffn, decoder_ffn=decoder_ffn, averaged_layers=averaged_layers)
+        check_depths(encoder_layers=encoder_layers, max_offset=max_offset)
+        if prior_dim is not None:
+            check_counts(prior_dim=prior_dim)
+        check_multiple(width=width, heads=heads)
         self.image_size, self.max_tokens = image_size, max_tokens
         self.use_image_mask, self.whole_words = use_image_mask, whole_words
         self.augmentation = dict(augmentation or {})
@@ -106,6 +114,7 @@ class ResVG(GroundingMethod):
         self.auxiliary_shapes = {} if prior_dim is None else {"prior": (prior_dim,)}
         self.priors = priors
         self.model = ResVGNetwork(
+            image_size=image_size,
             backbone=backbone,
             bert=bert,
             width=width,
@@ -120,6 +129,8 @@ class ResVG(GroundingMethod):
             max_offset=max_offset,
             position_in_values=position_in_values,
         )
+        if tokenizer is not None:  # without one no text is read
+            check_at_most(**{"max_tokens": max_tokens, "bert.max_positions": self.model.bert.max_positions})
         # Freezing takes requires_grad away for a while; what never trains must stay apart from that.
         self._trained = frozenset(name for name, value in self.model.named_parameters() if value.requires_grad)
         self._frozen = False
@@ -234,6 +245,9 @@ class ResVG(GroundingMethod):
             if name in self._trained and name.split(".", 1)[0] in parts:
                 value.requires_grad_(not frozen)
         self._frozen = frozen
+
+    def adapt_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return refit_offsets(self, state)[0]
 
     def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
         return load_whole(self.model, state)

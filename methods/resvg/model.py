@@ -268,6 +268,7 @@ class ResVGNetwork(nn.Module):
         prior_dim: length of the prior vector; None: no prior branch (this is VLTVG).
         dropout: attention everywhere, encoder residuals and FFN, prior MLP. The decoder stages' own is 0.
         max_offset: the relative-position tables reach this far; the feature grid must not be larger.
+        image_size: the tables reach as far as the grid of such an image at least; None: as far as they are said to.
         position_in_values: add the position code to the encoder's input too, so that M itself says where a cell is.
             Officially it is in queries and keys alone, and M knows places from what the deep pretrained backbone
             makes of the zeros around the image; a small one that is trained from scratch does not.
@@ -288,11 +289,13 @@ class ResVGNetwork(nn.Module):
         dropout: float = 0.1,
         max_offset: int = 20,
         position_in_values: bool = False,
+        image_size: int | None = None,
     ) -> None:
         super().__init__()
+        self.backbone = ResNet(**dict(backbone or {}))
+        max_offset = max(max_offset, 0 if image_size is None else self.backbone.grid(image_size))
         self.averaged_layers, self.prior_dim, self.max_offset = averaged_layers, prior_dim, max_offset
         self.position_in_values = position_in_values
-        self.backbone = ResNet(**dict(backbone or {}))
         self.input_proj = nn.Conv2d(self.backbone.out_channels, width, 1)
         self.encoder = DetrEncoder(encoder_layers, width, heads, encoder_ffn, dropout)
         self.bert = Bert(**dict(bert or {}))

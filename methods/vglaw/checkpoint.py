@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,39 @@ def _fit_absolute(table: Tensor, length: int) -> Tensor:
     return torch.cat([table[:, :1].float(), grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1).to(table.dtype)
 
 
+def fit_positions(
+    backbone: ViTDet,
+    state: Mapping[str, Tensor],
+    prefix: str,
+    fit_relative: Callable[[Tensor, int], Tensor] = fit_relative_positions,
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """A state dict with the position tables of a visual encoder as long as the encoder's own.
+
+    Args:
+        backbone: the encoder.
+        state: names and tensors of a file.
+        prefix: of the encoder's names in it.
+        fit_relative: makes a relative table [m, d] as long as it is told; by default as the forward pass would,
+            interpolated linearly.
+
+    Returns:
+        The state dict, and the names whose tensors were changed.
+    """
+    fitted, adapted = dict(state), []
+    for name, target in backbone.named_parameters():
+        value = fitted.get(prefix + name)
+        if value is None or value.shape == target.shape or value.ndim != target.ndim:
+            continue
+        if name.rsplit(".", 1)[-1] in ("rel_pos_h", "rel_pos_w") and value.shape[1] == target.shape[1]:
+            fitted[prefix + name] = fit_relative(value, len(target))
+        elif name == "pos_embed" and value.shape[2] == target.shape[2]:
+            fitted[prefix + name] = _fit_absolute(value, target.shape[1])
+        else:
+            continue
+        adapted.append(prefix + name)
+    return fitted, tuple(adapted)
+
+
 def load_backbone(backbone: ViTDet, state: Mapping[str, Tensor]) -> LoadReport:
     """Load a Detectron2 ViTDet detector's ViT; the pyramid and the detection heads are left out.
 
@@ -123,26 +156,14 @@ def load_backbone(backbone: ViTDet, state: Mapping[str, Tensor]) -> LoadReport:
     """
     parameters = dict(backbone.named_parameters())
     prefix = next((prefix for prefix in ("backbone.net.", "net.") if f"{prefix}pos_embed" in state), "")
-    fitted = dict(state)
-    adapted = []
-    for name, target in parameters.items():
-        key = prefix + name
-        value = fitted.get(key)
-        if value is None or value.shape == target.shape or value.ndim != target.ndim:
-            continue
-        if name.rsplit(".", 1)[-1] in ("rel_pos_h", "rel_pos_w") and value.shape[1] == target.shape[1]:
-            fitted[key] = _fit_relative(value, len(target))
-            adapted.append(key)
-        elif name == "pos_embed" and value.shape[2] == target.shape[2]:
-            fitted[key] = _fit_absolute(value, target.shape[1])
-            adapted.append(key)
+    fitted, adapted = fit_positions(backbone, state, prefix, _fit_relative)
     return load_mapped(
         backbone,
         fitted,
         [KeyEntry(name, (prefix + name,)) for name in parameters],
         "a Detectron2 ViTDet checkpoint (ViT-B)",
         unused=("backbone.simfp_*", "simfp_*", "proposal_generator.*", "roi_heads.*", "pixel_mean", "pixel_std"),
-        adapted=tuple(adapted),
+        adapted=adapted,
     )
 
 

@@ -195,7 +195,11 @@ class VGLAW(GroundingMethod):
 
     def load_official(self, state: Mapping[str, Tensor]) -> LoadReport:
         unused = checkpoint.UNUSED if self.wants_masks else (*checkpoint.UNUSED, checkpoint.MASK_HEAD)
-        return load_mapped(self.model, state, self.official_names(), "an official VG-LAW checkpoint", unused)
+        state, adapted = checkpoint.fit_positions(self.model.visual_encoder, state, "visual_encoder.")
+        return load_mapped(self.model, state, self.official_names(), "an official VG-LAW checkpoint", unused, adapted)
+
+    def adapt_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return checkpoint.fit_positions(self.model.visual_encoder, state, "model.visual_encoder.")[0]
 
     def load_pretrained(self, path: Path) -> LoadReport:
         """Start from Detectron2's ViTDet Mask R-CNN (``.pkl`` or ``.pth``) and a BERT, or one of them.

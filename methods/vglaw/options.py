@@ -8,9 +8,23 @@ from typing import Literal
 
 from vgbench.core.errors import UserError
 from vgbench.layers.bert import Bert
+from vgbench.layers.sizes import check_at_most, check_counts, check_multiple
 from vgbench.layers.vitdet import ViTDet
 from vgbench.methods.vglaw.model import VGLAWNetwork
 from vgbench.text.wordpiece import WordPiece
+
+SIZES = (
+    *("image_size", "patch_size", "pretrain_image_size", "dim", "depth", "heads", "window_size", "max_tokens"),
+    *("text_dim", "text_layers", "text_heads", "text_ffn", "max_positions"),
+    *("rank", "gather_heads", "key_dim", "box_dim", "mask_dim"),
+)
+MULTIPLES = (
+    ("image_size", "patch_size"),
+    ("pretrain_image_size", "patch_size"),
+    ("dim", "heads"),
+    ("text_dim", "text_heads"),
+    ("text_dim", "gather_heads"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ class Options:
         flip_whole_words: exchange only whole words left and right at a flip (official: any substring).
 
     Raises:
-        UserError: for an unknown mode or an impossible percentage.
+        UserError: for an unknown mode, an impossible percentage, or sizes that no network can have.
     """
 
     mode: Literal["multitask", "rec"] = "multitask"
@@ -93,6 +107,20 @@ class Options:
             raise UserError(f"method.mode={self.mode}: VG-LAW has the modes multitask and rec")
         if not all(0 < percent < 100 for percent in self.mask_cuts):
             raise UserError(f"method.mask_cuts={list(self.mask_cuts)}: give percentages from 1 to 99")
+
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        values = vars(self)
+        check_counts(**{name: values[name] for name in SIZES})
+        if self.vocab_size is not None:
+            check_counts(vocab_size=self.vocab_size)
+        for whole, part in MULTIPLES:
+            check_multiple(**{whole: values[whole], part: values[part]})
+        if self.tokenizer is not None:  # without one no text is read
+            check_at_most(max_tokens=self.max_tokens, max_positions=self.max_positions)
+        if not all(0 <= block < self.depth for block in self.global_blocks):
+            raise UserError(f"method.global_blocks={list(self.global_blocks)}: give numbers from 0 to {self.depth - 1}")
 
     def network(self, vocab_size: int) -> VGLAWNetwork:
         """The network, with a word table of ``vocab_size`` rows."""

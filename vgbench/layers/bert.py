@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
+from vgbench.core.errors import UserError
 
 __all__ = ["Bert", "bert_weights", "load_bert", "looks_like_bert"]
 
@@ -27,6 +28,9 @@ class Bert(nn.Module):
         token_types: rows of the token-type table; only row 0 is used.
         dropout: of embeddings, attention and residual branches.
 
+    Raises:
+        UserError: for a BERT without layers, heads, words or positions.
+
     Source: Devlin et al., NAACL 2019.
     """
 
@@ -42,6 +46,10 @@ class Bert(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        sizes = {"vocab_size": vocab_size, "layers": layers, "heads": heads, "max_positions": max_positions}
+        for size, value in sizes.items():
+            if value < 1:
+                raise UserError(f"a BERT with {size}={value}; give at least 1")
         config = BertConfig(
             vocab_size=vocab_size,
             hidden_size=hidden_size,
@@ -55,7 +63,7 @@ class Bert(nn.Module):
         )
         model = BertModel(config, add_pooling_layer=False)
         self.embeddings, self.encoder = model.embeddings, model.encoder
-        self.vocab_size, self.hidden_size = vocab_size, hidden_size
+        self.vocab_size, self.hidden_size, self.max_positions = vocab_size, hidden_size, max_positions
 
     def forward(self, ids: Tensor, pad: Tensor) -> list[Tensor]:
         """Hidden states after layer 1, 2, ..., each [B, L, C].

@@ -80,6 +80,12 @@ class ResNet(nn.Module):
         if frozen_stages:
             self.bn1.requires_grad_(False)
 
+    def grid(self, side: int) -> int:
+        """Cells along a side of so many pixels: halved, and rounded up, by the stem (twice) and each further stage."""
+        for _ in range(len(self.stages) + 1):
+            side = -(-side // 2)
+        return side
+
     def forward(self, image: Tensor) -> Tensor:
         if image.is_cuda:  # the layout of the tensor cores; weights follow
             image = image.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""BERT's WordPiece tokenizer from a ``vocab.txt`` or ``tokenizer.json``, and small vocabularies for a corpus of one's own.
+"""BERT's WordPiece tokenizer from a ``vocab.txt`` or ``tokenizer.json``, and small vocabularies for one's own corpus.
 
 The pieces, the normalisation (control characters, Chinese characters, accents, case) and the pre-tokenisation are
 those of the ``tokenizers`` library; the methods differ only in how a sequence is framed and padded:
