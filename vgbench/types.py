@@ -1,4 +1,7 @@
-"""What travels through the suite: Geometry, Sample, Batch, Prediction."""
+"""What travels through the suite: Geometry, Sample, Batch, Prediction.
+
+PyTorch is imported by whoever makes or maps tensors, not here: predictions are read and scored without it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import torch
-from torch import Tensor
-from torchvision import tv_tensors
+import numpy as np
 
 if TYPE_CHECKING:
-    pass
+    import torch
+    from torch import Tensor
+    from torchvision import tv_tensors
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,18 @@ class Geometry:
     offset: tuple[float, float]
     size: tuple[int, int]
     canvas: tuple[int, int]
+
+    @classmethod
+    def letterbox(cls, height: int, width: int, side: int) -> Geometry:
+        """Where an image [height, width] lies that is scaled to fit a square of ``side`` pixels and centred in it."""
+        ratio = side / max(height, width)
+        new_height, new_width = round(height * ratio), round(width * ratio)
+        return cls(
+            scale=(new_width / width, new_height / height),
+            offset=(float((side - new_width) // 2), float((side - new_height) // 2)),
+            size=(height, width),
+            canvas=(side, side),
+        )
 
     def to_original(self, boxes: Tensor) -> Tensor:
         """Boxes [..., 4] xyxy from network to original pixels; not clipped."""
@@ -60,6 +75,15 @@ class Sample(TypedDict, total=False):
 
 
 Transform = Callable[[Sample], Sample]
+
+
+def as_array(values: Tensor | np.ndarray, dtype: Any = None) -> np.ndarray:
+    """A tensor of any device and precision, or an array, as an array of ``dtype`` (None: its own, at least float32)."""
+    if not isinstance(values, np.ndarray):
+        values = values.detach().cpu()
+        short = values.is_floating_point() and values.element_size() < 4  # NumPy has no bfloat16
+        values = (values.float() if short else values).numpy()
+    return values if dtype is None else values.astype(dtype, copy=False)
 
 
 @dataclass
@@ -101,6 +125,8 @@ class Batch:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """Apply ``function`` to every tensor."""
+        from torch import Tensor
+
         changed: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -120,6 +146,8 @@ class Batch:
 class Prediction:
     """What a method says about one expression, in pixels of the original image.
 
+    Methods give tensors; what is read from a file may be NumPy arrays of the same shapes.
+
     Attributes:
         boxes: [n, 4] float32 xyxy, ranked, best first; [0, 4] where the method gives no box.
         scores: [n] float32 in [0, 1], never increasing along the list.
@@ -133,12 +161,12 @@ class Prediction:
         masks_at: the mask at other probabilities than the method's own, in percent, for the metric variant ``cut``.
     """
 
-    boxes: Tensor
-    scores: Tensor
+    boxes: Tensor | np.ndarray
+    scores: Tensor | np.ndarray
     mask: dict[str, Any] | None = None
     no_target: bool | None = None
     point: tuple[int, int] | None = None
-    heatmap: Tensor | None = None
+    heatmap: Tensor | np.ndarray | None = None
     canvas_mask: dict[str, Any] | None = None
     geometry: Geometry | None = None
     masks_at: dict[int, dict[str, Any]] | None = None

@@ -8,7 +8,6 @@ import torch
 from pycocotools import mask as coco
 from torchvision.ops import box_iou, generalized_box_iou
 
-from vgbench.batches.letterbox import letterbox
 from vgbench.core.errors import UserError
 from vgbench.data import rle
 from vgbench.data.table import AnnotationTable
@@ -213,7 +212,7 @@ def test_canvas_takes_floor_of_the_scaled_index():
     frame = Geometry((64 / 53, 40 / 37), (0.0, 0.0), (37, 53), (40, 64))
     expected = cv2.resize(pixels.astype(np.uint8), (64, 40), interpolation=cv2.INTER_NEAREST)
     assert (to_canvas(pixels, frame) == expected).all()
-    boxed = letterbox(37, 53, 64)
+    boxed = Geometry.letterbox(37, 53, 64)
     inner = cv2.resize(pixels.astype(np.uint8), (64, 45), interpolation=cv2.INTER_NEAREST)
     assert (to_canvas(pixels, boxed)[9 : 9 + 45] == inner).all() and not to_canvas(pixels, boxed)[:9].any()
 

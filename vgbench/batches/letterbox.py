@@ -14,25 +14,13 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from vgbench.batches.transforms import Normalize, swap_left_right
-from vgbench.types import Geometry, Sample
+from vgbench.types import Sample
 
-__all__ = ["DIRECTIONS", "flip", "letterbox", "mentions_direction", "place", "xyxy_boxes"]
+__all__ = ["DIRECTIONS", "flip", "mentions_direction", "place", "xyxy_boxes"]
 
 DIRECTIONS = ("left", "right", "top", "bottom", "middle")  # a crop or a shift can make these words wrong
 
 _normalize = Normalize()
-
-
-def letterbox(height: int, width: int, size: int) -> Geometry:
-    """Where an image [height, width] lies that is scaled to fit a square of ``size`` pixels and centred in it."""
-    ratio = size / max(height, width)
-    new_height, new_width = round(height * ratio), round(width * ratio)
-    return Geometry(
-        scale=(new_width / width, new_height / height),
-        offset=(float((size - new_width) // 2), float((size - new_height) // 2)),
-        size=(height, width),
-        canvas=(size, size),
-    )
 
 
 def mentions_direction(text: str, whole_words: bool = False) -> bool:

@@ -6,16 +6,17 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vgbench.core.errors import UserError
 from vgbench.data.checks import BadSample, check_size
 from vgbench.data.pixels import IMAGE_ERRORS, as_rgb, as_shown, open_image
 from vgbench.data.shards import Shards
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class BadImage(BadSample):
@@ -31,8 +32,8 @@ class ImageFile(Protocol):
     def open(self, mode: Literal["rb"]) -> BinaryIO: ...
 
 
-def decode_image(file: ImageFile, upright: bool = False) -> Tensor:
-    """Decode to uint8 RGB [3, H, W].
+def decode_array(file: ImageFile, upright: bool = False) -> np.ndarray:
+    """Decode to uint8 RGB [H, W, 3].
 
     Args:
         file: the image file.
@@ -44,12 +45,18 @@ def decode_image(file: ImageFile, upright: bool = False) -> Tensor:
     """
     try:
         with file.open("rb") as content, open_image(content) as image:
-            array = np.array(as_shown(image) if upright else as_rgb(image))
+            return np.array(as_shown(image) if upright else as_rgb(image))
     except FileNotFoundError:
         raise BadSample(f"{file}: image is missing") from None
     except IMAGE_ERRORS as error:
         raise BadSample(f"{file}: image cannot be decoded ({error})") from None
-    return torch.from_numpy(array).permute(2, 0, 1)  # not copied: resizing wants it as it lies
+
+
+def decode_image(file: ImageFile, upright: bool = False) -> Tensor:
+    """As :func:`decode_array`, as a tensor [3, H, W]."""
+    from torch import from_numpy
+
+    return from_numpy(decode_array(file, upright)).permute(2, 0, 1)  # not copied: resizing wants it as it lies
 
 
 class ImageFinder:

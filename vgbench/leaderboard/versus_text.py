@@ -102,7 +102,7 @@ def draw_disagreements(comparison: Versus, folder: Path) -> int:
     pictures = []
     for number, entry in enumerate(comparison.disagreements):
         row = comparison.table.row(entry.row)
-        first, second = (predictions.prediction(entry.row) for predictions in comparison.predictions)
+        first, second = (predictions.answer(entry.row) for predictions in comparison.predictions)
         answers = {comparison.first: first, comparison.second: second}
         try:
             with comparison.data.image_path(row.image).open("rb") as file, open_image(file) as image:

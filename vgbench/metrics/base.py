@@ -7,15 +7,13 @@ Every reported number is a ratio of two sums over expressions (``mIoU = sum IoU 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torchmetrics import Metric
 
 from vgbench.core.errors import UserError
 from vgbench.metrics.frames import Array
@@ -78,9 +76,12 @@ class Variant:
     number: str | None = None
 
 
-class GroundingMetric(Metric):
+class GroundingMetric:
     """Base class. One row of numbers per expression is kept, keyed by its row in the table and gathered over
     processes; an expression that a padded sampler handed out twice counts once.
+
+    All of it is NumPy, so that predictions are scored without PyTorch; for a training loop of one's own
+    ``vgbench.torchmetric`` gives the same numbers as a :class:`torchmetrics.Metric`.
 
     Args:
         variant: "" for the default, or names of :attr:`variants` joined by "+", e.g. ``gt_clip+batch_mean@32``.
@@ -92,16 +93,11 @@ class GroundingMetric(Metric):
     task: ClassVar[Task]
     variants: ClassVar[Mapping[str, Variant]]
     Rule: ClassVar[type]
-    higher_is_better = True
-    full_state_update = False
-    is_differentiable = False
-    table: list[Tensor]
 
     def __init__(self, variant: str = "") -> None:
-        super().__init__()
         self.variant = variant
         self.rule: Any = resolve(self.task.name, self.Rule(), self.variants, variant)
-        self.add_state("table", default=[], dist_reduce_fx="cat")
+        self.values: list[Array] = []  # [n, 1 + columns] each: the row in the table, then the columns
 
     @property
     def spec(self) -> str:
@@ -132,34 +128,40 @@ class GroundingMetric(Metric):
 
     def update(self, pairs: Pairs) -> None:
         """Add the expressions of ``pairs``."""
-        columns = self.measure(pairs)
-        values = np.column_stack([pairs.rows, *(columns[name] for name in self.columns)]).astype(np.float64)
-        self.table.append(torch.from_numpy(values).to(self.device))
+        self.values.append(self.numbers(pairs))
 
-    def _outcomes(self) -> Outcomes:
-        parts = self.table if isinstance(self.table, list) else [self.table]
-        values = torch.cat([self._nothing(), *(part.cpu() for part in parts)]).numpy()
+    def numbers(self, pairs: Pairs) -> Array:
+        """What is kept of the expressions of ``pairs``: float64 [n, 1 + columns], the row in the table first."""
+        columns = self.measure(pairs)
+        return np.column_stack([pairs.rows, *(columns[name] for name in self.columns)]).astype(np.float64)
+
+    def reset(self) -> None:
+        """Forget all expressions."""
+        self.values = []
+
+    def outcomes(self, everywhere: bool = True) -> Outcomes:
+        """Per-expression results; ``everywhere``: of all processes of a ``torch.distributed`` group, if any."""
+        values = np.concatenate([np.zeros((0, 1 + len(self.columns))), *self.values])
+        return self.outcomes_of(np.concatenate(_gathered(values)) if everywhere else values)
+
+    def outcomes_of(self, values: Array) -> Outcomes:
+        """Results from rows of :meth:`numbers`, in any order; of an expression that is there twice the first counts."""
         rows, first = np.unique(values[:, 0].astype(np.int64), return_index=True)
         return Outcomes(rows, self.ratios(dict(zip(self.columns, values[first, 1:].T, strict=True))))
 
-    def _nothing(self) -> Tensor:
-        return torch.zeros(0, 1 + len(self.columns), dtype=torch.float64)
+    def compute(self) -> dict[str, np.float64]:
+        """Metrics in percent, over all processes; NaN where a metric is not defined."""
+        return {name: np.float64(ratio.value) for name, ratio in self.outcomes().ratios.items()}
 
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """As in torchmetrics, also for a process that saw no expression."""
-        if not self._is_synced and not len(self.table):
-            self.table.append(self._nothing().to(self.device))
-        super().sync(*args, **kwargs)
 
-    def outcomes(self) -> Outcomes:
-        """Per-expression results of all processes (of this one only, if ``sync_on_compute`` is off)."""
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
-            return self._outcomes()
-
-    def compute(self) -> dict[str, Tensor]:
-        """Metrics in percent, float64; NaN where a metric is not defined."""
-        ratios = self._outcomes().ratios
-        return {name: torch.tensor(ratio.value, dtype=torch.float64) for name, ratio in ratios.items()}
+def _gathered(values: Array) -> list[Array]:
+    """The arrays of all processes, in their order. PyTorch is not imported for it: who has a group has imported it."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return [values]
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, values)
+    return parts
 
 
 def resolve(task: str, rule: Any, variants: Mapping[str, Variant], text: str) -> Any:

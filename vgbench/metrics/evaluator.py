@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from vgbench.data.table import AnnotationTable
 from vgbench.metrics.base import GroundingMetric, Outcomes, Ratio
@@ -99,11 +98,6 @@ class Evaluator:
         self.metrics: dict[str, GroundingMetric] = {spec: make_metric(spec) for spec in dict.fromkeys(specs)}
         self._row = {key: row for row, key in enumerate(table.column("key"))}
 
-    def to(self, device: torch.device | str) -> Evaluator:
-        """Keep states on ``device`` (where the process group communicates)."""
-        self.metrics = {spec: metric.to(device) for spec, metric in self.metrics.items()}
-        return self
-
     def update(self, keys: Sequence[str], predictions: Sequence[Prediction]) -> None:
         """Add the predictions of a batch, as the method returned them."""
         self.add(Predictions.from_list(keys, predictions), np.array([self._row[key] for key in keys], dtype=np.int64))
@@ -114,9 +108,9 @@ class Evaluator:
         for metric in self.metrics.values():
             metric.update(pairs)
 
-    def outcomes(self) -> dict[str, Outcomes]:
-        """Per-expression results of all processes, by metric."""
-        return {spec: metric.outcomes() for spec, metric in self.metrics.items()}
+    def outcomes(self, everywhere: bool = True) -> dict[str, Outcomes]:
+        """Per-expression results of all processes (or of this one alone), by metric."""
+        return {spec: metric.outcomes(everywhere) for spec, metric in self.metrics.items()}
 
     def compute(self) -> dict[str, float]:
         """Full name -> percent, over all processes."""
@@ -126,10 +120,13 @@ class Evaluator:
             for name, ratio in outcomes.ratios.items()
         }
 
-    def report(self, bootstrap: int = 1000, seed: int = 0) -> ScoreReport:
-        """Numbers with 95 % intervals from ``bootstrap`` resamples of the images (0: no intervals)."""
+    def report(self, bootstrap: int = 1000, seed: int = 0, everywhere: bool = True) -> ScoreReport:
+        """Numbers with 95 % intervals from ``bootstrap`` resamples of the images (0: no intervals).
+
+        ``everywhere``: over all processes; False where every process has all predictions.
+        """
         images = self.table.column("image_id")
-        outcomes = self.outcomes()
+        outcomes = self.outcomes(everywhere)
         scores: dict[str, Score] = {}
         for spec, result in outcomes.items():
             bounds = intervals(result.ratios, images[result.rows], bootstrap, seed) if bootstrap else {}
@@ -204,12 +201,10 @@ def evaluate_predictions(
     check(predictions, "predictions", "row")
     aligned = align(predictions, table)
     evaluator = Evaluator(table, [*(tasks or default_tasks(table, aligned)), *variants])
-    for metric in evaluator.metrics.values():
-        metric.sync_on_compute = False  # every process that gets here has all predictions
     for start in range(0, len(table), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(table)))
         evaluator.add(aligned.take(rows), rows)
-    return evaluator.report(bootstrap, seed)
+    return evaluator.report(bootstrap, seed, everywhere=False)  # every process that gets here has all predictions
 
 
 def format_report(report: ScoreReport) -> str:

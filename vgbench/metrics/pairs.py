@@ -80,9 +80,7 @@ class Pairs:
             UserError: if ``size`` is None and the predictions do not say.
         """
         if size is not None:
-            from vgbench.batches.letterbox import letterbox  # brings torch and the image libraries along
-
-            return [letterbox(int(h), int(w), size) for h, w in zip(self.heights, self.widths, strict=True)]
+            return [Geometry.letterbox(int(h), int(w), size) for h, w in zip(self.heights, self.widths, strict=True)]
         stored = self.predictions.geometry()
         frames = [frame for frame in stored if frame is not None]
         if len(frames) < len(stored):

@@ -8,11 +8,9 @@ is; the map is used where there is none.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from torch import Tensor
-from torch.nn import functional as F
 
 from vgbench.core.errors import UserError
 from vgbench.metrics.base import GroundingMetric, Ratio, Variant
@@ -20,6 +18,9 @@ from vgbench.metrics.boxes import iou_inclusive_intersection
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs
 from vgbench.metrics.tasks import SUITE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def _heatmap(pairs: Pairs, index: int) -> Tensor:
         raise UserError(
             f"{pairs.table.row(index).key}: the prediction has neither point nor heatmap; add one or leave out pointing"
         )
-    return heat
+    from torch import from_numpy  # enlarged by the interpolation that is part of the rule
+
+    return from_numpy(heat.copy())
 
 
 def points(pairs: Pairs) -> Array:
@@ -103,6 +106,8 @@ def points(pairs: Pairs) -> Array:
 
 def enlarge(heatmap: Tensor, size: tuple[int, int]) -> Tensor:
     """Heat map [h, w] -> [height, width] of the original image, bicubic, float32."""
+    from torch.nn import functional as F
+
     return F.interpolate(heatmap[None, None].float(), size=size, mode="bicubic", align_corners=False)[0, 0]
 
 

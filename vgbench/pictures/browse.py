@@ -19,7 +19,7 @@ from pycocotools import mask as rle
 from vgbench.core.files import atomic
 from vgbench.core.pages import with_policy
 from vgbench.data.checks import BadSample
-from vgbench.data.images import ImageFile, decode_image
+from vgbench.data.images import ImageFile, decode_array
 from vgbench.data.table import AnnotationTable, Row
 from vgbench.pictures.draw import outlines
 from vgbench.pictures.examples import choose
@@ -114,7 +114,7 @@ def _shape(number: int, box: Sequence[float], mask: dict[str, Any] | None, categ
 
 def _picture(file: ImageFile) -> str:
     """A small JPEG as base64."""
-    image = Image.fromarray(decode_image(file).permute(1, 2, 0).numpy())
+    image = Image.fromarray(decode_array(file))
     image.thumbnail((SIDE, SIDE))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=85)

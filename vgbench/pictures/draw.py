@@ -7,13 +7,12 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
-from torch import Tensor
 
 from vgbench.core.files import write_atomically
 from vgbench.data.pixels import as_rgb
@@ -22,9 +21,12 @@ from vgbench.metrics.boxes import iou
 from vgbench.pictures.lettering import text_block
 from vgbench.pictures.palette import PAPER, TRUTH, pick_colours
 from vgbench.predictions.table import GREC_SCORE_THRESHOLD
-from vgbench.types import Prediction
+from vgbench.types import Prediction, as_array
 
-Pixels = Image.Image | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Pixels = Image.Image | np.ndarray | Tensor
 
 
 def draw(
@@ -51,10 +53,10 @@ def draw(
     shape = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     method = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS
     panels = [_overlay(picture.resize(shape, method), scale, truth, sets)]
-    maps: list[Tensor] = []
+    maps: list[np.ndarray] = []
     for one in sets.values():
-        heatmap = one.heatmap
-        if heatmap is not None and not any(torch.equal(heatmap, drawn) for drawn in maps):
+        heatmap = None if one.heatmap is None else as_array(one.heatmap, np.float32)
+        if heatmap is not None and not any(np.array_equal(heatmap, drawn) for drawn in maps):
             maps.append(heatmap)
             panels.append(heat_overlay(picture.resize(shape, method), one, scale))
     legend = [] if truth is None else [(TRUTH, "truth" + (": no target" if truth.no_target else ""))]
@@ -114,8 +116,8 @@ def save(picture: Image.Image, path: Path) -> None:
 def as_pil(image: Pixels) -> Image.Image:
     if isinstance(image, Image.Image):
         return as_rgb(image)
-    if isinstance(image, Tensor):
-        image = image.permute(1, 2, 0).cpu().numpy()
+    if not isinstance(image, np.ndarray):
+        image = as_array(image, np.uint8).transpose(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(image))
 
 
@@ -123,9 +125,9 @@ def answer_boxes(prediction: Prediction) -> np.ndarray:
     """The best box and every other that is kept at GREC's threshold, [n, 4] float64."""
     if prediction.no_target or not len(prediction.boxes):
         return np.zeros((0, 4))
-    above = prediction.scores.cpu() >= GREC_SCORE_THRESHOLD
+    above = as_array(prediction.scores) >= GREC_SCORE_THRESHOLD
     above[0] = True
-    return prediction.boxes.cpu()[above].double().numpy()
+    return as_array(prediction.boxes, np.float64)[above]
 
 
 def _caption(name: str, prediction: Prediction, truth: Row | None) -> str:
@@ -199,9 +201,9 @@ def outlines(mask: np.ndarray) -> list[list[int]]:
     return [line.reshape(-1).tolist() for line in thinned if len(line) > 2]
 
 
-def normalised(heatmap: Tensor) -> np.ndarray:
+def normalised(heatmap: Tensor | np.ndarray) -> np.ndarray:
     """uint8 [h, w], minimum to maximum."""
-    values = np.nan_to_num(heatmap.detach().float().cpu().numpy())
+    values = np.nan_to_num(as_array(heatmap, np.float32))
     low, high = float(values.min()), float(values.max())
     return ((values - low) / (high - low if high > low else 1.0) * 255).astype(np.uint8)
 
@@ -222,4 +224,4 @@ def box_iou(prediction: Prediction, row: Row) -> float | None:
     """IoU of the best box with the best fitting target; None where there is no box or no target to compare."""
     if row.no_target or not len(prediction.boxes):
         return None
-    return round(float(iou(prediction.boxes[0].double().cpu().numpy(), row.boxes).max()), 4)
+    return round(float(iou(as_array(prediction.boxes, np.float64)[0], row.boxes).max()), 4)

@@ -8,12 +8,11 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
-from torch import Tensor
 
 from vgbench.core.files import write_atomically
 from vgbench.data.images import ImageFile
@@ -27,6 +26,9 @@ from vgbench.pictures.draw import answer_boxes, box_iou, contact_sheet, draw, no
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.table import Predictions
 from vgbench.types import Prediction
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def examples(
@@ -57,7 +59,7 @@ def examples(
                 image = as_rgb(opened)
         except IMAGE_ERRORS:
             continue  # the evaluation has counted it, and says so in the record
-        by_output = {name: output.prediction(place) for name, output in answers.items()}
+        by_output = {name: output.answer(place) for name, output in answers.items()}
         titled = {_output_title(method, name): prediction for name, prediction in by_output.items()}
         stem = folder / f"{len(entries):02d}"
         pictures.append(draw(image, row.expression, row, titled, size=360))
@@ -88,9 +90,8 @@ def _right(predictions: Predictions, part: AnnotationTable) -> list[bool]:
     generalised = bool((pairs.target_counts != 1).any())
     pointing = not predictions.box_counts.any() and (predictions.has("point") or predictions.has("heatmap"))
     metric = make_metric(task_for("point" if pointing and not generalised else "boxes", generalised).name)
-    metric.sync_on_compute = False  # only the first process draws
     metric.update(pairs)
-    return metric.outcomes().ratios[metric.task.primary].num.astype(bool).tolist()
+    return metric.outcomes(everywhere=False).ratios[metric.task.primary].num.astype(bool).tolist()
 
 
 def _output_title(method: GroundingMethod, name: str) -> str:
@@ -125,7 +126,7 @@ def _entry(row: Row, by_output: Mapping[str, Prediction], image: str) -> dict[st
     }
 
 
-def _heat_png(heatmap: Tensor) -> str:
+def _heat_png(heatmap: Tensor | np.ndarray) -> str:
     """A small grey PNG as base64; brightest is the maximum."""
     out = io.BytesIO()
     Image.fromarray(normalised(heatmap)).save(out, "PNG")

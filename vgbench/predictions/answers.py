@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from vgbench.core.errors import UserError
 from vgbench.data import rle
@@ -149,14 +148,14 @@ def _stray(box: Sequence[float], size: np.ndarray) -> bool:
 def _prediction(answer: Answer | None, generalised: bool, rule: str) -> Prediction:
     """Boxes by descending score; of several masks the best one, or with several targets all that count as found."""
     if answer is None:
-        return Prediction(torch.zeros(0, 4), torch.zeros(0))
+        return Prediction(np.zeros((0, 4)), np.zeros(0))
     boxes, scores = by_rule(answer.boxes, answer.scores, rule)
     ranked = sorted(range(len(answer.masks)), key=lambda index: -answer.mask_scores[index])
     if len(ranked) > 1:
         ranked = [i for i in ranked if answer.mask_scores[i] >= GREC_SCORE_THRESHOLD] if generalised else ranked[:1]
     return Prediction(
-        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        torch.tensor(scores, dtype=torch.float64),  # as the file has them: thresholds are decimal fractions
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        np.array(scores, dtype=np.float64),  # as the file has them: thresholds are decimal fractions
         mask=rle.union([answer.masks[index] for index in ranked]),
         no_target=answer.no_target,
         point=None if not answer.points else (int(answer.points[0][0]), int(answer.points[0][1])),

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
@@ -156,7 +156,7 @@ def align(
                 f"{absent[0].as_py()!r}; write a line with an empty list of boxes where there is no answer"
             )
         none = Predictions.from_list(
-            absent.to_pylist(), [Prediction(torch.zeros(0, 4), torch.zeros(0)) for _ in range(len(absent))]
+            absent.to_pylist(), [Prediction(np.zeros((0, 4)), np.zeros(0)) for _ in range(len(absent))]
         )
         predictions = Predictions(pa.concat_tables([predictions.arrow, none.arrow]))
         order = pc.index_in(table_keys, predictions.keys)

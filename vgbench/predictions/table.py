@@ -25,15 +25,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
-from vgbench.types import Geometry, Prediction
+from vgbench.types import Geometry, Prediction, as_array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Two numbers, as lists of any length: pyarrow before 26 cannot read lists of fixed length with missing entries.
 _PIXELS, _NUMBERS = pa.list_(pa.int32()), pa.list_(pa.float64())
@@ -93,8 +96,8 @@ class Predictions:
         """Put what :meth:`GroundingMethod.predict` returned for a batch into a table."""
         if len(keys) != len(predictions):
             raise ValueError(f"{len(keys)} keys, {len(predictions)} predictions")
-        boxes = [np.asarray(p.boxes.detach().float().cpu()).reshape(-1, 4) for p in predictions]
-        scores = [np.asarray(p.scores.detach().double().cpu()).reshape(-1) for p in predictions]
+        boxes = [as_array(p.boxes, np.float32).reshape(-1, 4) for p in predictions]
+        scores = [as_array(p.scores, np.float64).reshape(-1) for p in predictions]
         for key, box, score in zip(keys, boxes, scores, strict=True):
             if len(box) != len(score):
                 raise ValueError(f"{key}: {len(box)} boxes, {len(score)} scores")
@@ -129,16 +132,29 @@ class Predictions:
         return Predictions(self.arrow.take(pa.array(np.asarray(indices, dtype=np.int64))))
 
     def prediction(self, index: int) -> Prediction:
-        """The prediction at ``index``, as a method would have returned it."""
+        """The prediction at ``index``, as a method would have returned it: in tensors."""
+        import torch
+
+        answer = self.answer(index)
+        heat = answer.heatmap
+        return replace(
+            answer,
+            boxes=torch.as_tensor(answer.boxes),
+            scores=torch.as_tensor(answer.scores),
+            heatmap=None if heat is None else torch.as_tensor(heat),
+        )
+
+    def answer(self, index: int) -> Prediction:
+        """The prediction at ``index`` in NumPy arrays."""
         row = {name: self._columns[name][index].as_py() for name in SCHEMA.names}
         heat, frame = row["heatmap"], row["geometry"]
         return Prediction(
-            boxes=torch.tensor(row["boxes"], dtype=torch.float32).reshape(-1, 4),
-            scores=torch.tensor(row["scores"], dtype=torch.float64),
+            boxes=np.array(row["boxes"], dtype=np.float32).reshape(-1, 4),
+            scores=np.array(row["scores"], dtype=np.float64),
             mask=row["mask"],
             no_target=row["no_target"],
             point=None if row["point"] is None else (row["point"][0], row["point"][1]),
-            heatmap=None if heat is None else torch.tensor(heat["values"]).reshape(heat["size"]),
+            heatmap=None if heat is None else np.array(heat["values"], dtype=np.float32).reshape(heat["size"]),
             canvas_mask=row["canvas_mask"],
             geometry=None if frame is None else Geometry(**{name: tuple(value) for name, value in frame.items()}),
             masks_at=None if row["masks_at"] is None else {cut["percent"]: cut["mask"] for cut in row["masks_at"]},
@@ -188,13 +204,12 @@ class Predictions:
         cuts = self._columns["masks_at"].to_pylist()
         return [next((cut["mask"] for cut in row or () if cut["percent"] == percent), None) for row in cuts]
 
-    def heatmap(self, index: int) -> torch.Tensor | None:
+    def heatmap(self, index: int) -> np.ndarray | None:
         """float32 [h, w] or None."""
         value = self._columns["heatmap"][index]
         if not value.is_valid:
             return None
-        values = torch.from_numpy(value["values"].values.to_numpy(zero_copy_only=False).copy())
-        return values.reshape(value["size"].as_py())
+        return value["values"].values.to_numpy(zero_copy_only=False).reshape(value["size"].as_py())
 
     def answers(self) -> list[str | None]:
         """A language model's words, None where there are none."""
@@ -225,8 +240,8 @@ def storable(words: str) -> str:
     return words.encode("utf-8", "replace").decode("utf-8")
 
 
-def flat_values(heatmap: torch.Tensor) -> np.ndarray:
-    return heatmap.detach().float().cpu().numpy().reshape(-1)
+def flat_values(heatmap: Tensor | np.ndarray) -> np.ndarray:
+    return as_array(heatmap, np.float32).reshape(-1)
 
 
 def short_text(value: Any) -> str:

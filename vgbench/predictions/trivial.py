@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-import torch
 
 from vgbench.data.rle import rectangle
 from vgbench.data.table import AnnotationTable
 from vgbench.predictions.table import Predictions
 from vgbench.types import Prediction
-
-if TYPE_CHECKING:
-    pass
 
 
 def trivial_predictions(table: AnnotationTable) -> Predictions:
@@ -32,8 +26,8 @@ def trivial_predictions(table: AnnotationTable) -> Predictions:
             size = np.array([width, height])
             box = np.concatenate([(0.5 - half) * size, (0.5 + half) * size])
             shapes[width, height] = Prediction(
-                boxes=torch.tensor(box, dtype=torch.float32)[None],
-                scores=torch.ones(1),
+                boxes=np.array([box], dtype=np.float32),
+                scores=np.ones(1),
                 mask=rectangle(box.tolist(), int(height), int(width)) if with_masks else None,
                 point=(int(width) // 2, int(height) // 2),
             )
