@@ -31,6 +31,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from vgbench.core.console import progress
 from vgbench.core.errors import UserError
 from vgbench.datasets.refshapes.expressions import FLAVOURS, describable, refer
 from vgbench.datasets.refshapes.render import encode_jpeg, paint, segmentation
@@ -206,19 +207,14 @@ def generate(folder: Path, options: Options, pool: str, processes: int | None = 
 
 
 def _records(folder: Path, options: Options, pool: str, processes: int) -> Iterator[dict[str, Any]]:
-    """Have worker processes make the scenes; draws a progress bar.
+    """Have worker processes make the scenes; shows a progress bar.
 
     They are plain commands and not ``multiprocessing``, which would run the caller's script a second time.
     """
-    # Imported here: workers have no use for it.
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment[name] = "1"
     command = [sys.executable, "-c", f"from {__name__} import work; work()"]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     workers: list[subprocess.Popen[str]] = []
     try:
         for share in range(processes):
@@ -229,10 +225,11 @@ def _records(folder: Path, options: Options, pool: str, processes: int) -> Itera
             assert worker.stdin is not None
             with worker.stdin:
                 json.dump(job, worker.stdin)
-        with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as progress:
-            bar = progress.add_task(f"RefShapes: rendering {pool} (once)", total=len(options.tasks(pool)))
+        with progress(f"RefShapes: rendering {pool} (once)") as show:
+            done = 0
             for line in _lines(workers, folder):
-                progress.advance(bar, int(line))
+                done += int(line)
+                show(done, len(options.tasks(pool)))
         for share in range(processes):
             part = folder / _part(share)
             yield from map(json.loads, part.read_text().splitlines())

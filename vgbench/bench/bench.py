@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from tabulate import tabulate
 
 from vgbench.bench import measure
 from vgbench.bench.combination import Combination, device_name, measured
 from vgbench.bench.loading import loading_rate
+from vgbench.core.console import text_table
 from vgbench.method import GroundingMethod
 from vgbench.training.speed import set_float32
 
@@ -56,10 +56,11 @@ def bench(config: DictConfig) -> None:
     name = device_name(device)
     print(f"device: {name}")
     cells = [{key: _cell(value) for key, value in row.items()} for row in rows]
-    print(tabulate([[key, *(row.get(key, "") for row in cells)] for key in _keys(cells)]))
+    print(text_table([[key, *(row.get(key, "") for row in cells)] for key in _keys(cells)]))
     print(_loading_line(loading, tuple(options.image), rows))
     for title, lines in tables.items():
-        print(f"\n{title}\n{tabulate([{k: _cell(v) for k, v in line.items()} for line in lines], headers='keys')}")
+        keys = _keys(lines)
+        print(f"\n{title}\n{text_table([[_cell(line.get(key, '')) for key in keys] for line in lines], keys)}")
     if options.json:
         with open(options.json, "w") as file:
             result = {"device": name, "loading samples/s per worker": loading, "rows": rows, "tables": tables}

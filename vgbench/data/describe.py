@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tabulate import tabulate
 
+from vgbench.core.console import text_table
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
 
@@ -125,7 +125,7 @@ def text(splits: Mapping[str, Statistics]) -> str:
     add("duplicates", lambda s: f"{s.duplicates:,}")
     add("same text, other target", lambda s: f"{s.ambiguous:,}")
     add("most frequent words", lambda s: " ".join(word for word, _ in s.common[:6]))
-    return tabulate(rows, headers=["", *splits], disable_numparse=True)
+    return text_table(rows, ["", *splits])
 
 
 def figure(splits: Mapping[str, Statistics], path: Path) -> None:
