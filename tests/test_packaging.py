@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,18 +13,39 @@ from pathlib import Path
 
 import pytest
 
+from vgbench.cli.hints import MODEL_PACKAGES
+
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def build(kind: str, source: Path, out: Path) -> str:
+    """What building a wheel, an editable wheel or an sdist prints, with every warning on."""
+    code = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(out)!r}))"
+    command = [sys.executable, "-W", "always", "-c", code]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def warnings_of(output: str) -> list[str]:
+    """Lines of a build that are no plain step (the newest setuptools printed a thousand of "would be ignored")."""
+    steps = ("copying ", "adding ", "creating ", "running ", "writing ", "removing ", "reading ")
+    lines = (line.strip() for line in output.splitlines())
+    return [line for line in lines if re.search("warning|deprecat|ignored", line, re.I) and not line.startswith(steps)]
+
+
+def copy(folder: Path) -> Path:
+    ignore = shutil.ignore_patterns(".git", ".venv", "build", "runs", "*.egg-info", "__pycache__", ".*_cache")
+    return shutil.copytree(ROOT, folder / "source", ignore=ignore)
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Python of a fresh environment with our wheel; the dependencies are lent by the present environment."""
     folder = tmp_path_factory.mktemp("wheel")
-    ignore = shutil.ignore_patterns(".git", ".venv", "build", "runs", "*.egg-info", "__pycache__", ".*_cache")
-    source = shutil.copytree(ROOT, folder / "source", ignore=ignore)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)]
-    subprocess.run(build, check=True, capture_output=True)
+    assert not warnings_of(build("wheel", copy(folder), folder))
     (wheel,) = folder.glob("vgbench-*.whl")
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", str(wheel)], check=True, capture_output=True)
     venv.create(folder / "env", with_pip=False)
@@ -86,3 +109,45 @@ def test_every_package_of_the_tree_is_in_the_wheel() -> None:
             found.add(".".join([package, *parts]))
     found |= {"vgbench.configs", "vgbench.leaderboards"}
     assert listed == found
+
+
+def test_editable_build_warns_of_nothing(tmp_path: Path) -> None:
+    assert not warnings_of(build("editable", copy(tmp_path), tmp_path / "out"))
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``vgbench`` of an environment with vgbench-core and nothing that only models need."""
+    folder = tmp_path_factory.mktemp("core")
+    build("wheel", copy(folder) / "packaging" / "core", folder)
+    (wheel,) = folder.glob("vgbench_core-*.whl")
+    venv.create(folder / "env", with_pip=False)
+    python = folder / "env" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    lent = folder / "lent"
+    lent.mkdir()
+    for entry in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if entry.name.partition(".")[0].lower() not in MODEL_PACKAGES and not entry.name.startswith(("vgbench", "__")):
+            (lent / entry.name).symlink_to(entry)
+    (site,) = (folder / "env").glob("lib/python*/site-packages")
+    (site / "lent.pth").write_text(f"{lent}\n")
+    return python.parent / "vgbench"
+
+
+def test_core_scores_and_compares_without_pytorch(light: Path, tmp_path: Path) -> None:
+    def vgbench(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([str(light), *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    images = "dataset.images={train: 4, val: 4, testA: 3, testB: 3}"
+    data = ["dataset=refshapes", f"++{images}", f"dataset.cache_dir={tmp_path}"]
+    for command in (
+        ["score", "trivial", *data, "split=val", "eval.bootstrap=10", "--variant", "rec/canvas@640"],
+        ["data", "convert", *data, "split=val", "layout=mdetr", "out=converted"],
+        ["data", "browse", *data, "split=val", "out=sheet"],
+        ["compare", "--committed"],
+    ):
+        done = vgbench(*command)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    done = vgbench("run", "method=alvg", *data)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "pip install vgbench" in done.stderr

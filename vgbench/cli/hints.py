@@ -73,6 +73,23 @@ def _similar_keys(key: str, arguments: argparse.Namespace) -> list[str]:
     return same[:3] or close_keys or [ends[end] for end in get_close_matches(last, ends, n=1, cutoff=0.8)]
 
 
+# What vgbench-core leaves out (packaging/core).
+MODEL_PACKAGES = frozenset(
+    {"torch", "torchvision", "lightning", "torchmetrics", "timm", "transformers", "sentencepiece", "safetensors"}
+) | {"scipy", "matplotlib"}
+
+
+def package_hint(error: BaseException) -> str | None:
+    """One line where a package of the whole suite is missing, also behind another error; None for anything else."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ModuleNotFoundError) and (cause.name or "").partition(".")[0] in MODEL_PACKAGES:
+            lack = f'this needs the package "{cause.name}", which is not installed'
+            return f"{lack}; install the whole suite: pip install vgbench"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
 def place_hint(error: Exception) -> str | None:
     """One line for a place that cannot be made, read or written, or a full disk; None for any other error."""
     if not isinstance(error, OSError) or not (error.filename or error.errno == errno.ENOSPC):

@@ -25,7 +25,7 @@ from vgbench.cli import (
     stress,
 )
 from vgbench.cli.command import Command
-from vgbench.cli.hints import config_hint, is_config_error, one_line, place_hint
+from vgbench.cli.hints import config_hint, is_config_error, one_line, package_hint, place_hint
 from vgbench.core.errors import Stopped, UserError
 
 COMMANDS: tuple[Command, ...] = (
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("vgbench: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        hint = config_hint(error, arguments) if is_config_error(error) else place_hint(error)
+        hint = package_hint(error) or (config_hint(error, arguments) if is_config_error(error) else place_hint(error))
         if arguments.debug or hint is None:
             raise
         print(f"vgbench: error: {hint}", file=sys.stderr)

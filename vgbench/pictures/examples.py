@@ -18,7 +18,6 @@ from vgbench.core.files import write_atomically
 from vgbench.data.images import ImageFile
 from vgbench.data.pixels import IMAGE_ERRORS, as_rgb, open_image
 from vgbench.data.table import AnnotationTable, Row
-from vgbench.method import GroundingMethod
 from vgbench.metrics.catalog import make_metric
 from vgbench.metrics.pairs import Pairs
 from vgbench.metrics.tasks import task_for
@@ -29,6 +28,8 @@ from vgbench.types import Prediction
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from vgbench.method import GroundingMethod
 
 
 def examples(
