@@ -1,14 +1,21 @@
-# `make demo` and `make test` need nothing but Python >= 3.10.
+# `make demo` and `make test` need nothing but Python >= 3.10; uv, where it is installed, makes the installation short.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+DEMO := $(if $(wildcard $(STAMP)),$(STAMP),$(VENV)/.demo)
+UV := $(shell command -v uv 2>/dev/null)
+
+ifdef UV
+environment = test -x $(VENV)/bin/python || $(UV) venv --quiet --seed --python $(PYTHON) $(VENV)
+install = $(UV) pip install --quiet --python $(VENV)/bin/python
+else
+environment = test -x $(VENV)/bin/python || $(PYTHON) -m venv --upgrade-deps $(VENV)
+install = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+endif
 
 .PHONY: demo test lint types docs ci clean
-demo: $(STAMP)
-	$(VENV)/bin/vgbench run method=alvg dataset=refshapes
-	$(VENV)/bin/vgbench compare runs
-	@echo "the same as a page, with pictures of every example:"
-	@$(VENV)/bin/vgbench compare runs --html runs/page
+demo: $(DEMO)
+	@$(VENV)/bin/vgbench demo
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest
@@ -30,10 +37,16 @@ docs: $(STAMP)
 ci: lint types docs test
 
 $(STAMP): pyproject.toml
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet -e ".[dev]"
-	touch $@
+	@echo "installing VGBench and what its tests need into $(VENV) (PyTorch included: several GB where nothing is cached)"
+	@$(environment)
+	@$(install) -e ".[dev]"
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml
+	@echo "installing VGBench into $(VENV) (PyTorch included: several GB where nothing is cached)"
+	@$(environment)
+	@$(install) -e .
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from setuptools import setup
+from setuptools_scm import get_version
 
 try:
     import tomllib
@@ -24,7 +25,7 @@ points = {"console_scripts": project["scripts"], **project["entry-points"]}
 
 setup(
     name="vgbench-core",
-    version=project.get("version"),
+    version=get_version(str(HERE / UP), **tools["setuptools_scm"]),
     description=f"{project['description']}: reading data, scoring and comparing, without PyTorch",
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
