@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vgbench.core.errors import UserError
 
@@ -23,6 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of this command."""
     parser.add_argument("runs", nargs="*", type=Path, help="run folders, or folders of them (default: runs/)")
     parser.add_argument("--format", choices=["markdown", "csv", "json", "latex"], default="markdown")
+    parser.add_argument("--json", dest="format", action="store_const", const="json", help="short for --format json")
     parser.add_argument("--output", type=Path, help="write to a file instead of the terminal")
     parser.add_argument("--all-metrics", action="store_true", help="every metric, not only a task's headline")
     parser.add_argument("--seeds", action="store_true", help="several seeds of one configuration: mean and deviation")
@@ -31,7 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="?",
         const="own",
         choices=["own", "all"],
-        help="published numbers beside the measured ones: of the same methods (own) or of every method (all)",
+        help="published numbers beside the measured ones: of the same methods (own) or of every method (all), in the "
+        "tables or on the page; without runs: the published numbers alone",
     )
     parser.add_argument("--committed", action="store_true", help="also the results committed with the suite")
     parser.add_argument("--slices", action="store_true", help="two runs: their difference by kind of expression")
@@ -52,9 +55,11 @@ def execute(arguments: Namespace) -> int:
     _check(arguments)
     records = find(_places(arguments))
     if arguments.html is not None:
-        from vgbench.leaderboard.page import write_page
-
-        print(write_page(records, arguments.html))
+        print(write_html(records, arguments.html, arguments.published == "all" or not records))
+        return 0
+    in_terminal = arguments.format == "markdown" and arguments.output is None and sys.stdout.isatty()
+    if in_terminal and not arguments.slices:
+        show(records, **_options(arguments))
         return 0
     text = _text(arguments, records)
     if arguments.output is None:
@@ -64,6 +69,26 @@ def execute(arguments: Namespace) -> int:
         write_atomically(arguments.output, text.encode())
         print(arguments.output)
     return 0
+
+
+def show(records: Sequence[Record], **options: Any) -> None:
+    """Print the leaderboard: as wide as the terminal, as Markdown into a pipe.
+
+    ``options``: as of :func:`vgbench.leaderboard.compare.leaderboard`.
+    """
+    from vgbench.leaderboard import compare, terminal
+
+    if sys.stdout.isatty():
+        terminal.show(compare.leaderboard(records, **options))
+    else:
+        print(compare.compare(records, **options), end="")
+
+
+def write_html(records: Sequence[Record], folder: Path, others: bool = False) -> Path:
+    """Write the page; ``others``: with the published numbers of all methods in its tables."""
+    from vgbench.leaderboard.page import write_page
+
+    return write_page(records, folder, others=others)
 
 
 def _check(arguments: Namespace) -> None:
@@ -83,10 +108,13 @@ def _check(arguments: Namespace) -> None:
 
 
 def _places(arguments: Namespace) -> list[Path]:
-    """Where to look for records: runs/ if nothing is named, unless the committed results are enough."""
-    places = list(arguments.runs)
-    if not places and not (arguments.committed and not Path("runs").is_dir()):
-        places = [Path("runs")]
+    """Where to look for records: runs/ if nothing is named, unless the committed or published results are enough."""
+    from vgbench.records.store import walk
+
+    places, runs = list(arguments.runs), Path("runs")
+    enough = arguments.committed or arguments.published
+    if not places and (not enough or (runs.is_dir() and any(walk(runs)))):
+        places = [runs]
     if arguments.committed:
         results = Path(str(files("vgbench.leaderboards") / "results"))
         if not results.is_dir():
@@ -95,18 +123,21 @@ def _places(arguments: Namespace) -> list[Path]:
     return places
 
 
-def _text(arguments: Namespace, records: Sequence[Record]) -> str:
-    from vgbench.leaderboard.compare import compare
+def _options(arguments: Namespace) -> dict[str, Any]:
     from vgbench.leaderboard.published import read_published
 
-    text = compare(
-        records,
-        arguments.format,
-        all_metrics=arguments.all_metrics,
-        seeds=arguments.seeds,
-        published=read_published() if arguments.published else None,
-        others=arguments.published == "all",
-    )
+    return {
+        "all_metrics": arguments.all_metrics,
+        "seeds": arguments.seeds,
+        "published": read_published() if arguments.published else None,
+        "others": arguments.published == "all",
+    }
+
+
+def _text(arguments: Namespace, records: Sequence[Record]) -> str:
+    from vgbench.leaderboard.compare import compare
+
+    text = compare(records, arguments.format, **_options(arguments))
     if not arguments.slices:
         return text
     if len(records) != 2:

@@ -13,6 +13,7 @@ from vgbench.cli import (
     compare,
     conform,
     data,
+    demo,
     evaluate,
     export,
     list,
@@ -29,7 +30,7 @@ from vgbench.cli.hints import config_hint, is_config_error, one_line, package_hi
 from vgbench.core.errors import Stopped, UserError
 
 COMMANDS: tuple[Command, ...] = (
-    *(run, evaluate, stress, bench, predict, export, score),
+    *(demo, run, evaluate, stress, bench, predict, export, score),
     *(compare, reproduce, push, list, new, data, conform),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from vgbench.cli import hydra_job
@@ -22,15 +23,32 @@ add_arguments = hydra_job.add_arguments
 def execute(arguments: Namespace) -> int:
     """
     Raises:
-        UserError: if a flow is to be swept over.
+        UserError: if nothing was chosen, or a flow is to be swept over.
     """
     if not any(item.startswith("flow=") for item in arguments.overrides):
+        if not arguments.cfg and not arguments.overrides:
+            raise UserError(_choices())
         return hydra_job.execute(arguments, _train)
     from vgbench.training import flow
 
     if arguments.multirun or arguments.cfg not in (None, "job"):
         raise UserError("a flow goes with neither -m nor --cfg hydra; call it once per value, or use --cfg job")
     return flow.run(arguments.overrides, show=arguments.cfg == "job")
+
+
+def train(overrides: Sequence[str]) -> int:
+    """``vgbench run`` with these overrides; the exit code."""
+    return hydra_job.execute(Namespace(command=NAME, overrides=list(overrides), multirun=False, cfg=None), _train)
+
+
+def _choices() -> str:
+    """What to say to somebody who chose nothing: nobody trains what they did not choose."""
+    from vgbench.core.registry import datasets, methods
+
+    return (
+        f"run: say what to train: method={'|'.join(methods)} dataset={'|'.join(datasets)}; the first try, on "
+        "embedded data and in minutes: vgbench demo, or vgbench run method=alvg dataset=refshapes"
+    )
 
 
 def _train(config: Any) -> float:

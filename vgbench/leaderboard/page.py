@@ -18,7 +18,9 @@ from vgbench.leaderboard.published import PublishedRow, read_published
 from vgbench.records.record import Record
 
 
-def write_page(records: Sequence[Record], out: Path, published: Sequence[PublishedRow] | None = None) -> Path:
+def write_page(
+    records: Sequence[Record], out: Path, published: Sequence[PublishedRow] | None = None, others: bool = False
+) -> Path:
     """Write ``out/index.html`` for the records and what lies beside them in their run folders.
 
     Curves come from ``logs/metrics.csv``, examples from ``examples/<split>/examples.json`` of each run folder; a run
@@ -27,12 +29,13 @@ def write_page(records: Sequence[Record], out: Path, published: Sequence[Publish
     Args:
         published: rows of :func:`~vgbench.leaderboard.published.read_published` for published against measured; None:
             the ones in the package.
+        others: published numbers of all methods are rows of the tables.
 
     Raises:
         UserError: if a log or an examples file is damaged.
     """
     assets = files("vgbench.leaderboard") / "assets"
-    data = collect(records, read_published() if published is None else published)
+    data = collect(records, read_published() if published is None else published, others)
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     page = (assets / "page.html").read_text(encoding="utf-8")
     for mark, content in (

@@ -21,6 +21,7 @@ from vgbench.leaderboard.columns import (
 from vgbench.leaderboard.page_examples import RowKey, collect_examples
 from vgbench.leaderboard.pairs import Pair, published_pairs
 from vgbench.leaderboard.published import PublishedRow
+from vgbench.leaderboard.published_rows import page_row, published_tables, rows_by_model
 from vgbench.leaderboard.tables import folder_names, second_definitions
 from vgbench.metrics.tasks import task_of
 from vgbench.records.curves import read_curves
@@ -46,8 +47,11 @@ class Numbers:
     slices: list[list[Any]] = field(default_factory=list)
 
 
-def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dict[str, Any]:
+def collect(records: Sequence[Record], published: Sequence[PublishedRow], others: bool = False) -> dict[str, Any]:
     """Rows by number, columns by number, and cells that refer to both; pairs, curves and examples refer to rows.
+
+    Args:
+        others: published numbers of all methods are rows too.
 
     Raises:
         UserError: if a log or an examples file is damaged.
@@ -55,6 +59,7 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
     rows = _rows(records)
     row_numbers = {key: number for number, key in enumerate(rows)}
     gathered = _numbers(records, row_numbers)
+    published_rows = _add_published(gathered, len(rows), published) if others else []
     order = sorted(gathered.columns, key=Column.sort_key)
     runs = {id(record): run for run, record in enumerate(records)}
     pairs = [
@@ -65,7 +70,7 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
     return {
         "version": __version__,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "rows": list(rows.values()),
+        "rows": [*rows.values(), *published_rows],
         "columns": _columns(gathered),
         "order": [gathered.columns[column] for column in order],
         "cells": gathered.cells,
@@ -75,6 +80,19 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow]) -> dic
         "examples": examples,
         "images": images,
     }
+
+
+def _add_published(gathered: Numbers, first: int, published: Sequence[PublishedRow]) -> list[dict[str, Any]]:
+    """Rows of published models, numbered from ``first``, with cells in the columns of the runs; without any run in the
+    columns of the published headline numbers."""
+    columns = list(gathered.columns) or [column for table in published_tables(published) for column in table.columns]
+    models = rows_by_model(columns, published)
+    for row, values in enumerate(models.values(), start=first):
+        for column, value in values.items():
+            number = gathered.columns.setdefault(column, len(gathered.columns))
+            gathered.cells.append([row, number, value, None, None, None])
+        gathered.row_columns.append(set(values))
+    return [page_row(model) for model in models]
 
 
 def _rows(records: Sequence[Record]) -> dict[RowKey, dict[str, Any]]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from vgbench.data.boxes import iou
 from vgbench.metrics import influence
@@ -59,6 +58,8 @@ class Rejection(GroundingMetric):
         """Per expression [n]: ``tpK`` matched boxes at the K-th threshold, ``boxes`` and ``targets`` how many there
         are,
         ``score`` the highest, or 0 and 1 where the model decides without scores."""
+        from scipy.optimize import linear_sum_assignment  # the other metrics do without
+
         limit = self.rule.limit
         counts = pairs.predictions.box_counts
         starts = np.cumsum(counts) - counts

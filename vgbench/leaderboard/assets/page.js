@@ -110,7 +110,7 @@
       words("device", "Device", (row) => row.device),
       words("provenance", "Provenance", (row) => row.provenance),
       words("run", "Run", (row) => `${row.run}${row.seed === null ? "" : `, seed ${row.seed}`}`, (row) =>
-        [`config ${row.config}`, row.commit && `commit ${row.commit}`, row.training, row.created, ...row.notes].filter(Boolean).join("\n")),
+        [row.config && `config ${row.config}`, row.commit && `commit ${row.commit}`, row.training, row.created, ...row.notes].filter(Boolean).join("\n")),
     ].filter((field) => rows.some((row) => field.value(row) !== null && field.value(row) !== ""));
     const best = new Map(columns.filter((number) => !data.columns[number].control).map((number) => {
       const values = rows.map((row) => cells[number].get(row)?.value).filter((value) => value !== null && value !== undefined);
@@ -153,7 +153,7 @@
     if (!cell) return el("td", {});
     if (cell.value === null) return el("td", { title: "not defined on this split" }, "n/d");
     const text = fixed(cell.value);
-    return el("td", { title: `${cell.n} expressions` }, text === best ? el("strong", {}, text) : text, el("small", {}, half(cell.low, cell.high)));
+    return el("td", { title: cell.n ? `${cell.n} expressions` : "published" }, text === best ? el("strong", {}, text) : text, el("small", {}, half(cell.low, cell.high)));
   }
 
   function initTables() {
@@ -450,7 +450,7 @@
   }
 
   for (const form of document.querySelectorAll("form")) form.addEventListener("submit", (event) => event.preventDefault());
-  byId("about").textContent = `${data.rows.length} rows of ${new Set(data.rows.map((row) => row.run_id)).size} runs. Made by vgbench ${data.version}, ${data.created}.`;
+  byId("about").textContent = `${data.rows.length} rows of ${new Set(data.rows.map((row) => row.run_id).filter((run) => run >= 0)).size} runs. Made by vgbench ${data.version}, ${data.created}.`;
   for (const start of [initTables, initPublished, initCost, initCurves, initSlices, initExamples]) start();
   byId("sections").replaceChildren(...[...document.querySelectorAll("main > section:not([hidden])")].map((section) =>
     el("li", {}, el("a", { href: "#" + section.id }, section.querySelector("h2").textContent))));
