@@ -97,6 +97,7 @@ class GroundingMetric:
     def __init__(self, variant: str = "") -> None:
         self.variant = variant
         self.rule: Any = resolve(self.task.name, self.Rule(), self.variants, variant)
+        self.sync_on_compute = True  # whoever has all predictions by itself turns it off
         self.values: list[Array] = []  # [n, 1 + columns] each: the row in the table, then the columns
 
     @property
@@ -139,10 +140,11 @@ class GroundingMetric:
         """Forget all expressions."""
         self.values = []
 
-    def outcomes(self, everywhere: bool = True) -> Outcomes:
-        """Per-expression results; ``everywhere``: of all processes of a ``torch.distributed`` group, if any."""
+    def outcomes(self) -> Outcomes:
+        """Per-expression results: of all processes of a ``torch.distributed`` group, if there is one; of this one only,
+        if ``sync_on_compute`` is off."""
         values = np.concatenate([np.zeros((0, 1 + len(self.columns))), *self.values])
-        return self.outcomes_of(np.concatenate(_gathered(values)) if everywhere else values)
+        return self.outcomes_of(np.concatenate(_gathered(values)) if self.sync_on_compute else values)
 
     def outcomes_of(self, values: Array) -> Outcomes:
         """Results from rows of :meth:`numbers`, in any order; of an expression that is there twice the first counts."""

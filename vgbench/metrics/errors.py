@@ -119,7 +119,7 @@ def _overlaps(objects: tuple[SceneObject, ...], kind: str, box: Array, mask: rle
     """How much an answer overlaps each object: IoU of boxes or masks, or whether the point is in the box."""
     corners = np.array([item.box for item in objects], dtype=np.float64)
     if kind == "point":
-        return ((point >= corners[:, :2]) & (point < corners[:, 2:])).all(1).astype(np.float64)
+        return np.asarray(((point >= corners[:, :2]) & (point < corners[:, 2:])).all(1), dtype=np.float64)
     if kind == "mask" and all(item.mask is not None for item in objects):
         shared = rle.intersections([mask] * len(objects), [item.mask for item in objects])
         total = rle.areas([mask]) + rle.areas([item.mask for item in objects]) - shared

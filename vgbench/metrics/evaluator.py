@@ -108,9 +108,9 @@ class Evaluator:
         for metric in self.metrics.values():
             metric.update(pairs)
 
-    def outcomes(self, everywhere: bool = True) -> dict[str, Outcomes]:
-        """Per-expression results of all processes (or of this one alone), by metric."""
-        return {spec: metric.outcomes(everywhere) for spec, metric in self.metrics.items()}
+    def outcomes(self) -> dict[str, Outcomes]:
+        """Per-expression results of all processes, by metric."""
+        return {spec: metric.outcomes() for spec, metric in self.metrics.items()}
 
     def compute(self) -> dict[str, float]:
         """Full name -> percent, over all processes."""
@@ -120,13 +120,10 @@ class Evaluator:
             for name, ratio in outcomes.ratios.items()
         }
 
-    def report(self, bootstrap: int = 1000, seed: int = 0, everywhere: bool = True) -> ScoreReport:
-        """Numbers with 95 % intervals from ``bootstrap`` resamples of the images (0: no intervals).
-
-        ``everywhere``: over all processes; False where every process has all predictions.
-        """
+    def report(self, bootstrap: int = 1000, seed: int = 0) -> ScoreReport:
+        """Numbers with 95 % intervals from ``bootstrap`` resamples of the images (0: no intervals)."""
         images = self.table.column("image_id")
-        outcomes = self.outcomes(everywhere)
+        outcomes = self.outcomes()
         scores: dict[str, Score] = {}
         for spec, result in outcomes.items():
             bounds = intervals(result.ratios, images[result.rows], bootstrap, seed) if bootstrap else {}
@@ -201,10 +198,12 @@ def evaluate_predictions(
     check(predictions, "predictions", "row")
     aligned = align(predictions, table)
     evaluator = Evaluator(table, [*(tasks or default_tasks(table, aligned)), *variants])
+    for metric in evaluator.metrics.values():
+        metric.sync_on_compute = False  # every process that gets here has all predictions
     for start in range(0, len(table), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(table)))
         evaluator.add(aligned.take(rows), rows)
-    return evaluator.report(bootstrap, seed, everywhere=False)  # every process that gets here has all predictions
+    return evaluator.report(bootstrap, seed)
 
 
 def format_report(report: ScoreReport) -> str:

@@ -91,8 +91,9 @@ def _right(predictions: Predictions, part: AnnotationTable) -> list[bool]:
     generalised = bool((pairs.target_counts != 1).any())
     pointing = not predictions.box_counts.any() and (predictions.has("point") or predictions.has("heatmap"))
     metric = make_metric(task_for("point" if pointing and not generalised else "boxes", generalised).name)
+    metric.sync_on_compute = False  # only the first process draws
     metric.update(pairs)
-    return metric.outcomes(everywhere=False).ratios[metric.task.primary].num.astype(bool).tolist()
+    return metric.outcomes().ratios[metric.task.primary].num.astype(bool).tolist()
 
 
 def _output_title(method: GroundingMethod, name: str) -> str:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
-
 from vgbench.core.errors import UserError
 from vgbench.predictions.coordinates import Coordinates, Size
 from vgbench.predictions.numbers import Box, bracketed, named
@@ -55,6 +53,8 @@ class TextAnswer:
 
         ``geometry``: how the image lay in what the model saw; with it, and the words, the answer can be read again.
         """
+        import torch
+
         boxes = torch.tensor(self.boxes, dtype=torch.float32).reshape(-1, 4)
         point = None if not self.points else (int(self.points[0][0]), int(self.points[0][1]))
         return Prediction(
