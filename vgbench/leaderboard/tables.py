@@ -171,7 +171,7 @@ def _table(
 
 def language_model_notes(rows: Iterable[Row]) -> list[str]:
     """What one has to know of rows whose answers are words: under which protocol, and after which training."""
-    notes = {}
+    notes: dict[str, None] = {}
     for row in rows:
         record = next((record for record in row.records if record.cost.answer_s is not None), None)
         if record is not None:

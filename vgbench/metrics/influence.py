@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import rankdata
 
 from vgbench.metrics.base import Ratio
 from vgbench.metrics.frames import Array
@@ -75,6 +74,8 @@ def auroc_of(scores: Array, positive: Array) -> Ratio:
 
 def _placements(positive: Array, negative: Array) -> tuple[Array, Array]:
     """For each positive the share of negatives below it, for each negative the share of positives above it."""
+    from scipy.stats import rankdata  # the other metrics do without
+
     ranks = rankdata(np.concatenate([positive, negative]))
     m, n = len(positive), len(negative)
     below = (ranks[:m] - rankdata(positive)) / n
