@@ -44,6 +44,7 @@ class GroundingMethod(nn.Module, ABC):
     pad_id: int = 1  # token id of padding
     remote: ClassVar[bool] = False  # a server predicts: there are no weights here, and nothing can be measured
     steady: ClassVar[bool] = True  # a prediction takes the same FLOPs whatever is asked and answered
+    answer_style: str = ""  # how the words of a language model are read, a style of `vgbench score`; empty: no words
     wants_masks: bool = True  # masks are decoded and transformed only for methods (or configurations) that read them
 
     @property

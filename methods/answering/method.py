@@ -80,6 +80,7 @@ class AnsweringMethod(EvaluationOnly):
         super().__init__()
         self.protocol = protocol
         self.style: AnswerStyle = styles.style(protocol.style)
+        self.answer_style = protocol.style
         self.question = next(iter(protocol.prompts))
         self.segmenter = Segmenter(segmenter) if segmenter else None
         self.wants_masks = self.segmenter is not None
@@ -213,14 +214,13 @@ class AnsweringMethod(EvaluationOnly):
     def notes(self) -> list[str]:
         """The protocol in full, and how the answers were read."""
         notes = self.protocol.notes(self.question)
-        notes.append(f"coordinates: {self.style.coordinates.words()}")
         if "pointing" in self.tasks and self.question != "point":
             notes.append("points are the centres of the first boxes")
         if self.segmenter is not None:
             notes.append(f"masks: those of {self.segmenter.name} in the predicted boxes")
-        if self.journal is not None:
-            notes += reading_notes(self.style, list(self.journal.all().values()), several=self.question != "any")
-        return notes
+        words = [] if self.journal is None else list(self.journal.all().values())
+        ends = Counter(each.remark for each in words if each.remark)
+        return notes + [f"{count} of {len(words)} answers ended with {end!r}" for end, count in ends.most_common()]
 
 
 def framed(image: Image.Image, frame: str, fill: tuple[int, int, int]) -> Image.Image:
@@ -232,43 +232,6 @@ def framed(image: Image.Image, frame: str, fill: tuple[int, int, int]) -> Image.
     place = ((side - image.width) // 2, (side - image.height) // 2) if frame == "square" else (0, 0)
     canvas.paste(image, place)
     return canvas
-
-
-def reading_notes(style: AnswerStyle, words: Sequence[Words], several: bool) -> list[str]:
-    """How many answers could not be read, and why, with their share; doubts; what was cut.
-
-    Args:
-        several: several boxes in one answer are worth a note.
-    """
-    counts: Counter[str] = Counter()
-    examples: dict[str, str] = {}
-
-    def count(kind: str, each: Words) -> None:
-        counts[kind] += 1
-        examples.setdefault(kind, _short(each.text))
-
-    for each in words:
-        answer = style.read(each.text, each.image, each.size)
-        if not answer.readable:
-            count("refuse" if answer.silence == "refusal" else "could not be read, they count as wrong", each)
-        elif answer.no_target:
-            count("say that nothing is there", each)
-        for doubt in answer.doubts:
-            count(doubt.removeprefix("answers "), each)
-        if several and len(answer.boxes) > 1:
-            count("hold several boxes: the first one is judged", each)
-        if each.remark:
-            count(f"ended with {each.remark!r}", each)
-    total = len(words)
-    return [f"{total} answers were read"] + [
-        f"{number} of {total} answers ({100 * number / total:.1f} %) {kind}; e.g. {examples[kind]}"
-        for kind, number in counts.most_common()
-    ]
-
-
-def _short(text: str) -> str:
-    plain = " ".join(text[:400].split())
-    return repr(plain if len(plain) <= 80 else f"{plain[:77]}...")
 
 
 def required(value: Any, key: str, what: str) -> Any:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vgbench.core.errors import UserError
+from vgbench.core.hub import Address, is_address, local_path
 from vgbench.data import rle
 
 Picture = Any  # PIL.Image.Image
+
+
+def folder_title(place: str) -> str:
+    """What tables call the model in a folder, or of a name on the Hub."""
+    return Address.parse(place).repo.rpartition("/")[2] if is_address(place) else local_path(place).resolve().name
 
 
 class Segmenter(nn.Module):
     """One mask per box, as the model's own processor prepares and post-processes it.
 
     Args:
-        folder: with config.json, weights and the processor's files. Nothing is ever downloaded.
+        folder: with config.json, weights and the processor's files, or a name on the Hub (``hf://ORGANISATION/NAME``).
 
     Raises:
         UserError: if the folder is missing or incomplete, or holds a model of another kind.
@@ -30,7 +35,7 @@ class Segmenter(nn.Module):
         from transformers import AutoModelForMaskGeneration, AutoProcessor
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASK_GENERATION_MAPPING_NAMES as KINDS
 
-        path = Path(folder).expanduser()
+        path = local_path(folder)
         try:
             kind = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
         except (OSError, ValueError, AttributeError) as error:
@@ -45,7 +50,7 @@ class Segmenter(nn.Module):
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"{path}: transformers cannot read the segmenter or its processor: {reason}") from error
-        self.name = path.resolve().name
+        self.name = folder_title(folder)
 
     def union(self, picture: Picture, boxes: Tensor) -> rle.RLE:
         """The union of the masks of some boxes as COCO RLE; empty where there is no box.

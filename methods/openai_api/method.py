@@ -7,7 +7,6 @@ import io
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any, ClassVar
 
 from PIL import Image
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
+from vgbench.core.hub import local_path
 from vgbench.methods.answering.journal import Words
 from vgbench.methods.answering.method import AnsweringMethod, Question, Save, required
 from vgbench.methods.answering.protocol import Protocol
@@ -37,8 +37,8 @@ class OpenAIServer(AnsweringMethod):
         concurrency: questions that are open at a time.
         retries: further tries after an error that may pass.
         timeout: seconds for one try.
-        processor: local folder with the processor of the model, for protocols whose coordinates are pixels of the
-            picture as the model sees it: pictures are sent in just that size.
+        processor: folder (or ``hf://`` name) with the processor of the model, for protocols whose coordinates are
+            pixels of the picture as the model sees it: pictures are sent in just that size.
         min_pixels, max_pixels: limits of that size.
         image_format: "png" sends pixels as they are; "jpeg" (quality 95) sends less.
         extra_body: further fields of every request that the server knows, e.g. {top_k: 1}.
@@ -94,7 +94,7 @@ class OpenAIServer(AnsweringMethod):
         self.extra_body = dict(extra_body or {})
         self.processor: Any = None
         if processor is not None:
-            folder = Path(processor).expanduser()
+            folder = local_path(processor)
             self.processor = read_processor(folder, self.protocol.min_pixels, self.protocol.max_pixels)
         elif self.style.needs_model_size:
             raise UserError(

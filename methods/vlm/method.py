@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError, require_extra
 from vgbench.core.files import folder_state
+from vgbench.core.hub import local_path
 from vgbench.methods.answering.journal import Words
 from vgbench.methods.answering.method import AnsweringMethod, Question, Save, required
 from vgbench.methods.answering.protocol import Protocol, protocol_for
 from vgbench.methods.answering.protocol import names as protocol_names
+from vgbench.methods.answering.segmenter import folder_title
 from vgbench.methods.vlm.processing import model_type, pixel_limits, read_processor, seen_sizes
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -39,8 +41,8 @@ class VLM(AnsweringMethod):
     """An image-text-to-text model of transformers.
 
     Args:
-        model: local folder with config.json, the weights and the processor's files. Nothing is ever downloaded, and no
-            code in it is run.
+        model: folder with config.json, the weights and the processor's files, or a name on the Hugging Face Hub
+            (``hf://ORGANISATION/NAME``). No code in it is run.
         protocol: name of a protocol, or a file; None: the one for the model's type.
         prompt: another text than the protocol's, with ``{expression}``.
         style: another way of reading the words.
@@ -77,8 +79,8 @@ class VLM(AnsweringMethod):
         attention: str | None = None,
         segmenter: str | None = None,
     ) -> None:
-        folder = Path(required(model, "model", "a local folder with a vision-language model of transformers"))
-        self.folder = folder.expanduser()
+        place = required(model, "model", "a folder with a vision-language model of transformers")
+        self.folder = local_path(place)
         kind = model_type(self.folder)
         changes = {"min_pixels": min_pixels, "max_pixels": max_pixels, "max_new_tokens": max_new_tokens}
         chosen = Protocol.read(_protocol_name(self.folder, kind, protocol))
@@ -97,7 +99,7 @@ class VLM(AnsweringMethod):
         mean = getattr(self.processor.image_processor, "image_mean", None)
         if mean is not None and len(mean) == 3:
             self.fill = tuple(round(255 * value) for value in mean)  # type: ignore[assignment]
-        self.title = self.folder.resolve().name
+        self.title = folder_title(place)
         self.model: nn.Module | None = None
         self._state = folder_state(self.folder)
 

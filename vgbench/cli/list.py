@@ -11,7 +11,7 @@ from vgbench.config.compose import options, recipes
 from vgbench.core.registry import datasets, methods
 
 NAME = "list"
-HELP = "List methods, datasets, recipes, flows, papers' tables, metrics and answer styles."
+HELP = "List methods, datasets, recipes, flows, papers' tables, metrics, answer styles and protocols."
 EXAMPLE = "vgbench list methods"
 TAKES_PLUGINS = True
 
@@ -92,6 +92,21 @@ def show_styles() -> None:
         print(f"  {name:12} {style.about().replace('``', '')}")
 
 
+def show_protocols() -> None:
+    """How language models are asked, one line each."""
+    import yaml
+
+    from vgbench.config.plugins import config_folders
+
+    print("protocols of language models (method.protocol=...):")
+    for name in options("protocol"):
+        folders = (Path(str(files("vgbench.configs"))), *config_folders())
+        place = next(path for folder in folders if (path := folder / "protocol" / f"{name}.yaml").is_file())
+        node = yaml.safe_load(place.read_text(encoding="utf-8"))
+        models = ", ".join(node.get("models") or ()) or "for no model by itself"
+        print(f"  {name:12} {node.get('about', '')} [{', '.join(node['prompts'])}; {models}]")
+
+
 LISTS: dict[str, Callable[[], None]] = {
     "methods": show_methods,
     "datasets": show_datasets,
@@ -100,4 +115,5 @@ LISTS: dict[str, Callable[[], None]] = {
     "papers": show_papers,
     "metrics": show_metrics,
     "styles": show_styles,
+    "protocols": show_protocols,
 }

@@ -13,6 +13,9 @@ from vgbench.batches.samples import GroundingDataset, shuffled
 from vgbench.data.dataset import GroundingData
 from vgbench.data.table import AnnotationTable
 from vgbench.metrics.evaluator import ScoreReport, format_report
+from vgbench.predictions.reader import read_predictions
+from vgbench.predictions.rereading import reading_notes
+from vgbench.predictions.styles import style
 from vgbench.records.record import Result
 from vgbench.records.results import ScoredOutput, results_of
 from vgbench.training.checks import as_list
@@ -126,6 +129,7 @@ class Scorer:
         notes += stressed.notes
         if not whole:
             return SplitScores((), math.nan, tuple(notes), stopwatch)
+        notes += self._reading_notes(evaluation)
         if leaked:
             notes.append(f"{split}: {leaked} of its images are training images")
             say(f"WARNING {dataset.name} {split}: {leaked} of its images are in the training data of this model")
@@ -138,6 +142,15 @@ class Scorer:
         """How many of its images the model was trained on; None: not known."""
         seen = self.model.seen
         return seen.among(table, self.dataset.image_aliases()) if seen else None
+
+    def _reading_notes(self, evaluation: Evaluation) -> list[str]:
+        """How the words of a language model were read."""
+        if not self.model.method.answer_style:
+            return []
+        file = evaluation.file(self.model.method.outputs[0])
+        predictions = read_predictions(file, evaluation.table, missing="empty")
+        notes = reading_notes(predictions, evaluation.table, style(self.model.method.answer_style))
+        return [f"{evaluation.split}: {note}" for note in notes]
 
     def _evaluation(self, split: str, table: AnnotationTable, folder: Path) -> Evaluation:
         return Evaluation(table, split, folder, self.outputs)

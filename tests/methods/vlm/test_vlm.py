@@ -191,7 +191,8 @@ def test_a_tiny_model_is_evaluated_on_the_command_line(
     assert record.cost.flops is None and record.cost.answer_tokens is not None and record.cost.answer_s is not None
     notes = "\n".join(record.notes)
     assert "protocol qwen2.5-vl+max_new_tokens=4: prompt 'Locate {expression} in this image" in notes
-    assert "answers (100.0 %) could not be read, they count as wrong" in notes
+    assert "val: answers read as style qwen2.5-vl: xyxy, pixels of the image as the model saw it" in notes
+    assert "answers (100.00 %) cannot be read (" in notes
     assert "points are the centres of the first boxes" in notes and "max_pixels=50176 (the processor's own)" in notes
     stored = (tmp_path / "run/answers/0.jsonl").read_bytes()
     assert main([*command, "resume=true"]) == 0
@@ -220,7 +221,7 @@ def test_weights_in_several_files_are_found(model_folder: Any, tmp_path: Path) -
 
 
 def test_what_cannot_be_asked_is_refused(model_folder: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"method\.model= is missing: a local folder"):
+    with pytest.raises(UserError, match=r"method\.model= is missing: a folder"):
         VLM()
     with pytest.raises(UserError, match=r"no config\.json; method\.model= must be a folder"):
         VLM(str(tmp_path))
