@@ -16,7 +16,7 @@ from vgbench.config.stored import make_method
 from vgbench.core.errors import UserError
 from vgbench.core.registry import methods
 from vgbench.data.dataset import GroundingData
-from vgbench.method import GroundingMethod
+from vgbench.method import EvaluationOnly, GroundingMethod
 from vgbench.metrics.catalog import make_metric, tasks
 from vgbench.metrics.tasks import SUITE
 from vgbench.training import weights
@@ -125,18 +125,21 @@ def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path | Non
     Raises:
         UserError: if there is no checkpoint, or it does not fit.
     """
-    if method_class(config.method).remote:
+    cls = method_class(config.method)
+    if cls.remote:
         if config.checkpoint:
             raise UserError(
                 f"checkpoint={config.checkpoint}: this method has no weights, a server predicts; leave it out"
             )
         return build_method(config.method), None, LoadReport(used=())
+    # a method of others' models knows better than its missing weights what is wrong with a folder
+    foreign = build_method(config.method) if issubclass(cls, EvaluationOnly) else None
     if not config.checkpoint:
         raise UserError("checkpoint= is missing: give a run folder, a checkpoint file, or checkpoint=shipped")
     chosen = choices(config)
     path = weights.resolve(str(config.checkpoint), chosen["method"], chosen["dataset"])
     node = checkpoint_node(config, path)
-    method = make_method(node, path) if weights.is_ours(path) else build_method(node)
+    method = make_method(node, path) if weights.is_ours(path) else foreign or build_method(node)
     return method, path, weights.load(method, path)
 
 

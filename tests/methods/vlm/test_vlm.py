@@ -220,6 +220,22 @@ def test_weights_in_several_files_are_found(model_folder: Any, tmp_path: Path) -
         weights.fingerprint(path)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "error: method.model= is missing: a folder with a vision-language model of transformers"),
+        (["method.model=nowhere"], "error: nowhere: no config.json; method.model= must be a folder"),
+    ],
+)
+def test_the_command_line_says_what_is_missing(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vgbench.cli import main
+
+    assert main(["eval", "method=vlm", *options, "dataset=refshapes", "trainer=cpu"]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_what_cannot_be_asked_is_refused(model_folder: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"method\.model= is missing: a folder"):
         VLM()
