@@ -17,7 +17,7 @@ add_arguments = hydra_job.add_arguments
 
 def execute(arguments: Namespace) -> int:
     """Score a checkpoint; writes a run folder."""
-    return hydra_job.execute(arguments, _evaluate)
+    return hydra_job.execute(arguments, _evaluate, prefix="eval-")
 
 
 def _evaluate(config: Any) -> float:

@@ -6,9 +6,11 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
-from vgbench.config.compose import check_recipe, expand, recipe_files
+from vgbench.cli.sweep import sweep_points
+from vgbench.config.compose import check_recipe, expand, recipe_files, split_overrides
 from vgbench.core.errors import Stopped, UserError
 
 OVERRIDES = "Anything can be overridden in Hydra's syntax (key=value, +key=value, ~key); -m sweeps over a,b,c."
@@ -22,35 +24,43 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--cfg", choices=["job", "hydra", "all"], help="print the composed configuration and stop")
 
 
-def execute(arguments: Namespace, work: Callable[[Any], Any], config_name: str = "run") -> int:
-    """Call ``work`` with the composed configuration; what it returns is the value of a sweep point."""
+def execute(arguments: Namespace, work: Callable[[Any], Any], config_name: str = "run", prefix: str = "") -> int:
+    """Call ``work`` with the composed configuration; what it returns is the value of a sweep point.
+
+    Args:
+        prefix: of the run folders of a sweep's points.
+    """
     import hydra
 
-    from vgbench.config.plugins import prepare
+    from vgbench.config.plugins import load, prepare
     from vgbench.core.stop import listening
 
-    argv = recipe_files(prepare(expand(arguments.overrides)))
-    check_recipe(arguments.overrides)
-    if arguments.cfg:
-        argv += ["--cfg", arguments.cfg]
+    own, overrides = split_overrides(arguments.overrides, "sweep")
+    argv = recipe_files(prepare(expand(overrides)))
+    check_recipe(overrides)
+    points = sweep_points(arguments, argv, own.get("sweep"), prefix if config_name == "run" else None)
+    arguments_of_hydra = [*argv, *(["--cfg", arguments.cfg] if arguments.cfg else [])]
     if arguments.multirun:
-        argv += ["--multirun"]
-    own_argv, sys.argv = sys.argv, [f"vgbench {arguments.command}", *argv]
+        arguments_of_hydra += ["--multirun"]
+    own_argv, sys.argv = sys.argv, [f"vgbench {arguments.command}", *arguments_of_hydra]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, we make one line of them
     failures: list[Exception] = []
+    plugins, multirun = list(arguments.plugin), arguments.multirun
 
     def job(config: Any) -> Any:
         sys.argv = own_argv  # Lightning starts the other processes of a node with it
+        for spec in plugins:  # a launcher's process knows nothing of them
+            load(spec)
         try:
-            return work(config)
+            return points(config, work) if points else work(config)
         except Exception as error:
             reason = _lost_process(error) or error
-            if isinstance(reason, Stopped) or arguments.multirun:
+            if isinstance(reason, Stopped) or multirun:
                 raise reason from None
             failures.append(reason)  # Hydra would print a line of its own
             return None
 
-    with listening():
+    with listening(), points.table() if points else nullcontext():
         hydra.main(version_base="1.3", config_path="pkg://vgbench.configs", config_name=config_name)(job)()
     if failures:
         raise failures[0]
