@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,13 @@ from vgbench.records import store
 
 ROOT = Path(__file__).parents[2]
 TINY = [
-    *("method=centre", "dataset=refshapes", "+dataset.images={train:2,val:1}", "recipe.epochs=1", "recipe.batch_size=8"),
+    *(
+        "method=centre",
+        "dataset=refshapes",
+        "+dataset.images={train:2,val:1}",
+        "recipe.epochs=1",
+        "recipe.batch_size=8",
+    ),
     *("eval.splits=[val]", "eval.examples=0", "eval.bootstrap=0", "eval.control=null", "trainer=cpu", "workers=0"),
 ]
 PLUGIN = ["--plugin", str(ROOT / "tests" / "examples" / "centre.py")]
@@ -62,8 +67,9 @@ def test_a_sweep_is_named_by_its_command_and_names_its_folders(
 def test_launchers_do_the_same(launcher: str, module: str, data: Path, tmp_path: Path) -> None:
     pytest.importorskip(module)
     command = [sys.executable, "-m", "vgbench.cli", *arguments(tmp_path, data, "seed=1,2", "sweep=seeds")]
-    done = subprocess.run([*command, f"hydra/launcher={launcher}"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, f"hydra/launcher={launcher}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "2 of 2 points" in done.stdout
     assert [store.read(path).seed for path in sorted((tmp_path / "seeds").iterdir())] == [1, 2]
-    shutil.rmtree(tmp_path / "seeds")

@@ -18,7 +18,6 @@ from omegaconf import open_dict
 
 from vgbench.core.errors import require_extra
 
-
 MODULE = "hydra_plugins.vgbench"  # Hydra takes launchers from modules of such a name only
 
 
