@@ -88,6 +88,7 @@ def make_run(root: Path, number: int) -> Path:
             "point": [20, 20],
             "iou": 1.0 if right else 0.0,
             "heatmap": png(np.eye(8, dtype=np.uint8) * 255),
+            **({"answer": f"{EVIL} [10, 10, 30, 30]"} if number == 1 else {}),
         }
         truth = {"boxes": [[10, 10, 30, 30]], "outlines": [[10, 10, 30, 10, 30, 30, 10, 30]]}
         examples.append(
@@ -140,6 +141,22 @@ def test_runs_of_one_split_stand_side_by_side(page: Path) -> None:
     assert [pair["difference"] for pair in data["published"]] == [pytest.approx(-2.0)]
     assert {column["embedded"] for column in data["columns"]} == {True, False}
     assert len(data["slices"]) == 6 and len(data["curves"]) == 3
+
+
+def test_a_models_words_stand_beside_its_boxes(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, 1)
+    file = folder / "examples" / "val" / "examples.json"
+    info = json.loads(file.read_text())
+    info["examples"][1]["predictions"]["main"]["answer"] = "word " * 1000
+    file.write_text(json.dumps(info))
+    items = collect([store.read(folder)], [])["examples"][0]["items"]
+    words = [item["predictions"][0]["answer"] for item in items]
+    assert words[0] == f"{EVIL} [10, 10, 30, 30]"
+    assert words[1].endswith("... (5000 characters)") and len(words[1]) < 2100
+    info["examples"][1]["predictions"]["main"]["answer"] = 7
+    file.write_text(json.dumps(info))
+    with pytest.raises(UserError, match=r"examples\.json: damaged"):
+        collect([store.read(folder)], [])
 
 
 def test_long_curves_are_thinned(tmp_path: Path) -> None:

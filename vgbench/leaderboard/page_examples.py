@@ -18,6 +18,7 @@ from vgbench.records.record import Record
 
 PICTURE_BYTES, PICTURE_SIDE = 8 << 20, 4096  # limits of an example's picture; ours have 400 pixels
 HEAT_SIDE = 1024  # of a heat map; ours are as large as the network's map
+WORDS = 2000  # characters of a model's answer that are shown
 FILE_BYTES = 256 << 20  # of examples.json
 LARGEST = 1e6  # of a coordinate
 
@@ -108,6 +109,7 @@ def _prediction(stored: Mapping[str, Any]) -> dict[str, Any]:
         "heatmap": _or_none(stored.get("heatmap"), _heatmap),
         "iou": _or_none(stored.get("iou"), _number),
         "right": bool(stored.get("right")),
+        "answer": _or_none(stored.get("answer"), _words),
     }
 
 
@@ -115,6 +117,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a {type(value).__name__} where a text is expected")
     return value
+
+
+def _words(value: object) -> str:
+    """A model's words, no longer than they can be read beside a picture."""
+    text = _text(value)
+    return text if len(text) <= WORDS else f"{text[:WORDS]} ... ({len(text)} characters)"
 
 
 def _number(value: object) -> float:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from vgbench.method import GroundingMethod
 
+LONGEST_WORDS = 10_000  # characters of a model's answer that are kept beside a picture
+
 
 def examples(
     folder: Path,
@@ -43,7 +45,7 @@ def examples(
     """Draw some expressions of a split into ``folder``: NN.png each, sheet.png, and what the HTML page shows.
 
     The choice depends on the expressions' keys alone, so all methods show the same ones. For the page there is
-    ``examples.json`` (boxes, masks, small heat maps, in original pixels) and the plain images as NN.jpg.
+    ``examples.json`` (boxes, masks, small heat maps, in original pixels, a model's words) and the images as NN.jpg.
 
     Args:
         predictions: name of an output -> its predictions file.
@@ -122,6 +124,7 @@ def _entry(row: Row, by_output: Mapping[str, Prediction], image: str) -> dict[st
                 "point": one.point,
                 "heatmap": None if one.heatmap is None else _heat_png(one.heatmap),
                 "iou": box_iou(one, row),
+                **({} if one.answer is None else {"answer": one.answer[:LONGEST_WORDS]}),
             }
             for name, one in by_output.items()
         },

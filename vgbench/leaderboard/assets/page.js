@@ -421,7 +421,8 @@
     byId("viewer-title").textContent = `${item.expression} (${open + 1} of ${listed.length})`;
     const figures = [el("figure", {}, picture(item, null), el("figcaption", {}, "truth" + (item.truth.boxes.length ? "" : ": no target")))];
     for (const [row, prediction] of Object.entries(item.predictions)) {
-      figures.push(el("figure", {}, picture(item, prediction), el("figcaption", {}, data.rows[row].label, el("br"), verdict(prediction, item))));
+      figures.push(el("figure", {}, picture(item, prediction), el("figcaption", {}, data.rows[row].label, el("br"), verdict(prediction, item)),
+        prediction.answer === null || prediction.answer === undefined ? null : el("blockquote", { class: "answer" }, prediction.answer || "(no words)")));
       if (prediction.heatmap) {
         const heat = await heatPicture(prediction.heatmap);
         figures.push(el("figure", {}, picture({ ...item, truth: { boxes: [], outlines: [] } }, { boxes: [], outlines: [], point: prediction.point }, heat),
