@@ -146,7 +146,7 @@ def test_masks_of_coco_results(tmp_path):
         ),
         (
             "p.json",
-            [{"key": "1.0", "boxes": []}] * 2,
+            [{"key": "1.0", "boxes": []}, {"key": "1.0", "boxes": [[0, 0, 1, 1]]}],
             {"format": "grefcoco"},
             "entry 2: the expression '1.0' was answered",
         ),

@@ -33,6 +33,7 @@ class Answers:
     fields: Counter[str] = field(default_factory=Counter)
     upside_down: int = 0
     stray: int = 0
+    repeated: int = 0
 
     def __post_init__(self) -> None:
         sides = [self.table.column(name).astype(np.float64) for name in ("width", "height")]
@@ -41,6 +42,7 @@ class Answers:
         self._style = self.reading.answer_style
         self._whole = None if self.reading.divisor is None else (self.reading.divisor, self.reading.divisor)
         self._seen: dict[int, Size] = {}
+        self._read: dict[int, Answer] = {}
         self.tally = Tally([len(boxes) for boxes in self.table.arrow.column("boxes")])
 
     def add(self, row: int, entry: Mapping[str, Any], place: str) -> None:
@@ -50,11 +52,13 @@ class Answers:
             UserError: if the entry is damaged, or the expression was answered before.
         """
         reading, form, size = self.reading, self.reading.entry_format, self._sizes[row]
-        if row in self.by_row and not form.entry_per_box:
-            raise UserError(f"{place}: the expression {self.table.row(row).key!r} was answered before; keep one entry")
         seen = reading.seen(entry, place)
         terms = Terms(reading.coordinates.form, (int(size[0]), int(size[1])), reading.text, reading.box)
         answer = form.parse(dict(entry), place, replace(terms, cells=reading.cells, style=self._style, seen=seen))
+        if row in self.by_row and not form.entry_per_box:
+            self._check_same(row, answer, place)
+            return
+        self._read[row] = answer
         boxes = answer.boxes
         if not answer.in_pixels:
             whole = self._whole if seen is None else seen
@@ -64,6 +68,12 @@ class Answers:
         if seen is not None:
             self._seen[row] = seen
         self._keep(row, answer, boxes)
+
+    def _check_same(self, row: int, answer: Answer, place: str) -> None:
+        """An expression may occur twice with the same answer: samplers fill the last batch of several processes up."""
+        if answer != self._read[row]:
+            raise UserError(f"{place}: the expression {self.table.row(row).key!r} was answered before; keep one entry")
+        self.repeated += 1
 
     def _count(self, row: int, answer: Answer, place: str) -> None:
         doubts = list(answer.doubts)
@@ -116,6 +126,8 @@ class Answers:
             notes.append(
                 f"{self.stray} boxes lie outside the image or cover less than a pixel: are scale= and boxes= right?"
             )
+        if self.repeated:
+            notes.append(f"{self.repeated} entries repeat the answer of an earlier one")
         if absent:
             notes.append(f"{len(absent)} expressions without an entry: nothing was found there")
         return notes

@@ -14,6 +14,31 @@ from typing import Any
 
 from vgbench.core.errors import UserError
 
+# Where tools put the model's words, in the order in which they are looked for.
+TEXT_FIELDS = (
+    "prediction",
+    "filtered_resps",
+    "pred",
+    "response",
+    "output",
+    "model_output",
+    "model_response",
+    "model_answer",
+    "generated_text",
+    "completion",
+    "raw_output",
+    "raw_response",
+    "text",
+    "content",
+    "resps",
+    "answer",
+)
+SCORE_FIELDS = ("scores", "score", "confidences", "confidence")
+BOX_FIELDS = ("boxes", "bboxes", "bbox", "box", "pred_boxes", "pred_bboxes", "pred_bbox", "predicted_boxes")
+# Where tools put the id of an expression, in the order in which they are looked for.
+ID_FIELDS = ("key", "id", "expression_id", "sent_id", "question_id", "index", "doc_id", "image_id")
+SENTENCE_FIELDS = ("expression", "sentence", "caption", "sent", "normal_caption", "phrase")
+IMAGE_FIELDS = ("image_id", "file_name", "image", "image_path", "img_name", "image_file")
 _LONGEST_CELL = 10_000_000  # characters of a cell that is read as a list or an object
 
 
@@ -93,7 +118,14 @@ def structure(value: Any) -> Any:
                 parsed = parse(value)
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
-            return list(parsed) if isinstance(parsed, tuple) else parsed
+            return _as_lists(parsed)
+    return value
+
+
+def _as_lists(value: Any) -> Any:
+    """Tuples as lists, all the way down."""
+    if isinstance(value, list | tuple):
+        return [_as_lists(item) for item in value]
     return value
 
 

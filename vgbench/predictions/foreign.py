@@ -12,7 +12,7 @@ from vgbench.data.table import AnnotationTable
 from vgbench.predictions.answers import Answers
 from vgbench.predictions.checks import check
 from vgbench.predictions.entries import read_entries
-from vgbench.predictions.matching import match_rows
+from vgbench.predictions.matching import match_rows, of_split, split_names
 from vgbench.predictions.numbers import FORMS
 from vgbench.predictions.reading import SEVERAL, Reading
 from vgbench.predictions.table import Predictions
@@ -35,7 +35,8 @@ def read_foreign(path: str | Path, table: AnnotationTable, reading: Reading) -> 
     """
     path = Path(path)
     reading.check_stated()
-    places, entries, notes = read_entries(path)
+    places, entries, notes = read_entries(path, split_names(table))
+    entries, places, split_notes = of_split(entries, places, table)
     rows, matching_notes = match_rows(entries, places, table, reading)
     answers = Answers(table, reading)
     for entry, place, row in zip(entries, places, rows, strict=True):
@@ -46,6 +47,7 @@ def read_foreign(path: str | Path, table: AnnotationTable, reading: Reading) -> 
         f"read as {reading.format}, coordinates {reading.scale_words}, matched by {reading.match}",
         *_rules(reading),
         *notes,
+        *split_notes,
         *matching_notes,
         *answers.notes(path),
     ]

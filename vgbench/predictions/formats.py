@@ -15,7 +15,18 @@ from typing import Any, ClassVar
 from vgbench.core.errors import UserError
 from vgbench.data import rle
 from vgbench.predictions.coordinates import Size
-from vgbench.predictions.fields import field, has, named_field, names_of, number, shown, structure
+from vgbench.predictions.fields import (
+    BOX_FIELDS,
+    SCORE_FIELDS,
+    TEXT_FIELDS,
+    field,
+    has,
+    named_field,
+    names_of,
+    number,
+    shown,
+    structure,
+)
 from vgbench.predictions.masks import box_around, segmentation
 from vgbench.predictions.numbers import PATCH_CELLS, corners, named
 from vgbench.predictions.styles.base import AnswerStyle
@@ -24,25 +35,7 @@ from vgbench.predictions.words import answer_text, read_words
 
 Entry = dict[str, Any]
 
-# Where tools put the model's words, in the order in which they are looked for.
-TEXT_FIELDS = (
-    "prediction",
-    "filtered_resps",
-    "pred",
-    "response",
-    "output",
-    "model_output",
-    "model_response",
-    "model_answer",
-    "generated_text",
-    "completion",
-    "text",
-    "resps",
-    "answer",
-)
-SCORE_FIELDS = ("scores", "score", "confidences", "confidence")
 _DECISIONS = {"true": True, "false": False, "1": True, "0": False, "": None}  # in cells of tables
-BOX_FIELDS = ("boxes", "bboxes", "bbox", "box", "pred_boxes", "pred_bboxes", "pred_bbox", "predicted_boxes")
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
-from vgbench.predictions.fields import field, has
+from vgbench.predictions.entries import plain_name
+from vgbench.predictions.fields import ID_FIELDS, IMAGE_FIELDS, SENTENCE_FIELDS, field, has
 from vgbench.predictions.reading import Reading
 
-# Where tools put the id of an expression, in the order in which they are looked for.
-ID_FIELDS = ("key", "id", "expression_id", "sent_id", "question_id", "index", "doc_id", "image_id")
-SENTENCE_FIELDS = ("expression", "sentence", "caption", "sent", "normal_caption", "phrase")
-IMAGE_FIELDS = ("image_id", "file_name", "image", "image_path", "img_name", "image_file")
+_WHOLE = re.compile(r"^\s*(\d{1,18})\.0\s*$")
 _NUMBERED = re.compile(r"(.*\D)[_-](\d{1,9})")  # RefCOCO_testA_119
+
+
+def split_names(table: AnnotationTable) -> frozenset[str]:
+    """What a file may call the split of a table, without signs: "val", "refcocoval"."""
+    return frozenset({plain_name(str(table.info.get("split"))), plain_name(_split(table))})
+
+
+def of_split(
+    entries: Sequence[dict[str, Any]], places: Sequence[str], table: AnnotationTable
+) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """Entries and places of a table's split, and notes: where a file has several splits, a field says which."""
+    names = split_names(table)
+    splits = [plain_name(entry["split"]) if isinstance(entry.get("split"), str) else "" for entry in entries]
+    if not all(splits) or len(set(splits)) < 2 or names.isdisjoint(splits):
+        return list(entries), list(places), []
+    own = [index for index, split in enumerate(splits) if split in names]
+    note = f"{len(entries) - len(own)} entries of other splits were left out (field 'split')"
+    return [entries[index] for index in own], [places[index] for index in own], [note]
 
 
 def match_rows(
@@ -54,7 +70,7 @@ def match_rows(
             raise UserError(f"match={reading.match}: this dataset has no unique {reading.match}; use match=key or row")
     rows: list[int | None] = []
     for entry, value, place in zip(entries, values, places, strict=True):
-        row = row_of.get(_id_text(value))
+        row = _row(row_of, value)
         if row is None:
             name = next(name for name in names if has(entry, name))
             raise UserError(
@@ -65,8 +81,10 @@ def match_rows(
     return rows, []
 
 
-def _id_text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def _row(row_of: Mapping[str, int], value: Any) -> int | None:
+    """The row of an id, or of 50 for 50.0, as tables with empty cells write it."""
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return row_of[text] if text in row_of else row_of.get(_WHOLE.sub(r"\1", text))
 
 
 def _any_has(entries: Sequence[dict[str, Any]], names: Sequence[str]) -> bool:
@@ -101,11 +119,11 @@ def _numbered(
     parts = [_NUMBERED.fullmatch(str(value)) for value in values]
     if not values or not all(parts):
         return None
-    own = _plain_name(f"{table.info.get('dataset')}{table.info.get('split')}")
+    own = plain_name(_split(table))
     rows: list[int | None] = []
     for part, place in zip(parts, places, strict=True):
         assert part is not None
-        row = int(part[2]) if _plain_name(part[1]) == own else None
+        row = int(part[2]) if plain_name(part[1]) == own else None
         if row is not None and row >= len(table):
             raise UserError(f"{place}: {part[0]!r}, but {_split(table)} has {len(table)} expressions, from 0 on")
         rows.append(row)
@@ -116,10 +134,6 @@ def _numbered(
             "name the split that was predicted"
         )
     return rows, [f"{sum(others.values())} entries of other splits were left out"] if others else []
-
-
-def _plain_name(name: str) -> str:
-    return re.sub(r"[^a-z0-9+]", "", name.lower().replace("plus", "+"))
 
 
 def _match_sentences(

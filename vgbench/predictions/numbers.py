@@ -32,6 +32,7 @@ _CORNERS = re.compile(
 _NEXT_BOX = re.compile(
     rf"((?:{_NUMBER}\s{{0,4}},\s{{0,4}}){{3}}{_NUMBER})\s{{0,4}};\s{{0,4}}(?=[-+.\d])"
 )  # [1,2,3,4;5,6,7,8]
+_LONGER = re.compile(rf"[\[(]\s{{0,4}}{_NUMBER}(?:\s{{0,4}}[,\s]\s{{0,4}}{_NUMBER}){{4,40}}\s{{0,4}}[\])]")
 _BRACKETED_PAIR = re.compile(rf"[\[(<]\s{{0,8}}{_PAIR}\s{{0,8}}[\])>]")
 _ANGLES = re.compile(r"\s{0,4}".join([rf"<\s?({_NUMBER})\s?>"] * 4))
 _GAP = r"[\s,;()\[\]<>{}]{1,40}"
@@ -104,16 +105,15 @@ def boxes_in(text: str, form: str) -> Words:
         reading = read(text, form)
         if reading.boxes:
             return reading
+    doubts = ["answers hold brackets of more than four numbers"] if _LONGER.search(text) else []
     boxes = bracketed(text)
     if boxes:
-        return Words(boxes)
+        return Words(boxes, doubts=doubts)
     boxes = bare(text)
-    doubts = []
-    if boxes and (
-        len(re.findall(rf"(?<![\w.]){_NUMBER}", text)) > 4 * len(boxes) or re.search(r"\d\s{0,4}[\[(]", text)
-    ):
+    others = len(re.findall(rf"(?<![\w.]){_NUMBER}", text)) > 4 * len(boxes) or re.search(r"\d\s{0,4}[\[(]", text)
+    if boxes and others:
         doubts.append("answers have numbers beside the four that were taken as a box")
-    return Words(boxes, doubts=doubts)
+    return Words(boxes, doubts=doubts if boxes else [])
 
 
 def named(text: str, form: str) -> Words:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
 from vgbench.predictions.checks import DESCRIPTION, check
+from vgbench.predictions.precision import decimals
 from vgbench.predictions.table import SCHEMA, Predictions, short_text
 from vgbench.types import Prediction
 
@@ -61,7 +62,8 @@ def _read_parquet(path: Path) -> pa.Table:
             if field.name not in arrow.schema.names:
                 columns.append(pa.nulls(len(arrow), field.type))
                 continue
-            column = arrow.column(field.name).combine_chunks()
+            column = arrow.column(field.name)
+            column = (decimals(column) if field.name == "scores" else column).combine_chunks()
             if not field.nullable and column.null_count:
                 raise UserError(f"{path}: column {field.name!r} has missing values; fill them")
             if field.name == "boxes" and not column.type.equals(field.type):
