@@ -31,7 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of this command."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
     parser.add_argument("--dry-run", action="store_true", help="print the plan with estimated GPU hours and stop")
-    parser.add_argument("--commit-to", type=Path, metavar="DIR", help="copy the records to DIR/PAPER/RUN")
+    parser.add_argument("--commit-to", type=Path, metavar="DIR", help="copy the records to DIR/PAPER[-TABLE]/RUN")
     parser.add_argument("--json", type=Path, help="also write the table as JSON")
     parser.add_argument("--strict", action="store_true", help="exit 1 if a cell differs")
 
@@ -90,7 +90,7 @@ def _judged(plan: Plan, done: Sequence[Step]) -> list[Line]:
     """Every cell of the table with its verdict."""
     from vgbench.reproduce.judge import judge
 
-    committed = Path(str(files("vgbench.leaderboards") / "results" / plan.paper))
+    committed = Path(str(files("vgbench.leaderboards") / "results" / plan.folder))
     by_job = {step.job: step for step in done}
     return [judge(plan, cell, by_job.get(cell.job) if cell.job else None, committed) for cell in plan.cells]
 
@@ -107,4 +107,4 @@ def _write(arguments: Namespace, plan: Plan, done: Sequence[Step], lines: Sequen
     if arguments.commit_to is not None:
         for step in done:
             if step.record is not None:
-                print(commit(step, arguments.commit_to / plan.paper))
+                print(commit(step, arguments.commit_to / plan.folder))

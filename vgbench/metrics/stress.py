@@ -136,7 +136,8 @@ class Stress(GroundingMetric):
             del ratios["retention"]
             ratios |= _rejection(columns["score"], columns["plain_score"])
         elif self._expectation == "same":
-            ratios = {"right": ratios["right"], **{name: Ratio(columns[name], one) for name in self._kinds}}
+            errors = [name for name in self._kinds if name not in ("correct", "wrong", "false_acceptance")]
+            ratios = {"right": ratios["right"], **{name: Ratio(columns[name], one) for name in errors}}
             ratios["chance"] = Ratio(1 / (1 + columns["peers"]), one)
         for name in ("mask_iou", "plain_mask_iou"):
             measured = ~np.isnan(columns[name])

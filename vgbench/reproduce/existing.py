@@ -99,6 +99,15 @@ def misfit(record: Record, job: Job, config: Any, checkpoint: Path | None) -> Mi
     return Misfit(Mismatch.RECIPE, f"recipe.{difference}") if difference else None
 
 
+def other_questions(record: Record, config: Any) -> Misfit | None:
+    """Whether the probes of a record drew other questions than a job asks for."""
+    theirs, ours = record.config.get("eval") or {}, config.eval
+    for key in ("stress_seed", "stress_limit"):
+        if theirs.get(key) != ours.get(key):
+            return Misfit(Mismatch.EXTENT, f"eval.{key}={theirs.get(key)} instead of {ours.get(key)}")
+    return None
+
+
 def names_method(record: Record, target: str) -> bool:
     """Whether a record is about the method with this dotted path."""
     node = record.config.get("method")

@@ -14,6 +14,7 @@ import yaml
 from vgbench.core.errors import UserError
 from vgbench.leaderboard.columns import metric_title
 from vgbench.leaderboard.published import PublishedRow, published_metric, published_task, read_published
+from vgbench.probes.questions import split_and_probe
 from vgbench.records.record import Record
 
 OWN_KEYS = ("paper", "table", "runs", "checkpoints", "pretrained")
@@ -83,13 +84,23 @@ class Plan:
         """Every run once."""
         return list(dict.fromkeys(cell.job for cell in self.cells if cell.job is not None))
 
+    @property
+    def folder(self) -> str:
+        """What its committed records lie below: the paper, and the table where it is not the main one."""
+        return self.paper if self.table == "main" else f"{self.paper}-{self.table}"
+
     def cells_of(self, job: Job) -> list[Cell]:
         """The cells that a job fills."""
         return [cell for cell in self.cells if cell.job == job]
 
     def splits(self, job: Job) -> list[str]:
-        """The splits that a job has to score."""
-        return list(dict.fromkeys(cell.split for cell in self.cells_of(job)))
+        """The splits that a job has to score, those of probes' questions by their plain names."""
+        return list(dict.fromkeys(split_and_probe(cell.split)[0] for cell in self.cells_of(job)))
+
+    def probes(self, job: Job) -> list[str]:
+        """The probes that a job has to ask: "mirror" of a cell on "val [mirror]"."""
+        specs = dict.fromkeys(split_and_probe(cell.split)[1] for cell in self.cells_of(job))
+        return [spec for spec in specs if spec]
 
 
 @dataclass(frozen=True)

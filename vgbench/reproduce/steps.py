@@ -13,7 +13,7 @@ from vgbench.data.dataset import GroundingData
 from vgbench.records import store
 from vgbench.records.record import Record
 from vgbench.reproduce.estimate import estimate
-from vgbench.reproduce.existing import Misfit, Mismatch, find_file, find_result, misfit
+from vgbench.reproduce.existing import Misfit, Mismatch, find_file, find_result, misfit, other_questions
 from vgbench.reproduce.plan import Job, Lack, Need, Plan, Step
 
 
@@ -99,6 +99,8 @@ def find_record(
     notes = []
     for record in records:
         reason = misfit(record, job, config, checkpoint)
+        if reason is None and plan.probes(job):
+            reason = other_questions(record, config)
         if reason is None and data is not None and data.embedded:
             reason = _other_data(record, data, plan.splits(job))
         if reason is None and all(find_result(record, cell) for cell in cells):
@@ -113,8 +115,13 @@ def find_record(
 
 
 def _other_data(record: Record, data: GroundingData, splits: Sequence[str]) -> Misfit | None:
-    hashes = {split: data.load(split).hash for split in splits}
-    if all(hashes.get(result.split) in (None, result.data_hash) for result in record.results):
+    """Whether plain splits are others now, or the first expressions of them that stress tests may be limited to."""
+    limit = (record.config.get("eval") or {}).get("stress_limit")
+    hashes: dict[str, set[str]] = {}
+    for split in splits:
+        table = data.load(split)
+        hashes[split] = {table.hash, table.take(range(min(limit or len(table), len(table)))).hash}
+    if all(result.data_hash in hashes.get(result.split, {result.data_hash}) for result in record.results):
         return None
     return Misfit(Mismatch.DATA, "scored on other data than this version's")
 
@@ -187,8 +194,10 @@ def execute(plan: Plan, step: Step, runs: Path) -> Step:
     with open_dict(config):
         config.run_dir = str(runs / "reproduce" / f"{plan.paper}-{plan.table}" / step.job.name)
         config.eval.splits = plan.splits(step.job)
+        config.eval.stress = plan.probes(step.job)
+    work = run.run if step.action == "train" else run.stress if plan.probes(step.job) else run.evaluate
     try:
-        result = (run.evaluate if step.action == "evaluate" else run.run)(config)
+        result = work(config)
     except UserError as error:
         return replace(step, action="missing", why=" ".join(str(error).split()))
     record = store.read(result.folder)
