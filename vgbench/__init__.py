@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vgbench.metrics.base import Variant as Variant
     from vgbench.metrics.pairs import Pairs as Pairs
     from vgbench.metrics.tasks import Task as Task
+    from vgbench.probes.base import Probe as Probe
     from vgbench.types import Batch as Batch
     from vgbench.types import Geometry as Geometry
     from vgbench.types import Prediction as Prediction
@@ -49,6 +50,7 @@ PUBLIC = {
     "LoadReport": "vgbench.checkpoints.names",
     "Pairs": "vgbench.metrics.pairs",
     "Prediction": "vgbench.types",
+    "Probe": "vgbench.probes.base",
     "Ratio": "vgbench.metrics.base",
     "Sample": "vgbench.types",
     "SentenceIds": "vgbench.data.builder",

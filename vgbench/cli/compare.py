@@ -142,7 +142,12 @@ def _text(arguments: Namespace, records: Sequence[Record]) -> str:
         return text
     if len(records) != 2:
         raise UserError(f"--slices compares two runs, found {len(records)}; name two run folders")
+    from vgbench.leaderboard.markdown import markdown
+    from vgbench.leaderboard.stress import versus_grids
     from vgbench.leaderboard.versus import versus
     from vgbench.leaderboard.versus_text import format_versus
 
-    return text + "\n" + format_versus(versus(*records), arguments.pictures)
+    stressed = versus_grids(records[0], records[1])
+    comparisons = versus(*records, needed=not stressed)
+    parts = [format_versus(comparisons, arguments.pictures)] if comparisons else []
+    return "\n".join([text, *parts, *([markdown(stressed)] if stressed else [])])

@@ -11,7 +11,7 @@ from vgbench.config.compose import options, recipes
 from vgbench.core.registry import datasets, methods
 
 NAME = "list"
-HELP = "List methods, datasets, recipes, flows, papers' tables, metrics, answer styles and protocols."
+HELP = "List methods, datasets, recipes, flows, papers' tables, metrics, answer styles, protocols and probes."
 EXAMPLE = "vgbench list methods"
 TAKES_PLUGINS = True
 
@@ -107,6 +107,19 @@ def show_protocols() -> None:
         print(f"  {name:12} {node.get('about', '')} [{', '.join(node['prompts'])}; {models}]")
 
 
+def show_probes() -> None:
+    """Registered probes with their kinds and severities."""
+    from vgbench.core.registry import probes
+    from vgbench.probes.catalog import probe_class
+
+    print("probes (vgbench stress probes=...; vgbench stress cards says what each shows):")
+    for name in probes:
+        probe = probe_class(name)
+        kinds = ", ".join(kind for kind in probe.kinds if kind)
+        levels = f" @1 to @{probe.levels}" if probe.levels else ""
+        print(f"  {name:12} {probe.title}{levels}{f': {kinds}' if kinds else ''}")
+
+
 LISTS: dict[str, Callable[[], None]] = {
     "methods": show_methods,
     "datasets": show_datasets,
@@ -116,4 +129,5 @@ LISTS: dict[str, Callable[[], None]] = {
     "metrics": show_metrics,
     "styles": show_styles,
     "protocols": show_protocols,
+    "probes": show_probes,
 }

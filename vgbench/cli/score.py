@@ -69,7 +69,7 @@ def execute(arguments: Namespace) -> int:
     notes = [f"predictions: {'centre box of median size' if file == TRIVIAL else Path(file).name}"]
     for name in _splits(file, split, dataset):
         table = dataset.load(name)
-        predictions[name], reading_notes = _read(file, table, own)
+        predictions[name], reading_notes = read_answers(file, table, own)
         notes += reading_notes
         tasks = [config.task] if config.task else []
         variants = [*arguments.variant, *config.eval.variants]
@@ -85,7 +85,10 @@ def execute(arguments: Namespace) -> int:
         write_atomically(arguments.json, json.dumps(content, indent=2).encode())
     if arguments.register:
         label = arguments.label or Path(file).stem
-        splits = {name: ExternalSplit(predictions[name], report) for name, report in reports.items()}
+        splits = {
+            name: ExternalSplit(predictions[name], report, _unreadable(file, dataset.load(name), own))
+            for name, report in reports.items()
+        }
         written = register(arguments.register, label, splits, dataset, config.dataset, notes)
         print(f"record: {written} (vgbench compare shows it)")
     return 0
@@ -105,7 +108,15 @@ def _splits(file: str, split: str | None, dataset: GroundingData) -> Sequence[st
     return splits
 
 
-def _read(file: str, table: AnnotationTable, reading: Mapping[str, Any]) -> tuple[Predictions, Sequence[str]]:
+def _unreadable(file: str, table: AnnotationTable, reading: Mapping[str, Any]) -> Sequence[str]:
+    """Keys of answers that could not be read; only other people's formats have any."""
+    from vgbench.predictions.foreign import unreadable_keys
+    from vgbench.predictions.reading import Reading
+
+    return unreadable_keys(file, table, Reading.from_options(reading)) if reading and file != TRIVIAL else ()
+
+
+def read_answers(file: str, table: AnnotationTable, reading: Mapping[str, Any]) -> tuple[Predictions, Sequence[str]]:
     """Predictions for a table, and what there is to say about how they were read."""
     from vgbench.predictions.foreign import read_foreign
     from vgbench.predictions.reader import read_predictions

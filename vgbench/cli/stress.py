@@ -2,24 +2,106 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
-from typing import Any
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from vgbench.cli import hydra_job
+from vgbench.core.errors import UserError
 
 NAME = "stress"
 HELP = "Ask a model changed questions whose right answer is known: does it ground, or does it guess?"
 EXAMPLE = "vgbench stress method=alvg dataset=refshapes checkpoint=shipped probes=mirror,swap,words:typos"
 TAKES_PLUGINS = True
 
+PROBES = "probes"  # short for eval.stress
+
+
+class Part(NamedTuple):
+    """What ``vgbench stress`` does besides asking a model, by the first word behind it."""
+
+    execute: Callable[[Namespace], int]
+    example: str
+
+
+def _export(arguments: Namespace) -> int:
+    from vgbench.cli.stress_files import export
+
+    return export(arguments)
+
+
+def _score(arguments: Namespace) -> int:
+    from vgbench.cli.stress_files import score
+
+    return score(arguments)
+
+
+def _errors(arguments: Namespace) -> int:
+    from vgbench.cli.stress_errors import errors
+
+    return errors(arguments)
+
+
+def _threshold(arguments: Namespace) -> int:
+    from vgbench.cli.stress_errors import threshold
+
+    return threshold(arguments)
+
+
+def _cards(arguments: Namespace) -> int:
+    from vgbench.core.registry import probes
+    from vgbench.probes.catalog import probe_class
+
+    for name in [item for item in arguments.overrides if "=" not in item] or list(probes):
+        probe = probe_class(name)
+        kinds = ", ".join(f"{kind or name} ({expectation.value})" for kind, expectation in probe.kinds.items())
+        levels = f"; severities @1 to @{probe.levels}" if probe.levels else ""
+        print(f"{name}: {probe.title}\n  kinds: {kinds}{levels}\n  shows: {probe.shows}\n  cannot: {probe.cannot}\n")
+    return 0
+
+
+PARTS = {
+    "export": Part(_export, "export dataset=refcoco data_root=data split=val out=questions probes=mirror,words"),
+    "score": Part(_score, "score questions answers=answers format=text scale=1000 --register runs/my-model"),
+    "errors": Part(_errors, "errors runs/alvg-refcoco runs/simvg-refcoco --ceiling ref-l4 --pictures review"),
+    "threshold": Part(_threshold, "threshold runs/simvg-grefcoco select=val"),
+    "cards": Part(_cards, "cards mirror words"),
+}
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of this command."""
     hydra_job.add_arguments(parser)
+    parser.formatter_class = RawDescriptionHelpFormatter
+    others = "\n  ".join(f"vgbench stress {part.example}" for part in PARTS.values())
+    parser.epilog = f"{parser.epilog}\n\nmore:\n  {others}"
+    parser.add_argument("--register", type=Path, metavar="DIR", help="score: write a run folder, external")
+    parser.add_argument("--label", help="score: the model's name on leaderboards")
+    parser.add_argument("--json", type=Path, help="score, errors, threshold: also write the numbers as JSON")
+    parser.add_argument(
+        "--ceiling",
+        metavar="FILTER|DATASET",
+        help="errors: a published review, or a second annotation of the same images",
+    )
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="errors: draw what every run got wrong")
 
 
 def execute(arguments: Namespace) -> int:
-    """Ask the probes; writes a run folder."""
+    """Ask the probes and write a run folder, or do what the first word says.
+
+    Raises:
+        UserError: if an option belongs to another part, or a probe is not known.
+    """
+    first = arguments.overrides[0] if arguments.overrides else ""
+    if first in PARTS:
+        arguments.overrides = arguments.overrides[1:]
+        return PARTS[first].execute(arguments)
+    if first and "=" not in first and not first.startswith(("+", "~")):
+        raise UserError(f"stress {first}: no such part; there are: {', '.join(PARTS)}, or method=... to ask a model")
+    for option in ("register", "label", "json", "ceiling", "pictures"):
+        if getattr(arguments, option) is not None:
+            raise UserError(f"--{option} is for vgbench stress score, errors or threshold; --help shows which")
     arguments.overrides = [_spelt(item) for item in arguments.overrides]
     return hydra_job.execute(arguments, _stress)
 
@@ -27,7 +109,7 @@ def execute(arguments: Namespace) -> int:
 def _spelt(item: str) -> str:
     """``probes=a,b`` as Hydra's list."""
     key, _, value = item.partition("=")
-    if key != "probes":
+    if key != PROBES:
         return item
     names = ",".join(f"'{name.strip()}'" for name in value.strip("[]").split(","))
     return f"eval.stress=[{names}]"

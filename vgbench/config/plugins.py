@@ -1,10 +1,10 @@
-"""Plugins: methods, datasets and metrics from elsewhere, out of installed packages or straight from a file.
+"""Plugins: methods, datasets, metrics and probes from elsewhere, out of installed packages or straight from a file.
 
-An installed package names its classes in the entry-point groups ``vgbench.methods``, ``vgbench.datasets`` and
-``vgbench.metrics``. ``--plugin FILE.py`` (or a package's folder, or its name) takes every such class of a module
-without installing anything. Both become choices of ``method=`` and ``dataset=``: with the YAML files in a folder
-``configs`` beside the module if it has one (groups ``method``, ``dataset``, ``recipe``), else with the constructor's
-defaults.
+An installed package names its classes in the entry-point groups ``vgbench.methods``, ``vgbench.datasets``,
+``vgbench.metrics`` and ``vgbench.probes``. ``--plugin FILE.py`` (or a package's folder, or its name) takes every such
+class of a module without installing anything. Both become choices of ``method=`` and ``dataset=``: with the YAML
+files in a folder ``configs`` beside the module if it has one (groups ``method``, ``dataset``, ``recipe``), else with
+the constructor's defaults.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from vgbench.core.errors import UserError
-from vgbench.core.registry import Registry, datasets, methods, metrics
+from vgbench.core.registry import Registry, datasets, methods, metrics, probes
 
 GROUPS = {"method": methods, "dataset": datasets}
 _SIMPLE = (type(None), bool, int, float, str)
@@ -46,8 +46,8 @@ def load(spec: str) -> ModuleType:
     names = _register(module)
     if not names:
         raise UserError(
-            f"--plugin {spec}: defines no method, dataset or metric (subclasses of GroundingMethod, GroundingData, "
-            "GroundingMetric)"
+            f"--plugin {spec}: defines no method, dataset, metric or probe (subclasses of GroundingMethod, "
+            "GroundingData, GroundingMetric, Probe)"
         )
     return module
 
@@ -96,11 +96,13 @@ def _register(module: ModuleType) -> list[str]:
     from vgbench.method import GroundingMethod
     from vgbench.metrics.base import GroundingMetric
     from vgbench.metrics.tasks import SUITE
+    from vgbench.probes.base import Probe
 
     kinds: tuple[tuple[type, Registry, Callable[[Any], str]], ...] = (
         (GroundingMethod, methods, lambda cls: cls.name),
         (GroundingData, datasets, lambda cls: cls.name),
         (GroundingMetric, metrics, lambda cls: cls.task.name),
+        (Probe, probes, lambda cls: cls.name),
     )
     names = []
     for value in list(vars(module).values()):

@@ -14,6 +14,7 @@ from vgbench.leaderboard.markdown import markdown
 from vgbench.leaderboard.pairs import published_pairs
 from vgbench.leaderboard.published import PublishedRow
 from vgbench.leaderboard.published_rows import add_published, published_tables
+from vgbench.leaderboard.stress import stress_grids
 from vgbench.leaderboard.tables import tables
 from vgbench.records.record import Record
 
@@ -66,4 +67,5 @@ def leaderboard(
     if others and published is not None:
         for table in leaderboards:
             add_published(table, published)
-    return [*map(table_grid, leaderboards), *([pairs_grid(pairs)] if pairs else [])]
+    grids = [*map(table_grid, leaderboards), *stress_grids(records)]
+    return [*grids, *([pairs_grid(pairs)] if pairs else [])]

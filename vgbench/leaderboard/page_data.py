@@ -19,11 +19,12 @@ from vgbench.leaderboard.columns import (
     task_title,
 )
 from vgbench.leaderboard.page_examples import RowKey, collect_examples
+from vgbench.leaderboard.page_stress import collect_stress
 from vgbench.leaderboard.pairs import Pair, published_pairs
 from vgbench.leaderboard.published import PublishedRow
 from vgbench.leaderboard.published_rows import page_row, published_tables, rows_by_model
 from vgbench.leaderboard.tables import folder_names, second_definitions
-from vgbench.metrics.tasks import task_of
+from vgbench.metrics.tasks import STRESS, task_of
 from vgbench.records.curves import read_curves
 from vgbench.records.record import Record
 
@@ -79,6 +80,7 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow], others
         "curves": _curves(records),
         "examples": examples,
         "images": images,
+        "stress": collect_stress(records, row_numbers, [row["label"] for row in rows.values()]),
     }
 
 
@@ -147,6 +149,8 @@ def _numbers(records: Sequence[Record], row_numbers: Mapping[RowKey, int]) -> Nu
     for run, record in enumerate(records):
         for result in record.results:
             row = row_numbers[RowKey(run, result.prediction_set)]
+            if result.task == STRESS:
+                continue  # shown by probe, see :mod:`.page_stress`
             for column, metric in numbers(result):
                 number = gathered.columns.setdefault(column, len(gathered.columns))
                 gathered.row_columns[row].add(column)
@@ -171,6 +175,7 @@ def _columns(gathered: Numbers) -> list[dict[str, Any]]:
             "title": column.title,
             "task_title": task_title(column.task, column.embedded),
             "headline": column in headline,
+            "lower": task_of(column.task).lower_is_better,
         }
         for column in gathered.columns
     ]

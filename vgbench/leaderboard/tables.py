@@ -23,7 +23,7 @@ from vgbench.leaderboard.columns import (
     task_title,
 )
 from vgbench.leaderboard.training_data import NOT_KNOWN, statement_of
-from vgbench.metrics.tasks import task_of
+from vgbench.metrics.tasks import STRESS, task_of
 from vgbench.records.record import Metric, Record, Result
 
 
@@ -119,6 +119,8 @@ def _rows(records: Iterable[Record], seeds: bool) -> list[Row]:
     rows_by_key: dict[RowKey, list[Row]] = {}
     for record in records:
         for result in record.results:
+            if result.task == STRESS:
+                continue
             metrics = dict(numbers(result))
             run = Run(record.config_hash, record.seed)
             key = _row_key(record, result, seeds)
@@ -185,7 +187,9 @@ def by_first(columns: Sequence[Column]) -> Callable[[Row], float]:
 
     def key(row: Row) -> float:
         value = mean_value(row.cells.get(columns[0]))
-        return float("inf") if value is None else -value
+        if value is None:
+            return float("inf")
+        return value if task_of(columns[0].task).lower_is_better else -value
 
     return key
 
@@ -289,10 +293,14 @@ def spread(metrics: Sequence[Metric]) -> tuple[float | None, int]:
 
 
 def best_values(table: Table) -> dict[Column, float]:
-    """The highest value of each column as it is printed; controls have none."""
+    """The best value of each column as it is printed; controls have none."""
     values = {
         column: [value for row in table.rows if (value := mean_value(row.cells.get(column))) is not None]
         for column in table.columns
         if not column.control
     }
-    return {column: round(max(column_values), 2) for column, column_values in values.items() if len(column_values) > 1}
+    return {
+        column: round((min if task_of(column.task).lower_is_better else max)(column_values), 2)
+        for column, column_values in values.items()
+        if len(column_values) > 1
+    }

@@ -76,9 +76,11 @@ def load_table(record: Record, result: Result) -> tuple[GroundingData, Annotatio
         raise UserError(f"{record.name}: the record's configuration names no dataset; slices need the annotations")
     data = make_dataset(node, f"{record.folder / FILE_NAME if record.folder else record.name}: config")
     table = data.load(result.split)
-    limit = (record.config.get("eval") or {}).get("limit")
-    if limit:
-        table = table.take(range(min(limit, len(table))))
+    options = record.config.get("eval") or {}
+    whole = table
+    for limit in filter(None, (options.get("limit"), options.get("stress_limit"))):
+        if table.hash != result.data_hash:
+            table = whole.take(range(min(limit, len(whole))))
     if table.hash != result.data_hash:
         raise UserError(
             f"{record.name}: {result.dataset} {result.split} is not the data that was scored (hash {table.hash[:8]}, "
@@ -94,12 +96,15 @@ class Side(NamedTuple):
     result: Result
 
 
-def versus(first: Record, second: Record, *, resamples: int = 1000, worst: int = 12) -> list[Versus]:
+def versus(
+    first: Record, second: Record, *, resamples: int = 1000, worst: int = 12, needed: bool = True
+) -> list[Versus]:
     """Compare two runs on every split and task that both were scored on, with the default metrics.
 
     Args:
         resamples: of bootstrap and permutation tests.
         worst: expressions to list where they disagree most.
+        needed: having nothing to compare is an error.
 
     Raises:
         UserError: if they have no result on the same data, or predictions or annotations are gone.
@@ -110,7 +115,7 @@ def versus(first: Record, second: Record, *, resamples: int = 1000, worst: int =
         for right in second.results
         if _same(left, right) and (left.prediction_set == right.prediction_set or not _share_a_set(first, second))
     ]
-    if not comparisons:
+    if not comparisons and needed:
         raise UserError(
             f"{first.name} and {second.name} have no result on the same data, task and split; "
             "vgbench compare prints what they have"
@@ -121,6 +126,8 @@ def versus(first: Record, second: Record, *, resamples: int = 1000, worst: int =
 def _same(left: Result, right: Result) -> bool:
     """Whether two results are of one task on the same data, both with the default metrics alone."""
     if any(metric.variant != "default" for result in (left, right) for metric in result.metrics.values()):
+        return False
+    if task_of(left.task).on_request:  # no number of a single expression; stress tests: see .stress
         return False
     identity = attrgetter("dataset", "split_by", "split", "task", "data_hash")
     return identity(left) == identity(right)
@@ -134,7 +141,7 @@ def _share_a_set(first: Record, second: Record) -> bool:
 def _versus(first: Side, second: Side, resamples: int, worst: int) -> Versus:
     data, table = load_table(*first)
     task = task_of(first.result.task)
-    predictions = _predictions(first, table), _predictions(second, table)
+    predictions = side_predictions(first, table), side_predictions(second, table)
     left, right = (
         evaluate_predictions(table, answers, tasks=[task.name], bootstrap=0).outcomes[task.name]
         for answers in predictions
@@ -156,7 +163,8 @@ def _versus(first: Side, second: Side, resamples: int, worst: int) -> Versus:
     )
 
 
-def _predictions(side: Side, table: AnnotationTable) -> Predictions:
+def side_predictions(side: Side, table: AnnotationTable) -> Predictions:
+    """What a run predicted on a split; raises UserError if it is gone."""
     record, result = side
     if result.predictions is None or record.folder is None:
         raise UserError(f"{record.name}: its record names no predictions file; evaluate the run again")

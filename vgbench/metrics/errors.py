@@ -123,5 +123,5 @@ def _overlaps(objects: tuple[SceneObject, ...], kind: str, box: Array, mask: rle
     if kind == "mask" and all(item.mask is not None for item in objects):
         shared = rle.intersections([mask] * len(objects), [item.mask for item in objects])
         total = rle.areas([mask]) + rle.areas([item.mask for item in objects]) - shared
-        return np.asarray(np.divide(shared, total, out=np.zeros(len(objects)), where=total != 0))
-    return np.asarray(iou(box[None], corners))
+        return np.divide(shared, total, out=np.zeros(len(objects)), where=total != 0)
+    return np.atleast_1d(iou(box[None], corners))

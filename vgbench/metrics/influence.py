@@ -32,8 +32,8 @@ def from_sums(statistic: Callable[[Array], float], columns: Array) -> Ratio:
         step = STEP * max(abs(total), 1.0)
         up, down = sums.copy(), sums.copy()
         up[place] += step
-        down[place] -= step
-        gradient[place] = (statistic(up) - statistic(down)) / (2 * step)
+        down[place] = max(total - step, 0.0) if total >= 0 else total - step  # counts are never negative
+        gradient[place] = (statistic(up) - statistic(down)) / (up[place] - down[place])
     influence = columns @ gradient
     return Ratio(value + len(columns) * (influence - influence.mean()), np.ones(len(columns)))
 

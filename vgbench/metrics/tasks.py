@@ -42,6 +42,7 @@ class Task:
         needs_masks: computed from masks: left out for a method that is built without them.
         predicted_by: further tasks of a method whose predictions will do, e.g. "rec" for a metric of single boxes.
         annotated_by: further tasks of a dataset whose annotations will do.
+        lower_is_better: the best number of its headline metrics is the lowest.
         on_request: never scored because method and data allow it, only where it is named (``eval.variants``, ``task``).
         metric: "module:class" of the suite's own metrics; plug-ins register their class.
     """
@@ -58,6 +59,7 @@ class Task:
     needs_masks: bool = False
     predicted_by: frozenset[str] = frozenset()
     annotated_by: frozenset[str] = frozenset()
+    lower_is_better: bool = False
     on_request: bool = False
     metric: str = ""
 
@@ -160,6 +162,7 @@ SUITE = {
             metric_titles={"ece": "ECE", "aurc": "AURC", "brier": "Brier"},
             predicted_by=frozenset({"rec"}),
             annotated_by=frozenset({"rec"}),
+            lower_is_better=True,
             on_request=True,
             metric="vgbench.metrics.calibration:Calibration",
         ),
@@ -175,6 +178,8 @@ SUITE = {
         ),
     )
 }
+
+STRESS = "stress"  # the task whose results stand in tables of their own, a row for each probe
 
 
 def task_for(answer: str, generalised: bool = False) -> Task:

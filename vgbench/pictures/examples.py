@@ -18,9 +18,8 @@ from vgbench.core.files import write_atomically
 from vgbench.data.images import ImageFile
 from vgbench.data.pixels import IMAGE_ERRORS, as_rgb, open_image
 from vgbench.data.table import AnnotationTable, Row
-from vgbench.metrics.catalog import make_metric
 from vgbench.metrics.pairs import Pairs
-from vgbench.metrics.tasks import task_for
+from vgbench.metrics.verdict import answer_kind, is_right
 from vgbench.pictures.draw import answer_boxes, box_iou, contact_sheet, draw, normalised, outlines, save
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.table import Predictions
@@ -51,8 +50,25 @@ def examples(
         predictions: name of an output -> its predictions file.
     """
     rows = choose(table.column("key"), count)
-    part = table.take(rows)
     answers = {name: read_predictions(predictions(name), table, missing="empty").take(rows) for name in method.outputs}
+    write_examples(folder, table.take(rows), image_path, answers, method, table.hash)
+
+
+def write_examples(
+    folder: Path,
+    part: AnnotationTable,
+    image_path: Callable[[str], ImageFile],
+    answers: Mapping[str, Predictions],
+    method: GroundingMethod,
+    data_hash: str,
+) -> None:
+    """Draw some expressions as :func:`examples` does.
+
+    Args:
+        part: the expressions, all of them drawn.
+        answers: name of an output -> its predictions of them.
+        data_hash: of the data that they are a part of.
+    """
     right = {name: _right(output, part) for name, output in answers.items()}
     pictures: list[Image.Image] = []
     entries: list[dict[str, Any]] = []
@@ -75,7 +91,7 @@ def examples(
         entries.append(entry)
     if pictures:
         save(contact_sheet(pictures), folder / "sheet.png")
-    about = {"dataset": table.info.get("dataset"), "split": table.info.get("split"), "data_hash": table.hash}
+    about = {"dataset": part.info.get("dataset"), "split": part.info.get("split"), "data_hash": data_hash}
     text = json.dumps({**about, "examples": entries}, ensure_ascii=False)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "examples.json", text.encode())
@@ -90,12 +106,8 @@ def choose(keys: Sequence[str] | np.ndarray, count: int) -> list[int]:
 def _right(predictions: Predictions, part: AnnotationTable) -> list[bool]:
     """Whether each answer counts as right under the default metric that fits data and predictions."""
     pairs = Pairs(predictions, part, np.arange(len(part)))
-    generalised = bool((pairs.target_counts != 1).any())
-    pointing = not predictions.box_counts.any() and (predictions.has("point") or predictions.has("heatmap"))
-    metric = make_metric(task_for("point" if pointing and not generalised else "boxes", generalised).name)
-    metric.sync_on_compute = False  # only the first process draws
-    metric.update(pairs)
-    return metric.outcomes().ratios[metric.task.primary].num.astype(bool).tolist()
+    kind = answer_kind(predictions)
+    return is_right(pairs, "boxes" if kind == "mask" else kind).tolist()
 
 
 def _output_title(method: GroundingMethod, name: str) -> str:

@@ -35,6 +35,26 @@ def read_foreign(path: str | Path, table: AnnotationTable, reading: Reading) -> 
     """
     path = Path(path)
     reading.check_stated()
+    answers, notes = _gather(path, table, reading)
+    predictions = Predictions.from_list(table.column("key").tolist(), answers.predictions())
+    notes = [
+        f"read as {reading.format}, coordinates {reading.scale_words}, matched by {reading.match}",
+        *_rules(reading),
+        *notes,
+        *answers.notes(path),
+    ]
+    check(predictions, str(path), "expression")
+    return predictions, notes
+
+
+def unreadable_keys(path: str | Path, table: AnnotationTable, reading: Reading) -> list[str]:
+    """The expressions whose answers hold no box that could be read; errors as of :func:`read_foreign`."""
+    answers, _ = _gather(Path(path), table, reading)
+    return [table.row(row).key for row in answers.tally.unreadable]
+
+
+def _gather(path: Path, table: AnnotationTable, reading: Reading) -> tuple[Answers, list[str]]:
+    """The answers of a file by expression, and notes on where they stood."""
     places, entries, notes = read_entries(path, split_names(table))
     entries, places, split_notes = of_split(entries, places, table)
     rows, matching_notes = match_rows(entries, places, table, reading)
@@ -42,17 +62,7 @@ def read_foreign(path: str | Path, table: AnnotationTable, reading: Reading) -> 
     for entry, place, row in zip(entries, places, rows, strict=True):
         if row is not None:
             answers.add(row, entry, place)
-    predictions = Predictions.from_list(table.column("key").tolist(), answers.predictions())
-    notes = [
-        f"read as {reading.format}, coordinates {reading.scale_words}, matched by {reading.match}",
-        *_rules(reading),
-        *notes,
-        *split_notes,
-        *matching_notes,
-        *answers.notes(path),
-    ]
-    check(predictions, str(path), "expression")
-    return predictions, notes
+    return answers, [*notes, *split_notes, *matching_notes]
 
 
 def _rules(reading: Reading) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,21 +11,28 @@ from omegaconf import OmegaConf
 
 from vgbench.config.identity import config_hash
 from vgbench.core.errors import UserError
+from vgbench.core.files import write_atomically
 from vgbench.data.dataset import GroundingData
 from vgbench.metrics.evaluator import ScoreReport
 from vgbench.predictions.table import Predictions
 from vgbench.predictions.writer import PredictionWriter
 from vgbench.records import store
 from vgbench.records.environment import environment
-from vgbench.records.record import FILE_NAME, Record
+from vgbench.records.record import FILE_NAME, Record, Result
 from vgbench.records.results import ScoredOutput, results_of
 
 
 class ExternalSplit(NamedTuple):
-    """Predictions of a split that were made elsewhere, and what they score."""
+    """Predictions of a split that were made elsewhere, what they score, and the keys of answers that were not read."""
 
     predictions: Predictions
     report: ScoreReport
+    unreadable: Sequence[str] = ()
+
+
+def unreadable_file(predictions: Path) -> Path:
+    """Beside a predictions file: the keys of answers that were not read, as a JSON list."""
+    return predictions.with_suffix(".unreadable.json")
 
 
 def register(
@@ -49,19 +57,33 @@ def register(
         The path of ``record.json``.
     """
     results = []
-    for split, (predictions, report) in splits.items():
+    for split, (predictions, report, unreadable) in splits.items():
         file = Path("predictions") / f"{split}.parquet"
         with PredictionWriter(folder / file) as writer:
             writer.write_table(predictions)
+        if unreadable:
+            write_atomically(folder / unreadable_file(file), json.dumps(list(unreadable)).encode())
         results += results_of(ScoredOutput(data, split, data.load(split), report, {}, output="main", predictions=file))
-    node = {"dataset": OmegaConf.to_container(dataset_config, resolve=True), "label": label}
+    return write_external(folder, label, results, dataset_config, notes)
+
+
+def write_external(
+    folder: Path, label: str, results: Sequence[Result], dataset_config: Any, notes: Sequence[str] = ()
+) -> Path:
+    """Write the record of a model that ran elsewhere; its path. Arguments as of :func:`register`."""
+    plain = (
+        dict(dataset_config)
+        if isinstance(dataset_config, dict)
+        else OmegaConf.to_container(dataset_config, resolve=True)
+    )
+    node = {"dataset": plain, "label": label}
     entry = Record(
         method=label,
         label=label,
         config=node,
         config_hash=config_hash(node),
         environment=environment(),
-        results=results,
+        results=list(results),
         provenance="external",
         notes=list(notes),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 
 from vgbench.batches.samples import GroundingDataset
@@ -16,11 +17,13 @@ from vgbench.data.table import AnnotationTable
 from vgbench.method import GroundingMethod
 from vgbench.metrics.calibration import reliability
 from vgbench.metrics.evaluator import ScoreReport, evaluate_predictions
+from vgbench.metrics.verdict import top_scores
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.table import Predictions
 from vgbench.probes.annotations import Annotations
 from vgbench.probes.base import Expectation, Probe
 from vgbench.probes.catalog import parse_all
+from vgbench.probes.files import file_stem, outcomes_file
 from vgbench.probes.questions import Questions, ask
 from vgbench.probes.scoring import score, write_outcomes
 from vgbench.records.record import Result
@@ -28,6 +31,7 @@ from vgbench.records.results import ScoredOutput, results_of
 from vgbench.training.checks import as_list
 from vgbench.training.evaluation import Evaluation
 from vgbench.training.logs import say
+from vgbench.training.stress_pictures import draw_worst
 
 Predict = Callable[[Evaluation, GroundingDataset], Any]
 
@@ -105,7 +109,7 @@ class StressTest:
         )
         outputs: dict[str, Sequence[str]] = dict.fromkeys(self.method.outputs, ())
         place = self.folder / "predictions" / "stress"
-        evaluation = Evaluation(questions.table, file_name(questions), place, outputs, primary="stress/right")
+        evaluation = Evaluation(questions.table, file_stem(questions.split), place, outputs, primary="stress/right")
         self.predict(evaluation, samples)
         return {name: evaluation.file(name) for name in outputs}
 
@@ -114,11 +118,15 @@ class StressTest:
     ) -> list[Result]:
         """Results of every output; outcomes for paired tests go into the run folder."""
         results = []
+        answers: dict[str, Predictions] = {}
+        columns: Mapping[str, np.ndarray] = {}
         for output in self.method.outputs:
             plain = read_predictions(evaluation.file(output), evaluation.table, missing="empty")
             file = files.get(output)
             changed = None if file is None else read_predictions(file, questions.table, missing="empty")
             scored = score(questions, changed, plain, self.config.eval.bootstrap)
+            answers[output] = plain.take(questions.rows) if changed is None else changed
+            columns = columns or scored.columns
             write_outcomes(outcomes_file(self.folder, questions.split, output), scored.report, questions.table)
             value = scored.report.scores["stress/right"]
             say(f"{self.dataset.name} {questions.split}, {output}: right {value.value:.2f} % of {value.n}")
@@ -135,6 +143,9 @@ class StressTest:
                     slices=scored.slices,
                 )
             )
+        if self.config.eval.examples:
+            folder = self.folder / "examples" / file_stem(questions.split)
+            draw_worst(folder, questions, columns, answers, self.method, self.dataset.image_path)
         return results
 
     def _of_scores(self, evaluation: Evaluation, leaked: int | None) -> list[Result]:
@@ -163,19 +174,9 @@ class StressTest:
 
 def score_report(table: AnnotationTable, predictions: Predictions, bootstrap: int) -> ScoreReport | None:
     """What the scores of plain answers are worth: calibration, or on data of any number of targets rejection; None for
-    answers without boxes."""
-    if not predictions.box_counts.any():
+    answers without boxes, or with one and the same score."""
+    scores = top_scores(predictions)
+    if not predictions.box_counts.any() or len(np.unique(scores[predictions.box_counts > 0])) < 2:
         return None
     task = "rejection" if table.info.get("task") == "grec" else "calibration"
     return evaluate_predictions(table, predictions, [task], bootstrap=bootstrap)
-
-
-def file_name(questions: Questions) -> str:
-    """The name of a split of questions as that of a file."""
-    return questions.split.replace(":", "-")
-
-
-def outcomes_file(folder: Path, split: str, output: str) -> Path:
-    """Where the outcomes of a probe's questions lie in a run folder."""
-    name = split.replace(":", "-")
-    return folder / "stress" / (f"{name}.parquet" if output == "main" else f"{name}-{output}.parquet")

@@ -114,9 +114,10 @@
     ].filter((field) => rows.some((row) => field.value(row) !== null && field.value(row) !== ""));
     const best = new Map(columns.filter((number) => !data.columns[number].control).map((number) => {
       const values = rows.map((row) => cells[number].get(row)?.value).filter((value) => value !== null && value !== undefined);
-      return [number, values.length > 1 ? Math.max(...values).toFixed(2) : null];
+      const extreme = data.columns[number].lower ? Math.min : Math.max;
+      return [number, values.length > 1 ? extreme(...values).toFixed(2) : null];
     }));
-    const [by, descending] = sorting.get(title) || [String(columns[0]), true];
+    const [by, descending] = sorting.get(title) || [String(columns[0]), !data.columns[columns[0]].lower];
     const method = words("method", "Method", (row) => row.label);
     const order = [method, ...fields].find((field) => field.key === by) || fields[0];
     const sorted = [...rows].sort((a, b) => {
@@ -338,6 +339,46 @@
     choose();
   }
 
+  // Stress tests ------------------------------------------------------------------------------------------------
+  function initStress() {
+    if (!data.stress.length) return;
+    byId("stress").hidden = false;
+    options(byId("stress-group"), data.stress.map((group, number) => [String(number), group.where + (group.embedded ? " (embedded)" : "")]), "0");
+    const group = () => data.stress[Number(byId("stress-group").value)];
+    const drawCurve = () => {
+      const curve = group().curves[Number(byId("stress-curve").value)];
+      byId("stress-chart").replaceChildren(...(curve ? chart(curve.title, curve.x, curve.y, curve.series, { lines: true, diagonal: curve.title === "reliability" }) : []));
+    };
+    const draw = () => {
+      const parts = [];
+      for (const probe of group().probes) {
+        parts.push(el("h4", {}, `${probe.spec}${probe.judged ? ": " + probe.judged : ""} (${Math.max(...probe.bars.map((bar) => bar.n))} expressions)`));
+        for (const bar of probe.bars) {
+          const [value, low, high] = bar.right;
+          const more = Object.entries(bar.more).map(([key, number]) => `${key} ${number === null ? "n/d" : fixed(number)}`).join("\n");
+          parts.push(el("span", { title: more }, data.rows[bar.row].label + (bar.same ? "" : " (other questions)")),
+            el("div", { class: "bar", title: more }, el("i", { style: `width:${value ?? 0}%;background:${colour(bar.row)}` }),
+              low === null ? null : el("b", { style: `left:${low}%;width:${Math.max(high - low, 0.3)}%` }),
+              bar.plain === null ? null : el("u", { style: `left:${bar.plain}%` })),
+            el("span", {}, value === null ? "n/d" : fixed(value) + half(low, high)));
+        }
+      }
+      byId("stress-bars").replaceChildren(el("div", { class: "bars" }, parts));
+      options(byId("stress-curve"), group().curves.map((curve, number) => [String(number), curve.title]), "0");
+      byId("stress-curve").closest("label").hidden = !group().curves.length;
+      drawCurve();
+      byId("stress-tests").replaceChildren(...group().tests.flatMap((test) => [el("h3", {}, test.title),
+        el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": test.title },
+          el("table", { "aria-label": test.title },
+            el("thead", {}, el("tr", {}, test.heads.map((head, place) => el("th", { scope: "col", class: place ? null : "text" }, head)))),
+            el("tbody", {}, test.rows.map((row) => el("tr", {}, row.map((cell, place) =>
+              place ? el("td", {}, cell) : el("th", { scope: "row" }, cell)))))))]));
+    };
+    byId("stress-group").addEventListener("input", draw);
+    byId("stress-curve").addEventListener("input", drawCurve);
+    draw();
+  }
+
   // Examples ----------------------------------------------------------------------------------------------------
   function picture(item, prediction, heat) {
     const line = Math.max(item.width, item.height) / 130;
@@ -452,7 +493,7 @@
 
   for (const form of document.querySelectorAll("form")) form.addEventListener("submit", (event) => event.preventDefault());
   byId("about").textContent = `${data.rows.length} rows of ${new Set(data.rows.map((row) => row.run_id).filter((run) => run >= 0)).size} runs. Made by vgbench ${data.version}, ${data.created}.`;
-  for (const start of [initTables, initPublished, initCost, initCurves, initSlices, initExamples]) start();
+  for (const start of [initTables, initPublished, initCost, initCurves, initSlices, initStress, initExamples]) start();
   byId("sections").replaceChildren(...[...document.querySelectorAll("main > section:not([hidden])")].map((section) =>
     el("li", {}, el("a", { href: "#" + section.id }, section.querySelector("h2").textContent))));
 })();
