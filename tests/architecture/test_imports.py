@@ -190,7 +190,7 @@ def _is_variant(call: ast.Call) -> bool:
 
 
 EXAMPLE = re.compile(
-    r"vgbench (run|eval|bench|data|score|export|predict|conform|compare|reproduce|list)\b|\b\w+=[\w.+-]+"
+    r"vgbench (run|eval|stress|bench|data|score|export|predict|conform|compare|reproduce|list)\b|\b\w+=[\w.+-]+"
 )
 
 

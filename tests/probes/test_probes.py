@@ -11,7 +11,7 @@ from vgbench.core.errors import UserError
 from vgbench.core.registry import probes
 from vgbench.data import rle
 from vgbench.probes.catalog import USUAL, parse, parse_all, probe_class
-from vgbench.probes.questions import split_and_probe
+from vgbench.probes.names import split_and_probe
 from vgbench.probes.wording import drop_words, exchange_sides, words
 
 DOGS = (("a", 1, "the left dog", [11]), ("b", 1, "Right Dog", [12]), ("c", 1, "dog in the middle?", [13]))

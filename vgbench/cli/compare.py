@@ -143,7 +143,7 @@ def _text(arguments: Namespace, records: Sequence[Record]) -> str:
     if len(records) != 2:
         raise UserError(f"--slices compares two runs, found {len(records)}; name two run folders")
     from vgbench.leaderboard.markdown import markdown
-    from vgbench.leaderboard.stress import versus_grids
+    from vgbench.leaderboard.stress_versus import versus_grids
     from vgbench.leaderboard.versus import versus
     from vgbench.leaderboard.versus_text import format_versus
 

@@ -62,11 +62,11 @@ def _cards(arguments: Namespace) -> int:
 
 
 PARTS = {
-    "export": Part(_export, "export dataset=refcoco data_root=data split=val out=questions probes=mirror,words"),
-    "score": Part(_score, "score questions answers=answers format=text scale=1000 --register runs/my-model"),
-    "errors": Part(_errors, "errors runs/alvg-refcoco runs/simvg-refcoco --ceiling ref-l4 --pictures review"),
-    "threshold": Part(_threshold, "threshold runs/simvg-grefcoco select=val"),
-    "cards": Part(_cards, "cards mirror words"),
+    "export": Part(_export, "vgbench stress export dataset=refcoco data_root=data split=val out=questions"),
+    "score": Part(_score, "vgbench stress score questions answers=answers format=text scale=1000"),
+    "errors": Part(_errors, "vgbench stress errors runs/alvg-refcoco runs/simvg-refcoco --ceiling ref-l4"),
+    "threshold": Part(_threshold, "vgbench stress threshold runs/simvg-grefcoco select=val"),
+    "cards": Part(_cards, "vgbench stress cards mirror words"),
 }
 
 
@@ -74,7 +74,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of this command."""
     hydra_job.add_arguments(parser)
     parser.formatter_class = RawDescriptionHelpFormatter
-    others = "\n  ".join(f"vgbench stress {part.example}" for part in PARTS.values())
+    others = "\n  ".join(part.example for part in PARTS.values())
     parser.epilog = f"{parser.epilog}\n\nmore:\n  {others}"
     parser.add_argument("--register", type=Path, metavar="DIR", help="score: write a run folder, external")
     parser.add_argument("--label", help="score: the model's name on leaderboards")

@@ -8,9 +8,9 @@ from itertools import combinations
 from typing import Any
 
 from vgbench.leaderboard.grid import Grid
-from vgbench.leaderboard.stress import StressSplit, judged, probe_order, versus_grids
+from vgbench.leaderboard.stress import StressSplit, judged, probe_order
 from vgbench.metrics.tasks import STRESS
-from vgbench.probes.questions import split_and_probe
+from vgbench.probes.names import split_and_probe
 from vgbench.records.record import Metric, Record, Result
 
 MOST_RUNS = 6  # of more, not every pair is tested
@@ -59,6 +59,10 @@ def _grids(records: Sequence[Record], where: StressSplit) -> list[Grid]:
     ]
     if len(here) > MOST_RUNS:
         return []
+    if not here:
+        return []
+    from vgbench.leaderboard.stress_versus import versus_grids  # brings numpy along
+
     return [grid for first, second in combinations(here, 2) for grid in versus_grids(first, second)]
 
 

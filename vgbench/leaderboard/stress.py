@@ -1,4 +1,4 @@
-"""Stress tests as tables: a row for each probe, a column for each model; and paired tests between two runs."""
+"""Stress tests as tables: a row for each probe, a column for each model."""
 
 from __future__ import annotations
 
@@ -10,31 +10,21 @@ from vgbench.core.registry import probes
 from vgbench.leaderboard.columns import row_label
 from vgbench.leaderboard.grid import Grid, GridCell, Heading, text_row
 from vgbench.leaderboard.tables import folder_names
-from vgbench.leaderboard.versus import holm
-from vgbench.metrics.bootstrap import compare_paired
 from vgbench.metrics.tasks import STRESS
-from vgbench.probes.base import Expectation
-from vgbench.probes.catalog import parse
-from vgbench.probes.files import outcomes_file
-from vgbench.probes.questions import split_and_probe
-from vgbench.probes.scoring import read_outcomes
+from vgbench.probes.names import split_and_probe
 from vgbench.records.record import Metric, Record, Result
 
 LEGEND = (
     "a / b: right answers in percent to the changed questions, and to the same expressions unchanged; "
     "±x: half of the 95 % interval of a (bootstrap clustered by image)."
 )
-TESTS = (
-    "p: paired permutation test, exchanging the two image by image. *: significant at 5 % after Holm's correction "
-    "for all probes."
-)
-JUDGED = {
-    Expectation.FOLLOW: "must follow",
-    Expectation.STAY: "must stay",
-    Expectation.MOVE: "must move",
-    Expectation.REJECT: "must be rejected",
-    Expectation.LOSE: "should be lost",
-    Expectation.SAME: "unchanged",
+JUDGED = {  # by Expectation
+    "follow": "must follow",
+    "stay": "must stay",
+    "move": "must move",
+    "reject": "must be rejected",
+    "lose": "should be lost",
+    "same": "unchanged",
 }
 
 
@@ -67,8 +57,11 @@ class StressTable:
 
 def judged(spec: str) -> str:
     """How the answers of a probe are judged, for a reader; empty if the probe is not installed."""
-    name = spec.partition(":")[0].partition("@")[0]
-    return JUDGED[parse(spec)[0].expectation] if name in probes else ""
+    if spec.partition(":")[0].partition("@")[0] not in probes:
+        return ""
+    from vgbench.probes.catalog import parse  # brings numpy along
+
+    return JUDGED[parse(spec)[0].expectation.value]
 
 
 def probe_order(spec: str) -> tuple[int, str]:
@@ -82,15 +75,15 @@ def stress_tables(records: Sequence[Record]) -> dict[StressSplit, StressTable]:
     """The results of probes by split. Equal labels get the name of their run behind them."""
     tables: dict[StressSplit, StressTable] = {}
     names = folder_names(records)
-    labels = [row_label(record, result) for record in records for result in _stressed(record)[:1]]
+    labels = [row_label(record, result) for record in records for result in stressed(record)[:1]]
     for record, name in zip(records, names, strict=True):
-        for result in _stressed(record):
+        for result in stressed(record):
             split, spec = split_and_probe(result.split)
             table = tables.setdefault(
                 StressSplit(result.embedded, result.dataset, result.split_by, split), StressTable()
             )
             label = row_label(record, result)
-            if labels.count(row_label(record, _stressed(record)[0])) > 1:
+            if labels.count(row_label(record, stressed(record)[0])) > 1:
                 label += f" ({name})"
             if label not in table.labels:
                 table.labels.append(label)
@@ -98,7 +91,8 @@ def stress_tables(records: Sequence[Record]) -> dict[StressSplit, StressTable]:
     return dict(sorted(tables.items(), key=lambda item: str(item[0])))
 
 
-def _stressed(record: Record) -> list[Result]:
+def stressed(record: Record) -> list[Result]:
+    """The results of a run's probes."""
     return [result for result in record.results if result.task == STRESS]
 
 
@@ -127,69 +121,11 @@ def _cell(result: Result | None) -> GridCell:
     if result is None:
         return GridCell()
     right, plain = result.metrics["right"], result.metrics.get("plain")
-    text = _number(right) if plain is None else f"{_number(right)} / {_number(plain)}"
+    text = percent(right) if plain is None else f"{percent(right)} / {percent(plain)}"
     spread = None if right.low is None or right.high is None else (right.high - right.low) / 2
     return GridCell(text, spread=spread)
 
 
-def _number(metric: Metric) -> str:
+def percent(metric: Metric) -> str:
+    """A value with one decimal."""
     return "n/d" if metric.value is None else f"{metric.value:.1f}"
-
-
-def versus_grids(first: Record, second: Record, resamples: int = 1000) -> list[Grid]:
-    """Paired tests between two runs, probe by probe, where both asked the same questions and kept their outcomes."""
-    grids = []
-    rights = {(result.split, result.data_hash, result.prediction_set): result for result in _stressed(second)}
-    tests: dict[str, list[tuple[str, Result, Result]]] = {}
-    for left in _stressed(first):
-        others = [result for key, result in rights.items() if key[:2] == (left.split, left.data_hash)]
-        same = [result for result in others if result.prediction_set == left.prediction_set]
-        for right in same or others:
-            pair = f"{_label(second, right)} against {_label(first, left)}"
-            tests.setdefault(pair, []).append((left.split, left, right))
-    for pair, lines in tests.items():
-        grid = _test_grid(pair, lines, (first, second), resamples)
-        if grid is not None:
-            grids.append(grid)
-    return grids
-
-
-def _label(record: Record, result: Result) -> str:
-    return f"{row_label(record, result)} ({record.name})"
-
-
-def _test_grid(
-    pair: str, lines: Sequence[tuple[str, Result, Result]], records: tuple[Record, Record], resamples: int
-) -> Grid | None:
-    """The tests of one pair of outputs; None where the run folders have no outcomes any more."""
-    comparisons = []
-    for split, left, right in lines:
-        files = [
-            outcomes_file(record.folder, split, result.prediction_set)
-            for record, result in zip(records, (left, right), strict=True)
-            if record.folder is not None
-        ]
-        if len(files) < 2 or not all(file.is_file() for file in files):
-            continue
-        one, two = (read_outcomes(file) for file in files)
-        if one.data_hash == two.data_hash == left.data_hash:
-            test = compare_paired(one.outcomes, two.outcomes, "right", one.images, resamples)
-            comparisons.append((split, left, right, test))
-    if not comparisons:
-        return None
-    significant = holm([test.p_permutation for *_, test in comparisons])
-    headings = [Heading("probe", align="left"), *map(Heading, ("first", "second", "difference"))]
-    headings += [Heading("95 % interval", align="centre"), Heading("p"), Heading("n")]
-    rows = [
-        text_row(
-            split,
-            _number(left.metrics["right"]),
-            _number(right.metrics["right"]),
-            f"{test.difference:+.2f}{' *' if mark else ''}",
-            f"{test.low:+.2f} to {test.high:+.2f}",
-            f"{test.p_permutation:.3f}",
-            str(test.n),
-        )
-        for (split, left, right, test), mark in zip(comparisons, significant, strict=True)
-    ]
-    return Grid(f"Stress tests: {pair}", headings, rows, [TESTS])

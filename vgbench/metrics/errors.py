@@ -57,11 +57,12 @@ def error_kinds(pairs: Pairs, scenes: Scenes | None, unreadable: Collection[str]
 
     Args:
         scenes: all objects of the images, or None.
-        unreadable: keys of expressions whose answers could not be read.
+        unreadable: keys of expressions whose answers could not be read, beside those whose words hold no answer.
     """
     kind = answer_kind(pairs.predictions)
     right = is_right(pairs, kind)
     rejected = rejects(pairs, kind) & (pairs.predictions.no_target == 1)
+    words = pairs.predictions.answers()
     empty = _is_empty(pairs, kind)
     names = np.full(len(pairs), "wrong", dtype=object)
     peers = np.full(len(pairs), np.nan)
@@ -80,7 +81,7 @@ def error_kinds(pairs: Pairs, scenes: Scenes | None, unreadable: Collection[str]
         elif rejected[index]:
             names[index] = "false_rejection"
         elif empty[index]:
-            names[index] = "unreadable" if row.key in unreadable else "no_answer"
+            names[index] = "unreadable" if row.key in unreadable or (words[index] or "").strip() else "no_answer"
         elif target is not None and objects is not None:
             overlaps = _overlaps(objects, kind, boxes[index], None if masks is None else masks[index], points[index])
             names[index] = _name(objects, overlaps, target)
@@ -124,4 +125,4 @@ def _overlaps(objects: tuple[SceneObject, ...], kind: str, box: Array, mask: rle
         shared = rle.intersections([mask] * len(objects), [item.mask for item in objects])
         total = rle.areas([mask]) + rle.areas([item.mask for item in objects]) - shared
         return np.divide(shared, total, out=np.zeros(len(objects)), where=total != 0)
-    return np.atleast_1d(iou(box[None], corners))
+    return np.asarray(iou(box[None], corners))

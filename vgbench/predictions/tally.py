@@ -58,6 +58,11 @@ class Tally:
         self._examples.setdefault(kind, example)
 
     @property
+    def unreadable(self) -> list[int]:
+        """Rows whose words hold neither a box nor a refusal."""
+        return sorted(self._without.get("unreadable", ()))
+
+    @property
     def example(self) -> str:
         """An answer without a box: of those that could not be read, if there are any."""
         for kind in ("unreadable", "refusal", "denial", "empty"):

@@ -16,6 +16,7 @@ from torch import Tensor
 from vgbench.data.table import AnnotationTable, Row
 from vgbench.probes.annotations import Annotations, LeftOut
 from vgbench.probes.base import Probe
+from vgbench.probes.names import probed
 
 
 def generator(seed: int, probe: Probe, row: Row, purpose: str) -> np.random.Generator:
@@ -113,14 +114,3 @@ def ask(probe: Probe, annotations: Annotations, split: str, seed: int = 0) -> Qu
 
 def _as_columns(row: Row) -> dict[str, object]:
     return {**vars(row), "masks": [mask["counts"] for mask in row.masks]}
-
-
-def probed(split: str, spec: str) -> str:
-    """What the questions of a probe about a split are called: "val [mirror]"."""
-    return f"{split} [{spec}]"
-
-
-def split_and_probe(name: str) -> tuple[str, str]:
-    """The parts of :func:`probed`; the second is empty for a plain split."""
-    split, bracket, rest = name.partition(" [")
-    return (split, rest.removesuffix("]")) if bracket else (name, "")

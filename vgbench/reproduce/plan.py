@@ -14,7 +14,7 @@ import yaml
 from vgbench.core.errors import UserError
 from vgbench.leaderboard.columns import metric_title
 from vgbench.leaderboard.published import PublishedRow, published_metric, published_task, read_published
-from vgbench.probes.questions import split_and_probe
+from vgbench.probes.names import split_and_probe
 from vgbench.records.record import Record
 
 OWN_KEYS = ("paper", "table", "runs", "checkpoints", "pretrained")
