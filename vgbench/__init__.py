@@ -1,5 +1,12 @@
 """VGBench: train, evaluate and compare visual-grounding methods.
 
+In a notebook::
+
+    model = vgbench.load("shipped:METHOD")          # or a run folder, hf://ORG/NAME, an authors' checkpoint
+    model.predict("photo.jpg", "the red mug")       # boxes, scores, mask, heat map; draws itself
+    split = vgbench.dataset("NAME", split="val", root="data")
+    vgbench.evaluate(model.predict_split(split), split)
+
 The names below are what a plug-in or a notebook needs; each is imported when it is first asked for, so that
 ``import vgbench`` costs nothing.
 """
@@ -10,6 +17,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vgbench.api.answer import Answer as Answer
+    from vgbench.api.data import Example as Example
+    from vgbench.api.data import Split as Split
+    from vgbench.api.data import dataset as dataset
+    from vgbench.api.model import Model as Model
+    from vgbench.api.model import load as load
+    from vgbench.api.runs import compare as compare
+    from vgbench.api.runs import run as run
+    from vgbench.api.scoring import Report as Report
+    from vgbench.api.scoring import evaluate as evaluate
+    from vgbench.bridges.torchmetric import GroundingMeter as GroundingMeter
     from vgbench.checkpoints.names import LoadReport as LoadReport
     from vgbench.core.errors import UserError as UserError
     from vgbench.data.builder import ImageRecord as ImageRecord
@@ -38,6 +56,17 @@ __version__: str
 
 #: public name -> module that it comes from
 PUBLIC = {
+    "Answer": "vgbench.api.answer",
+    "Example": "vgbench.api.data",
+    "GroundingMeter": "vgbench.bridges.torchmetric",
+    "Model": "vgbench.api.model",
+    "Report": "vgbench.api.scoring",
+    "Split": "vgbench.api.data",
+    "compare": "vgbench.api.runs",
+    "dataset": "vgbench.api.data",
+    "evaluate": "vgbench.api.scoring",
+    "load": "vgbench.api.model",
+    "run": "vgbench.api.runs",
     "AnnotationTable": "vgbench.data.table",
     "BadSample": "vgbench.data.checks",
     "Batch": "vgbench.types",
@@ -68,9 +97,12 @@ __all__ = ["__version__", *PUBLIC]
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # comes from the git tags when the package is built
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("vgbench")
+        try:
+            return version("vgbench")
+        except PackageNotFoundError:  # the same code under its other name
+            return version("vgbench-core")
     if name not in PUBLIC:
         raise AttributeError(f"module 'vgbench' has no attribute {name!r}")
     return getattr(importlib.import_module(PUBLIC[name]), name)

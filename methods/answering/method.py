@@ -198,7 +198,7 @@ class AnsweringMethod(EvaluationOnly):
         """Masks of the box that counts: the first for one target, all of them for any number."""
         assert self.segmenter is not None
         boxes = prediction.boxes if self.question == "any" else prediction.boxes[:1]
-        mask = self.segmenter.union(image, boxes)
+        mask = self.segmenter.union(image, torch.as_tensor(boxes))
         return Prediction(prediction.boxes, prediction.scores, mask=mask, no_target=prediction.no_target)
 
     def usage(self) -> Usage | None:

@@ -43,6 +43,7 @@ ORDER = (
     "reproduce",
     "bench",
     "bridges",
+    "api",  # the door for Python: like the one for the terminal it opens every room
     "cli",
 )
 MAPPED = ("methods", "datasets", "configs", "leaderboards")  # top-level folders that are part of the package
