@@ -8,6 +8,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.data.checks import BadSample, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
 from vgbench.data.layouts.flat import FlatLayout
@@ -53,7 +54,7 @@ class VGLawLayout(FlatLayout):
         segmentation = None
         if mask_path.is_file():
             try:
-                mask = np.load(mask_path, allow_pickle=False)
+                mask = np.load(ordinary_file(mask_path), allow_pickle=False)
             except (OSError, ValueError, EOFError, MemoryError) as error:
                 raise BadSample("mask file that is no array", f"{mask_path}: {error}") from None
             if mask.ndim != 2 or mask.dtype.kind not in "biuf":

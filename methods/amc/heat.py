@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.metrics.pointing import enlarge, peak
 
 __all__ = ["enlarge", "heat_boxes", "peak", "proposal_scores", "rank", "read_proposals"]
@@ -90,7 +91,7 @@ def read_proposals(path: Path) -> dict[int, Tensor]:
         UserError: if the file cannot be read or has neither layout.
     """
     try:
-        content: Any = json.loads(path.read_text())
+        content: Any = json.loads(ordinary_file(path).read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot read method.proposals ({error}); give a json file of detections") from None
     try:

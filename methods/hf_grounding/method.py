@@ -20,6 +20,7 @@ from torchvision import tv_tensors
 
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.core.hub import local_path
 from vgbench.layers.boxes import cxcywh_to_xyxy
 from vgbench.method import EvaluationOnly
@@ -115,7 +116,7 @@ class HFGrounding(EvaluationOnly):
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder}: no config.json; method.model= must be a folder that save_pretrained() wrote")
         try:
-            settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            settings = json.loads(ordinary_file(folder / "config.json").read_text(encoding="utf-8"))
             kind = settings.get("model_type")
             self.family = FAMILIES.get(kind)
             if self.family is None:

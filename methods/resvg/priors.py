@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vgbench.checkpoints.read import SAFE_GLOBALS
 from vgbench.core.errors import UserError, require_extra
-from vgbench.core.files import atomic
+from vgbench.core.files import atomic, ordinary_file
 from vgbench.core.torch_files import load_torch
 from vgbench.data.table import AnnotationTable
 from vgbench.methods.resvg.prompts import prompt, prompt_seed
@@ -339,7 +339,7 @@ def _chunks(items: Iterable[str], size: int) -> Iterator[list[str]]:
 
 def _open(path: Path) -> pa.Table:
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(ordinary_file(path))
         _settings(table, path)
         if not pa.types.is_fixed_size_list(table.schema.field("prior").type):
             raise KeyError("prior")

@@ -79,11 +79,18 @@ def training_differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> l
     cls = method_class(now["method"])  # nothing that a stored file names is imported
     files = cls.file_options | cls.handling_options
     theirs, ours = training_identity(stored, files), training_identity(now, files)
-    return [
-        f"{key} is {theirs.get(key)} there, {ours.get(key)} now"
-        for key in sorted({*ours, *theirs})
-        if ours.get(key) != theirs.get(key)
-    ]
+    differing = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
+    lines = [f"{_short(key)} is {_short(theirs.get(key))} there, {_short(ours.get(key))} now" for key in differing]
+    return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"and {len(lines) - SHOWN} more"]
+
+
+SHOWN = 8  # differences that are told one by one
+
+
+def _short(value: object) -> str:
+    """A value on one line, of a file that may hold anything."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _flat(node: Mapping[str, Any], above: str = "") -> dict[str, Any]:

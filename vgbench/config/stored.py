@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vgbench.config.identity import config_hash
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.core.registry import Registry, datasets, methods
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def stored_config(file: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     try:
-        text = file.read_text(encoding="utf-8")
+        text = ordinary_file(file).read_text(encoding="utf-8")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ValueError("it has aliases")  # a few lines of them can fill the memory; we write none
         node: Any = OmegaConf.to_container(OmegaConf.create(text))

@@ -13,6 +13,7 @@ from safetensors.torch import load, load_file
 from torch import Tensor
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 
 
 class ModeNotOffered(Exception):
@@ -38,7 +39,7 @@ class Case:
         """Content of case.yaml."""
         file = self.path / "case.yaml"
         try:
-            return yaml.safe_load(file.read_text())
+            return yaml.safe_load(ordinary_file(file).read_text())
         except FileNotFoundError:
             raise UserError(f"{file}: no such file; a conformance case is a folder with case.yaml") from None
         except yaml.YAMLError as error:
@@ -58,7 +59,9 @@ class Case:
         if not file.exists() and not compressed.exists():
             raise UserError(f"{file}: no such file; the case is incomplete")
         try:
-            return load_file(file) if file.exists() else load(gzip.decompress(compressed.read_bytes()))
+            if file.exists():
+                return load_file(ordinary_file(file))
+            return load(gzip.decompress(ordinary_file(compressed).read_bytes()))
         except Exception as error:
             raise UserError(f"{file}: not a safetensors file ({error})") from None
 

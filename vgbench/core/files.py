@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +99,20 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def ordinary_file(path: Path) -> Path:
+    """``path``, if there is an ordinary file of that name.
+
+    Raises:
+        OSError: if there is none, or a folder, a device or a pipe, which never come to an end.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "a device or a pipe, not an ordinary file", str(path))
+    return path
+
+
 def file_inside(folder: Path, name: object) -> Path:
     """The file that another file names, below the folder that both lie in; it need not exist.
 
@@ -123,7 +139,7 @@ def file_inside(folder: Path, name: object) -> Path:
 def sha256_prefix(path: Path) -> str:
     """First 16 hex digits of a file's SHA-256, for :class:`Checkpoint`."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with ordinary_file(path).open("rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()[:16]
@@ -132,7 +148,7 @@ def sha256_prefix(path: Path) -> str:
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with ordinary_file(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

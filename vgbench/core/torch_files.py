@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vgbench.core.files import ordinary_file
 from vgbench.core.opcodes import SuspiciousPickle, survey
 from vgbench.core.unpickle import RefusedObject
 
@@ -59,7 +60,7 @@ def _check(path: Path) -> bool:
         OSError, DamagedFile: as :func:`load_torch`.
     """
     try:
-        with path.open("rb") as file:
+        with ordinary_file(path).open("rb") as file:
             head = file.read(len(MAGIC))
             if head.startswith(ZIP):
                 _check_zip(path)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vgbench.core.files import ordinary_file
 from vgbench.core.opcodes import MAX_DEPTH, SuspiciousPickle, survey
 
 Allowed = Mapping[tuple[str, str], Any]  # (module, name) in the pickle -> what it becomes
@@ -53,7 +54,7 @@ def load_pickle(path: Path, allowed: Allowed = CONTAINERS) -> Any:
         pickle.UnpicklingError: if it would take memory or time out of proportion to its length.
         Exception: of almost any kind, if the file is damaged.
     """
-    with path.open("rb") as file:
+    with ordinary_file(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if not size:
             raise EOFError("it is empty")

@@ -13,6 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 
 MAX_SIDE = 65_535  # pixels; no photograph is larger, and mask code allocates by these numbers
 _T = TypeVar("_T")
@@ -40,7 +41,7 @@ def read_json(path: Path) -> Any:
         UserError: if it cannot be read, is not UTF-8 or is not JSON (truncated: with line and column).
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(ordinary_file(path).read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:

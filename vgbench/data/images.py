@@ -18,6 +18,8 @@ from vgbench.data.shards import Shards
 if TYPE_CHECKING:
     from torch import Tensor
 
+_TEMPLATE = re.compile(r"([^{}]|\{\{|\}\})*(\{0?(:0?\d{0,2}d?)?\}([^{}]|\{\{|\}\})*)+")
+
 
 class BadImage(BadSample):
     """An image file that is wanted for its size is missing or damaged: may be mended without any change of sources."""
@@ -131,12 +133,12 @@ class ImageFinder:
         if self.image_template is not None:
             if number is None:
                 raise UserError(f"{self.name}: image_template={self.image_template!r}, but {image!r} has no number")
-            try:
-                yield self.image_template.format(number)
-            except (IndexError, KeyError, ValueError) as error:
+            if not _TEMPLATE.fullmatch(self.image_template):
                 raise UserError(
-                    f"{self.name}: image_template={self.image_template!r} is no template ({error})"
-                ) from None
+                    f"{self.name}: image_template={self.image_template[:80]!r} is no template; write {{}} or {{:012d}} "
+                    "where the number stands"
+                )
+            yield self.image_template.format(number)
             return
         yield image
         if number is not None:

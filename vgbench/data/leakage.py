@@ -94,8 +94,9 @@ class SeenImages:
             table = parquet.read_table(path)
             keys = np.array(table.column("image").to_pylist(), dtype=str)
             return cls(keys, table.schema.metadata[b"complete"] == b"True")
-        except (OSError, pa.ArrowInvalid, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a list of training images ({error}); copy it again, or remove it") from None
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"{path}: not a list of training images ({reason}); copy it again, or remove it") from None
 
 
 def leakage(train: AnnotationTable, evaluation: AnnotationTable, aliases: ImageAliases | None = None) -> Leakage:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.data.cache import memo_of, remembered
 
 __all__ = ["ShardImage", "Shards"]
@@ -84,7 +85,7 @@ def _index(path: Path, cache_dir: Path) -> list[tuple[str, int, int]]:
 
 def _read_index(path: Path, size: int) -> list[tuple[str, int, int]]:
     try:
-        with tarfile.open(path, "r:") as opened:
+        with tarfile.open(ordinary_file(path), "r:") as opened:
             files = [(member.name, member.offset_data, member.size) for member in opened if member.isfile()]
     except (tarfile.TarError, EOFError) as error:
         raise UserError(f"{path}: not an uncompressed tar file ({error})") from None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from vgbench.core import registry
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 
 
 class PublishedRow(NamedTuple):
@@ -54,7 +55,7 @@ def read_published(path: Path | None = None) -> list[PublishedRow]:
     """
     place = path or files("vgbench.leaderboards") / "published.csv"
     try:
-        text = place.read_text(encoding="utf-8")
+        text = ordinary_file(place).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{place}: {error.strerror or error}") from error
     rows = []

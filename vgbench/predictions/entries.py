@@ -9,12 +9,14 @@ import json
 import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.predictions.fields import BOX_FIELDS, ID_FIELDS, TEXT_FIELDS, names_of, shown
 
 Entry = dict[str, Any]
@@ -24,6 +26,11 @@ LIST_KEYS = ("results", "predictions", "answers", "outputs", "logs", "samples", 
 _FIELDS = frozenset((*TEXT_FIELDS, *BOX_FIELDS, *ID_FIELDS))  # of entries: none of them is an id of an entry
 LINES = (".jsonl", ".ndjson")
 _SEE = "see vgbench/metrics/README.md, foreign predictions"
+MAX_RATIO, MAX_PART = 100, 1 << 20  # unpacked to packed size of a part of a spreadsheet, beyond so many bytes
+_XLSX_ERRORS = (  # what zipfile, zlib and numbers out of range raise
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+    *(KeyError, IndexError, ValueError, OverflowError, TypeError, MemoryError),
+)
 _XLSX = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
@@ -52,7 +59,7 @@ def read_entries(path: Path, split: frozenset[str] = frozenset()) -> tuple[list[
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
     if content and all(isinstance(entry, str | list) for entry in content):
         content = [_bare(entry) for entry in content]
     for place, entry in zip(places, content, strict=True):
@@ -67,7 +74,7 @@ def _text_of(path: Path) -> str:
     Raises:
         UserError: if it is in another encoding.
     """
-    raw = path.read_bytes()
+    raw = ordinary_file(path).read_bytes()
     try:
         return raw.decode("utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -195,11 +202,11 @@ def _parquet(path: Path) -> list[Any]:
     from vgbench.predictions.precision import decimals
 
     try:
-        names = [field.name for field in pq.read_schema(path) if not _is_picture(field.type)]
+        names = [field.name for field in pq.read_schema(ordinary_file(path)) if not _is_picture(field.type)]
         table = pq.read_table(path, columns=names)
         columns = {name: decimals(column) for name, column in zip(names, table.columns, strict=True)}
         return list(pa.table(columns).to_pylist()) if columns else []
-    except pa.ArrowInvalid as error:
+    except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: no Parquet file ({' '.join(str(error).split())})") from None
 
 
@@ -212,22 +219,36 @@ def _is_picture(kind: Any) -> bool:
 def _spreadsheet(path: Path) -> list[Any]:
     """The first sheet; its first row names the fields."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(ordinary_file(path)) as archive:
             names = archive.namelist()
             shared: list[str] = []
             if "xl/sharedStrings.xml" in names:
-                root = ElementTree.fromstring(archive.read("xl/sharedStrings.xml"))
-                shared = [_text(item) for item in root.iter(f"{_XLSX}si")]
+                shared = [_text(item) for item in _xml(archive, "xl/sharedStrings.xml").iter(f"{_XLSX}si")]
             sheets = sorted(name for name in names if re.fullmatch(r"xl/worksheets/[^/]+\.xml", name))
-            rows = list(_rows(ElementTree.fromstring(archive.read(sheets[0])), shared))
-    except (zipfile.BadZipFile, KeyError, IndexError, ValueError, ElementTree.ParseError) as error:
-        raise UserError(f"{path}: no spreadsheet ({error}); save it as .tsv") from None
+            rows = list(_rows(_xml(archive, sheets[0]), shared))
+    except (*_XLSX_ERRORS, ElementTree.ParseError) as error:
+        raise UserError(f"{path}: no spreadsheet ({' '.join(str(error).split())}); save it as .tsv") from None
     if not rows:
         raise UserError(f"{path}: the first sheet is empty; put the field names in its first row")
     head = rows[0]
     return [
         {str(name): row[column] for column, name in head.items() if name and column in row} for row in rows[1:] if row
     ]
+
+
+def _xml(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
+    """A part of a spreadsheet.
+
+    Raises:
+        ValueError: if it would fill the memory: packed to a hundredth of its size, or with entities of its own.
+    """
+    member = archive.getinfo(name)
+    if member.file_size > MAX_RATIO * member.compress_size + MAX_PART:
+        raise ValueError(f"{name} unpacks to {member.file_size:,} bytes")
+    content = archive.read(member)
+    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+        raise ValueError(f"{name} has a document type, which no spreadsheet has")
+    return ElementTree.fromstring(content)
 
 
 def _rows(sheet: ElementTree.Element, shared: list[str]) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.data.table import AnnotationTable
 from vgbench.predictions.checks import DESCRIPTION, check
 from vgbench.predictions.precision import decimals
@@ -47,7 +48,7 @@ def read_predictions(
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
     predictions = Predictions(arrow)
     check(predictions, str(path), "row" if path.suffix == ".parquet" else "line")
     return predictions if table is None else align(predictions, table, missing, str(path))
@@ -55,7 +56,7 @@ def read_predictions(
 
 def _read_parquet(path: Path) -> pa.Table:
     try:
-        arrow = pq.read_table(path)
+        arrow = pq.read_table(ordinary_file(path))
         _check_columns(path, arrow.schema.names)
         columns = []
         for field in SCHEMA:
@@ -69,7 +70,7 @@ def _read_parquet(path: Path) -> pa.Table:
             if field.name == "boxes" and not column.type.equals(field.type):
                 column = pa.array(column.to_pylist(), field.type)
             columns.append(column.cast(field.type))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise UserError(f"{path}: no predictions file ({' '.join(str(error).split())})") from None
     return pa.table(columns, schema=SCHEMA)
 
@@ -87,7 +88,7 @@ def _check_columns(where: object, names: Sequence[str]) -> None:
 
 def _read_jsonl(path: Path) -> pa.Table:
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    with path.open("rb") as file:
+    with ordinary_file(path).open("rb") as file:
         for number, text in enumerate(file, start=1):
             where = f"{path}: line {number}"
             try:

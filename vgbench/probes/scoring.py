@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vgbench.core.errors import UserError
-from vgbench.core.files import atomic
+from vgbench.core.files import atomic, ordinary_file
 from vgbench.data.table import AnnotationTable
 from vgbench.metrics.base import Outcomes, Ratio
 from vgbench.metrics.bootstrap import intervals
@@ -123,7 +123,7 @@ def read_outcomes(path: Path) -> StoredOutcomes:
         UserError: if the file is damaged.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(ordinary_file(path))
         about = json.loads(table.schema.metadata[b"vgbench"])
         names = [name.removesuffix("/num") for name in table.column_names if name.endswith("/num")]
         ratios = {

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -17,7 +18,7 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
     """
     series: dict[str, dict[float, float]] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with ordinary_file(path).open(newline="", encoding="utf-8") as file:
             for line in csv.DictReader(file):
                 step = float(line["step"])
                 for name, text in line.items():

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from vgbench.core.errors import UserError
-from vgbench.core.files import write_atomically
+from vgbench.core.files import ordinary_file, write_atomically
 from vgbench.records.record import FILE_NAME, Record
 from vgbench.records.schema import from_dict, to_dict
 
@@ -24,7 +24,7 @@ def read(path: Path | str) -> Record:
     if file.is_dir():
         file = file / FILE_NAME
     try:
-        value = json.loads(file.read_bytes())
+        value = json.loads(ordinary_file(file).read_bytes())
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; a run folder with a {FILE_NAME} is made by `vgbench run`") from None
     except (OSError, ValueError, RecursionError) as error:

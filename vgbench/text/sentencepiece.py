@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vgbench.core.errors import UserError
-from vgbench.core.files import atomic
+from vgbench.core.files import atomic, ordinary_file
 from vgbench.core.hub import local_path
 from vgbench.core.registry import datasets
 
@@ -51,7 +51,7 @@ class BEiT3Tokenizer:
         else:
             name = str(model)
             try:
-                content = _model_file(local_path(model)).read_bytes()
+                content = ordinary_file(_model_file(local_path(model))).read_bytes()
             except OSError as error:
                 raise UserError(
                     f"{name}: {error.strerror or error}; set method.tokenizer to a SentencePiece model "

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.core.registry import datasets
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -65,7 +66,7 @@ class WordPiece:
             return cls(pieces, lower_case, sep)
         file = _vocabulary_file(Path(path).expanduser())
         try:
-            text = file.read_text(encoding="utf-8")
+            text = ordinary_file(file).read_text(encoding="utf-8")
             if file.suffix == ".json":
                 return cls(_pieces_in_json(text), lower_case, sep)
             return cls.from_text(text, lower_case, sep)

@@ -7,7 +7,7 @@ import csv
 import io
 from pathlib import Path
 
-from vgbench.core.files import write_atomically
+from vgbench.core.files import ordinary_file, write_atomically
 from vgbench.core.processes import process_rank
 
 
@@ -47,7 +47,7 @@ def join_logs(folder: Path) -> None:
 
 def _read_log(path: Path) -> list[dict[str, str]]:
     """The whole lines of a log that name a step, by column."""
-    whole, end, torn = path.read_bytes().rpartition(b"\n")
+    whole, end, torn = ordinary_file(path).read_bytes().rpartition(b"\n")
     header, *lines = (whole + end).decode("utf-8", errors="replace").splitlines() or [""]
     rows = [line for line in lines if line.count(",") == header.count(",")]
     if torn or len(rows) < len(lines) or not whole:

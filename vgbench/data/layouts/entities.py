@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.data.builder import ImageRecord, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_size, read_json, shown, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
@@ -169,7 +170,7 @@ class InfoGroundLayout(PhraseLayout):
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return ordinary_file(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BadSample("file is missing", str(path)) from None
     except (OSError, UnicodeDecodeError) as error:

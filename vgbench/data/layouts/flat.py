@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder
 from vgbench.data.checks import BadSample, check_name, check_size, shown, take
 from vgbench.data.layouts.base import Layout, LayoutDataset, folders
@@ -160,7 +161,7 @@ class VLMR1Layout(FlatLayout):
 def _holds_solutions(path: Path) -> bool:
     """Whether a file is of VLM-R1's layout, by the keys at its start (MiniGPT-v2's files have the same names)."""
     try:
-        with path.open("rb") as file:
+        with ordinary_file(path).open("rb") as file:
             start = file.read(65_536)
     except OSError:
         return False
@@ -205,7 +206,7 @@ def read_json_lines(path: Path) -> list[Any]:
     """
     entries = []
     try:
-        lines = path.read_bytes().decode().splitlines()
+        lines = ordinary_file(path).read_bytes().decode().splitlines()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:

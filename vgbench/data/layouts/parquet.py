@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.data.checks import BadSample, check_size
 from vgbench.data.pixels import IMAGE_ERRORS, open_image
 
@@ -34,7 +35,7 @@ def embedded_size(content: Any) -> tuple[int, int]:
 def parquet_columns(path: Path) -> list[str]:
     """Names of the columns of a file; raises UserError if it is damaged."""
     try:
-        return pa.parquet.read_schema(path).names
+        return pa.parquet.read_schema(ordinary_file(path)).names
     except PARQUET_ERRORS as error:
         raise _damaged(path, error) from None
 
@@ -42,7 +43,7 @@ def parquet_columns(path: Path) -> list[str]:
 def read_rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
     """The rows of a file with these columns; raises UserError if it is damaged or lacks one."""
     try:
-        return pa.parquet.read_table(path, columns=columns).to_pylist()
+        return pa.parquet.read_table(ordinary_file(path), columns=columns).to_pylist()
     except PARQUET_ERRORS as error:
         raise _damaged(path, error) from None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vgbench.core.errors import UserError, require_extra
+from vgbench.core.files import ordinary_file
 from vgbench.data.checks import BadSample
 
 
@@ -25,7 +26,7 @@ def read_records(path: Path) -> Iterator[bytes]:
     """
     try:
         remaining = path.stat().st_size
-        with path.open("rb") as file:
+        with ordinary_file(path).open("rb") as file:
             while remaining:
                 head = file.read(12)
                 length, checksum = struct.unpack("<QI", head) if len(head) == 12 else (0, -1)

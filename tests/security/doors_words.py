@@ -1,0 +1,210 @@
+"""Doors for texts: what models and servers answer, and command lines."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+from tests.security.harness import Door
+from tests.security.mutation import MARKUP, text_damage
+from vgbench.cli.main import main
+from vgbench.predictions.numbers import FORMS
+from vgbench.predictions.styles import style, style_classes
+from vgbench.predictions.words import read_words
+
+ANSWERS = [
+    "[12, 20, 30, 44]",
+    "<think>The cup is left.</think><answer>{'bbox_2d': [12, 20, 30, 44]}</answer>",
+    '```json\n[{"bbox_2d": [12, 20, 30, 44], "label": "cup"}, {"bbox": [1, 2, 3, 4]}]\n```',
+    "<box>(12,20),(30,44)</box><|box_start|>(1,2),(3,4)<|box_end|>",
+    "<loc0012><loc0020><loc0030><loc0044> cup ; <loc0001><loc0002><loc0003><loc0004>",
+    "<phrase>a cup</phrase><object><patch_index_0044><patch_index_0863></object>",
+    '<point x="12.5" y="44.1" alt="cup">cup</point> <points x1="1" y1="2" x2="3" y2="4">cups</points>',
+    "x1=0.1, y1=0.2, x2=0.3, y2=0.4; there is no such object in the image",
+    "\\boxed{[[12, 20, 30, 44]]} The final answer is (0.1, 0.2, 0.3, 0.4).",
+]
+PIECES = [
+    "[",
+    "]",
+    "(",
+    ")",
+    "<box>",
+    "</box>",
+    "<|box_start|>",
+    "<loc0012>",
+    "<think>",
+    "</think>",
+    "<answer>",
+    "```json",
+    "{",
+    "}",
+    ",",
+    "12",
+    "1e99",
+    "-",
+    ".",
+    " ",
+    "\n",
+    "nan",
+    "x1",
+    "=",
+    MARKUP,
+    "９",
+    '<point x="',
+    "&#",
+    "\\boxed{",
+]
+
+
+def write_answer(folder: Path) -> None:
+    (folder / "answer.txt").write_text("\n\n".join(ANSWERS))
+
+
+def damage_answer(folder: Path, generator: random.Random) -> str:
+    text = generator.choice(ANSWERS)
+    chance = generator.random()
+    if chance < 0.5:
+        for _ in range(generator.choice([1, 2, 5])):
+            text = text_damage(text, generator)
+    elif chance < 0.9:
+        text = "".join(generator.choice(PIECES) for _ in range(generator.choice([5, 50, 500])))
+    else:
+        text = generator.choice(PIECES) * generator.choice([1000, 100_000]) + text
+    (folder / "answer.txt").write_text(text, errors="surrogatepass")
+    return "answer"
+
+
+def use_answer(folder: Path) -> Any:
+    text = (folder / "answer.txt").read_text(errors="surrogatepass")
+    found: list[Any] = [len(read_words(text, form).boxes) for form in FORMS]
+    for name in style_classes():
+        reading = style(name).read(text, image_size=(640, 480), model_size=(644, 476))
+        assert all(len(box) == 4 for box in reading.boxes)
+        found.append(len(reading.boxes))
+    return found
+
+
+VALUES = [
+    "",
+    "x",
+    "../x",
+    "/dev/zero",
+    "here",
+    "nothing",
+    "x" * 5000,
+    "${oc.env:HOME}",
+    "{a:1}",
+    "[",
+    "1",
+    "-1",
+    "a=b",
+    "'",
+    "é",
+    "\\",
+    "null",
+    "{_target_:os.mkdir,path:EXECUTED}",
+    "os.mkdir",
+]
+KEYS = [
+    "dataset",
+    "method",
+    "split",
+    "task",
+    "format",
+    "scale",
+    "boxes",
+    "match",
+    "paper",
+    "table",
+    "data_root",
+    "method.width",
+    "dataset.filter",
+    "dataset.data_root",
+    "+x",
+    "~dataset",
+    "a.b.c",
+    "flow",
+    "",
+    "recipe",
+    "checkpoint",
+    "layout",
+    "out",
+    "limit",
+]
+NAMES = ["refcoco", "refshapes", "alvg", "coco", "text", "val", "rec", "amc", *VALUES]
+COMMANDS = [
+    "list",
+    "compare",
+    "score",
+    "export",
+    "predict",
+    "data",
+    "conform",
+    "reproduce",
+    "new",
+    "bench",
+    "eval",
+    "nosuch",
+]
+OPTIONS = [
+    "--help",
+    "--slices",
+    "--html",
+    "--published",
+    "--json",
+    "--register",
+    "--variant",
+    "--format",
+    "--debugg",
+    "-x",
+    "--output",
+    "--plugin",
+    "--",
+    "--version",
+    "datasets",
+    "verify",
+    "describe",
+    "convert",
+    "browse",
+    "leakage",
+    "here",
+    "nothing",
+    "here/answers.jsonl",
+]
+
+
+def write_line(folder: Path) -> None:
+    (folder / "line.txt").write_text("list")
+    (folder / "here").mkdir()
+    (folder / "here" / "answers.jsonl").write_text('{"key": "0", "boxes": []}\n')
+
+
+def damage_line(folder: Path, generator: random.Random) -> str:
+    line = [generator.choice(COMMANDS)]
+    for _ in range(generator.randrange(6)):
+        if generator.random() < 0.5:
+            line.append(f"{generator.choice(KEYS)}={generator.choice(NAMES)}")
+        else:
+            line.append(generator.choice(OPTIONS))
+    (folder / "line.txt").write_text("\n".join(line))
+    return " ".join(line)[:200]
+
+
+def use_line(folder: Path) -> int:
+    """One line on the error stream and exit code 2, or what was asked for."""
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        code = main((folder / "line.txt").read_text().split("\n"))
+    text = errors.getvalue()
+    assert code in (0, 1, 2) and "Traceback" not in text, text[-500:]
+    assert code != 2 or text.strip().count("\n") == 0, text
+    return code
+
+
+TEXTS = (
+    Door("answers", write_answer, use_answer, damage_answer),
+    Door("command lines", write_line, use_line, damage_line),
+)
