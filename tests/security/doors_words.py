@@ -145,7 +145,6 @@ COMMANDS = [
     "conform",
     "reproduce",
     "new",
-    "bench",
     "eval",
     "nosuch",
 ]

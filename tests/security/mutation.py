@@ -111,10 +111,20 @@ OTHERS = [  # beginnings of files of another kind
 ]
 
 
+KINDS = ("gone", "empty", "folder", "pipe", "device", "link", "loop", "other", "zeros", "half")
+
+
 def replaced(path: Path, generator: random.Random) -> str:
-    """Something else in the place of a file: nothing, a folder, a pipe, a link to a device or out of the folder."""
+    """Something else in the place of a file; returns what."""
+    kind = generator.choice(KINDS)
+    replace_by(kind, path, generator.choice(OTHERS))
+    return kind
+
+
+def replace_by(kind: str, path: Path, other: bytes = OTHERS[0]) -> None:
+    """Put nothing, a folder, a pipe, a link to a device or out of the folder ... in the place of a file."""
+    content = path.read_bytes()
     path.unlink()
-    kind = generator.choice(["gone", "empty", "folder", "pipe", "device", "link", "loop", "other", "zeros"])
     if kind == "empty":
         path.touch()
     elif kind == "folder":
@@ -129,10 +139,11 @@ def replaced(path: Path, generator: random.Random) -> str:
     elif kind == "loop":
         path.symlink_to(path.name)
     elif kind == "other":
-        path.write_bytes(generator.choice(OTHERS))
+        path.write_bytes(other)
     elif kind == "zeros":
         path.write_bytes(b"\0" * 5000)
-    return kind
+    elif kind == "half":
+        path.write_bytes(content[: len(content) // 2])
 
 
 Parse = tuple[Callable[[str], Any], Callable[[Any], str]]

@@ -9,11 +9,7 @@ from typing import Any
 
 from vgbench.config.compose import compose, options
 from vgbench.core.errors import UserError
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split())
+from vgbench.core.lines import one_line
 
 
 def is_config_error(error: Exception) -> bool:

@@ -26,8 +26,9 @@ from vgbench.cli import (
     stress,
 )
 from vgbench.cli.command import Command
-from vgbench.cli.hints import config_hint, is_config_error, one_line, package_hint, place_hint
+from vgbench.cli.hints import config_hint, is_config_error, package_hint, place_hint
 from vgbench.core.errors import Stopped, UserError
+from vgbench.core.lines import one_line
 
 COMMANDS: tuple[Command, ...] = (
     *(demo, run, evaluate, stress, bench, predict, export, score),

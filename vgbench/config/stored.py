@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vgbench.data.dataset import GroundingData
     from vgbench.method import GroundingMethod
 
+TABLES = "tables"  # the folder of annotation tables in a cache
 MAX_DEPTH = 16  # of nested values; ours have three
 
 
@@ -67,12 +68,24 @@ def make_method(node: Mapping[str, Any], source: Path | str) -> GroundingMethod:
 
 
 def make_dataset(node: object, source: Path | str) -> GroundingData:
-    """The dataset of a stored node.
+    """The dataset of a stored node. It is read where the node says, and nothing is written but to caches.
+
+    A folder of the node is a cache if there are tables in it; else the user's own is taken.
 
     Raises:
-        UserError: as :func:`stored_dataset`, or if the class does not take these arguments.
+        UserError: as :func:`stored_dataset`, if the class does not take these arguments, or if its data would have to
+            be made in a folder that the file names.
     """
-    return _make(stored_dataset(node, source), source)
+    options = stored_dataset(node, source)
+    cache = options.get("cache_dir")
+    if cache is not None and not (isinstance(cache, str) and (Path(cache).expanduser() / TABLES).is_dir()):
+        options = {**options, "cache_dir": None}
+    data: GroundingData = _make(options, source)
+    if data.embedded and options.get("data_root") is not None and not data.data_root.is_dir():
+        raise UserError(
+            f"{source}: dataset.data_root={data.data_root.parent}: its data are not there; render them anew"
+        )
+    return data
 
 
 def stored_config(file: Path) -> dict[str, Any]:

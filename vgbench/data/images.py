@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal, Protocol
 
 import numpy as np
+from PIL import Image
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.data.checks import BadSample, check_size
 from vgbench.data.pixels import IMAGE_ERRORS, as_rgb, as_shown, open_image
 from vgbench.data.shards import Shards
@@ -34,6 +37,19 @@ class ImageFile(Protocol):
     def open(self, mode: Literal["rb"]) -> BinaryIO: ...
 
 
+@contextmanager
+def open_image_file(file: ImageFile) -> Iterator[Image.Image]:
+    """A picture, its header read and its pixels not yet (:func:`~vgbench.data.pixels.open_image`).
+
+    Raises:
+        IMAGE_ERRORS: also if it is missing, or a device or a pipe.
+    """
+    if isinstance(file, Path):
+        ordinary_file(file)
+    with file.open("rb") as content, open_image(content) as image:
+        yield image
+
+
 def decode_array(file: ImageFile, upright: bool = False) -> np.ndarray:
     """Decode to uint8 RGB [H, W, 3].
 
@@ -46,7 +62,7 @@ def decode_array(file: ImageFile, upright: bool = False) -> np.ndarray:
         BadSample: if the file is missing or no readable image.
     """
     try:
-        with file.open("rb") as content, open_image(content) as image:
+        with open_image_file(file) as image:
             return np.array(as_shown(image) if upright else as_rgb(image))
     except FileNotFoundError:
         raise BadSample(f"{file}: image is missing") from None
@@ -168,7 +184,7 @@ class ImageFinder:
             place = f"{image} in {self.image_root or 'no image folder'}; set image_root=FOLDER"
             raise BadImage("image file is missing and the annotations do not tell its size", place)
         try:
-            with file.open("rb") as content, open_image(content) as opened:
+            with open_image_file(file) as opened:
                 return check_size(*opened.size)
         except (*IMAGE_ERRORS, BadSample) as error:
             raise BadImage("image file that is no image", f"{file}: {error}") from None

@@ -13,7 +13,8 @@ from pycocotools import mask as coco_mask
 from vgbench.core.errors import UserError
 from vgbench.data.boxes import iou
 from vgbench.data.dataset import Counts, GroundingData
-from vgbench.data.pixels import IMAGE_ERRORS, open_image
+from vgbench.data.images import open_image_file
+from vgbench.data.pixels import IMAGE_ERRORS
 from vgbench.data.table import AnnotationTable
 
 
@@ -233,7 +234,7 @@ def check_images(
         if path is None:
             return name, None
         try:
-            with path.open("rb") as file, open_image(file) as image:
+            with open_image_file(path) as image:
                 if image.size != size:
                     return name, f"{path}: {image.width} x {image.height}, annotations say {size[0]} x {size[1]}"
                 if decode:

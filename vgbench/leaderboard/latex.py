@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
+from vgbench.core.lines import one_line
 from vgbench.leaderboard.grid import Grid, GridCell, Heading
 
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
@@ -26,7 +27,7 @@ def _tabular(grid: Grid) -> str:
     columns = "".join(_ALIGN[heading.align] for heading in grid.headings[:-1]) + "l"
     return "\n".join(
         [
-            f"% {grid.title}",
+            f"% {one_line(grid.title)}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             *_header(grid.headings),
@@ -34,7 +35,7 @@ def _tabular(grid: Grid) -> str:
             *(_line(_cell(cell) for cell in row) for row in grid.rows),
             r"\bottomrule",
             r"\end{tabular}",
-            *(f"% {note}" for note in (*grid.legend, *grid.notes)),
+            *(f"% {one_line(note)}" for note in (*grid.legend, *grid.notes)),
             *(rf"\par\noindent {{\footnotesize {mark} {escaped(note)}}}" for mark, note in grid.footnotes.items()),
         ]
     )

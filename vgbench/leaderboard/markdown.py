@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vgbench.core.lines import printable
 from vgbench.leaderboard.grid import Grid, GridCell
 
 
@@ -20,7 +21,7 @@ def markdown(grids: Sequence[Grid]) -> str:
 
 def bullets(notes: Sequence[str]) -> str:
     """Notes as a list."""
-    return "\n".join(f"- {note}" for note in notes)
+    return "\n".join(f"- {printable(' '.join(note.split()))}" for note in notes)
 
 
 def markdown_table(grid: Grid, *, padded: bool = True) -> str:
@@ -43,7 +44,7 @@ def markdown_table(grid: Grid, *, padded: bool = True) -> str:
 
 def plain(text: str) -> str:
     """A text that is one line and ends no cell."""
-    return " ".join(text.replace("|", r"\|").split())
+    return printable(" ".join(text.replace("|", r"\|").split()))
 
 
 def _cell(cell: GridCell) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vgbench.data.pixels import IMAGE_ERRORS, as_rgb, open_image
+from vgbench.data.images import open_image_file
+from vgbench.data.pixels import IMAGE_ERRORS, as_rgb
 from vgbench.leaderboard.columns import metric_title, task_title
 from vgbench.leaderboard.grid import Grid, GridCell, Heading, text_row
 from vgbench.leaderboard.markdown import markdown_table
@@ -105,7 +106,7 @@ def draw_disagreements(comparison: Versus, folder: Path) -> int:
         first, second = (predictions.answer(entry.row) for predictions in comparison.predictions)
         answers = {comparison.first: first, comparison.second: second}
         try:
-            with comparison.data.image_path(row.image).open("rb") as file, open_image(file) as image:
+            with open_image_file(comparison.data.image_path(row.image)) as image:
                 pictures.append(draw.draw(as_rgb(image), row.expression, row, answers, size=360))
         except IMAGE_ERRORS:
             continue

@@ -15,8 +15,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from vgbench.core.files import write_atomically
-from vgbench.data.images import ImageFile
-from vgbench.data.pixels import IMAGE_ERRORS, as_rgb, open_image
+from vgbench.data.images import ImageFile, open_image_file
+from vgbench.data.pixels import IMAGE_ERRORS, as_rgb
 from vgbench.data.table import AnnotationTable, Row
 from vgbench.metrics.pairs import Pairs
 from vgbench.metrics.verdict import answer_kind, is_right
@@ -74,7 +74,7 @@ def write_examples(
     entries: list[dict[str, Any]] = []
     for place, row in enumerate(part):
         try:
-            with image_path(row.image).open("rb") as file, open_image(file) as opened:
+            with open_image_file(image_path(row.image)) as opened:
                 image = as_rgb(opened)
         except IMAGE_ERRORS:
             continue  # the evaluation has counted it, and says so in the record

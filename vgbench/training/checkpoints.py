@@ -86,6 +86,8 @@ def _unwritable(path: Path, error: OSError) -> UserError:
 
 def is_whole(path: Path) -> bool:
     """Whether a checkpoint is what was written: by its digest, or by its own checksums where it has none."""
+    if not path.is_file():
+        return False
     matches = matches_digest(path)
     if matches is not None:
         return matches
