@@ -58,6 +58,8 @@ def two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Record, R
     Image.new("RGB", (100, 100), "grey").save(tmp_path / "a.png")
 
     class Data:
+        embedded = False
+
         def load(self, split: str) -> AnnotationTable:
             return rows
 
