@@ -206,6 +206,8 @@ def _parquet(path: Path) -> list[Any]:
         table = pq.read_table(path, columns=names)
         columns = {name: decimals(column) for name, column in zip(names, table.columns, strict=True)}
         return list(pa.table(columns).to_pylist()) if columns else []
+    except FileNotFoundError:
+        raise
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: no Parquet file ({' '.join(str(error).split())})") from None
 
