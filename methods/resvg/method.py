@@ -37,6 +37,19 @@ GROUPS = {
 PRETRAINED = ("backbone", "vis_enc", "bert")
 
 
+def _check_sizes(image_size: int, max_tokens: int, network: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        UserError: for a number that no network can have.
+    """
+    counts = ("width", "heads", "stages", "encoder_ffn", "decoder_ffn", "averaged_layers")
+    check_counts(image_size=image_size, max_tokens=max_tokens, **{name: network[name] for name in counts})
+    check_depths(encoder_layers=network["encoder_layers"], max_offset=network["max_offset"])
+    if network["prior_dim"] is not None:
+        check_counts(prior_dim=network["prior_dim"])
+    check_multiple(width=network["width"], heads=network["heads"])
+
+
 class ResVG(GroundingMethod):
     """ResVG: one box for one expression.
 
@@ -99,12 +112,11 @@ class ResVG(GroundingMethod):
         position_in_values: bool = False,
     ) -> None:
         super().__init__()
-        check_counts(image_size=image_size, max_tokens=max_tokens, width=width, heads=heads, stages=stages)
-        check_counts(encoder_ffn=encoder_ffn, decoder_ffn=decoder_ffn, averaged_layers=averaged_layers)
-        check_depths(encoder_layers=encoder_layers, max_offset=max_offset)
-        if prior_dim is not None:
-            check_counts(prior_dim=prior_dim)
-        check_multiple(width=width, heads=heads)
+        network: dict[str, Any] = {"backbone": backbone, "bert": bert, "width": width, "heads": heads}
+        network |= {"encoder_layers": encoder_layers, "encoder_ffn": encoder_ffn, "stages": stages}
+        network |= {"decoder_ffn": decoder_ffn, "averaged_layers": averaged_layers, "prior_dim": prior_dim}
+        network |= {"dropout": dropout, "max_offset": max_offset, "position_in_values": position_in_values}
+        _check_sizes(image_size, max_tokens, network)
         self.image_size, self.max_tokens = image_size, max_tokens
         self.use_image_mask, self.whole_words = use_image_mask, whole_words
         self.augmentation = dict(augmentation or {})
@@ -113,22 +125,7 @@ class ResVG(GroundingMethod):
         self._tokenizer_option = tokenizer
         self.auxiliary_shapes = {} if prior_dim is None else {"prior": (prior_dim,)}
         self.priors = priors
-        self.model = ResVGNetwork(
-            image_size=image_size,
-            backbone=backbone,
-            bert=bert,
-            width=width,
-            heads=heads,
-            encoder_layers=encoder_layers,
-            encoder_ffn=encoder_ffn,
-            stages=stages,
-            decoder_ffn=decoder_ffn,
-            averaged_layers=averaged_layers,
-            prior_dim=prior_dim,
-            dropout=dropout,
-            max_offset=max_offset,
-            position_in_values=position_in_values,
-        )
+        self.model = ResVGNetwork(image_size=image_size, **network)
         if tokenizer is not None:  # without one no text is read
             check_at_most(**{"max_tokens": max_tokens, "bert.max_positions": self.model.bert.max_positions})
         # Freezing takes requires_grad away for a while; what never trains must stay apart from that.

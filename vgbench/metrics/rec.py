@@ -28,7 +28,7 @@ OVERLAPS = {
 @dataclass(frozen=True)
 class RECRule:
     """How a box is judged. ``top``: also Prec among the first k boxes; ``best``: of all boxes the one that fits best;
-    ``size`` of a letter-boxed canvas."""
+    ``mean``: the mean over the thresholds too; ``size`` of a letter-boxed canvas."""
 
     target: Literal["annotated", "clipped", "integer"] = "annotated"
     order: Literal["ranked", "tuple"] = "ranked"
@@ -40,6 +40,7 @@ class RECRule:
     top: tuple[int, ...] = (1,)
     centre: bool = False
     best: bool = False
+    mean: bool = False
     size: int | None = None
     batch: int | None = None
 
@@ -68,6 +69,10 @@ class REC(GroundingMetric):
         "strict": Variant(
             {"strict": True, "clamp": True, "thresholds": tuple(0.5 + 0.05 * i for i in range(9))},
             "ResVG, VLTVG: prediction clamped to the image, IoU > t for t = 0.50, 0.55, ..., 0.90",
+        ),
+        "macc": Variant(
+            {"strict": True, "mean": True, "thresholds": tuple(0.5 + 0.05 * i for i in range(10))},
+            "Ref-L4, HC-RefLoCo: IoU > t for t = 0.50, 0.55, ..., 0.95, and their mean",
         ),
         "canvas": Variant({"frame": "canvas"}, "VG-LAW: letter-boxed square, no clamp", "size"),
         "plus1_strict": Variant(
@@ -159,7 +164,8 @@ class REC(GroundingMetric):
         return scale, offset, np.ones_like(canvas)
 
     def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
-        """``prec@T`` and ``prec@T_topK`` for every threshold, ``miou`` (not of generalised IoU), ``center_acc``."""
+        """``prec@T`` and ``prec@T_topK`` for every threshold, ``miou`` (not of generalised IoU), ``center_acc``,
+        ``macc``."""
         rule: RECRule = self.rule
         one = np.ones(len(columns["iou"]))
         ratios = {}
@@ -170,6 +176,9 @@ class REC(GroundingMetric):
                 hit = overlap > threshold if rule.strict else overlap >= threshold
                 suffix = "" if top == 1 else f"_top{top}"
                 ratios[f"prec@{threshold:g}{suffix}"] = Ratio(hit.astype(np.float64), one)
+        if rule.mean:
+            hits = [ratios[f"prec@{round(threshold, 2):g}"].num for threshold in rule.thresholds]
+            ratios["macc"] = Ratio(np.mean(hits, axis=0), one)
         if rule.overlap != "giou":
             ratios["miou"] = Ratio(columns["iou"], one)
         if rule.centre:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,16 @@ def read_rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
     """The rows of a file with these columns; raises UserError if it is damaged or lacks one."""
     try:
         return pa.parquet.read_table(ordinary_file(path), columns=columns).to_pylist()
+    except PARQUET_ERRORS as error:
+        raise _damaged(path, error) from None
+
+
+def iterate_rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """As :func:`read_rows`, a few rows in memory at a time: for columns of images."""
+    try:
+        with pa.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=8, columns=columns):
+                yield from batch.to_pylist()
     except PARQUET_ERRORS as error:
         raise _damaged(path, error) from None
 

@@ -1,0 +1,78 @@
+"""FineCops-Ref: composed expressions of three levels, and edited ones that fit nothing (Liu et al., EMNLP 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vgbench.core.errors import UserError
+from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder, Targets
+from vgbench.data.checks import BadSample, check_box, check_name, check_size, shown, take
+from vgbench.data.dataset import Counts, GroundingData
+from vgbench.data.layouts.targets import expression_of
+from vgbench.data.table import AnnotationTable
+
+__all__ = ["FineCopsRef"]
+
+FILE = "test_coco_format.json"
+
+
+class FineCopsRef(GroundingData):
+    """``test_coco_format.json``: an entry of ``images`` per expression ({id, file_name, caption, width, height}), one
+    annotation each ({image_id, bbox xywh, level; of what fits nothing: negative_type, negative_level, ...}).
+
+    Fields as the authors' evaluator reads them: https://github.com/liujunzhuo/FineCops-Ref (``evaluation``).
+    """
+
+    name = "finecops-ref"
+    title = "FineCops-Ref"
+    tasks = ("grec",)
+    licence = "not stated; images: terms of GQA (Visual Genome)"
+    homepage = "https://github.com/liujunzhuo/FineCops-Ref"
+    splits: Mapping[str, Counts] = {"test": Counts(None, None, 27_926)}  # 9,605 of something
+    image_folders = ("FineCops-Ref/images", "gqa/images", "gqa", "images")
+    image_names = ()
+
+    def expected_files(self) -> list[str]:
+        return [f"{FILE} (also in annotations/, FineCops-Ref/ or FineCops-Ref/annotations/)"]
+
+    def sources(self, split: str) -> list[Path]:
+        self.check_split(split)
+        for folder in (".", "annotations", "FineCops-Ref", "FineCops-Ref/annotations"):
+            path = self.data_root / folder / FILE
+            if path.is_file():
+                return [path]
+        raise self.missing(f"{FILE} is not there")
+
+    def read(self, split: str) -> AnnotationTable:
+        """All expressions; the level is the category of a target."""
+        (path,) = self.sources(split)
+        content: Any = self.parse_file(path)
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: holds a {type(content).__name__}, expected COCO's images and annotations")
+        builder = TableBuilder(self.name, split, "grec", "expression")
+        annotations = {shown(item.get("image_id")): item for item in _list(content, "annotations", path)}
+        numbers: dict[str, int] = {}
+        for index, entry in enumerate(_list(content, "images", path)):
+            with builder.sample(f"{path}: images[{index}]"):
+                identity = take(entry, "id", int)
+                annotation = annotations.get(shown(identity))
+                if annotation is None:
+                    raise BadSample("image without an annotation", shown(identity))
+                width, height = check_size(take(entry, "width", int), take(entry, "height", int))
+                image, text = check_name(take(entry, "file_name", str)), expression_of(entry.get("caption"))
+                targets = Targets([])
+                if annotation.get("negative_type") is None:
+                    box = check_box(take(annotation, "bbox", list), width, height)
+                    targets = Targets([box], categories=[f"level {take(annotation, 'level', int)}"])
+                record = ImageRecord(numbers.setdefault(image, len(numbers)), image, width, height, "finecops-ref")
+                builder.add(str(identity), record, text, targets, index, SentenceIds(sent_id=identity))
+        return builder.table()
+
+
+def _list(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    entries = content.get(key)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{path}: {key!r} is no list of objects; give the file in COCO's format")
+    return entries

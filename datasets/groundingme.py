@@ -1,0 +1,88 @@
+"""GroundingME: four kinds of difficulty, one of them that nothing fits (Li et al., arXiv 2512.17495)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vgbench.core.errors import UserError
+from vgbench.core.files import write_atomically
+from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder, Targets
+from vgbench.data.checks import BadSample, check_box, check_size, shown, take
+from vgbench.data.dataset import Counts, GroundingData
+from vgbench.data.images import ImageFile
+from vgbench.data.layouts.parquet import iterate_rows, read_rows
+from vgbench.data.layouts.targets import expression_of
+from vgbench.data.table import AnnotationTable
+
+__all__ = ["GroundingME"]
+
+COLUMNS = ["id", "description", "bbox", "subtask_l1", "subtask_l2", "width", "height"]
+KINDS = ("Discriminative", "Spatial", "Limited", "Rejection")
+FOLDERS = ("data", "GroundingME/data", "lirang04/GroundingME/data", ".", "GroundingME")
+
+
+class GroundingME(GroundingData):
+    """``test-*.parquet``: {id, description, image, bbox xyxy in pixels, subtask_l1, subtask_l2, width, height}.
+
+    The images are in the files; they are written into the cache folder when the first is asked for. Fields: the card of
+    the dataset on the Hub (lirang04/GroundingME) and https://github.com/lirang04/GroundingME (``evaluate.py``, which
+    takes ``bbox`` of a rejection for nothing).
+    """
+
+    name = "groundingme"
+    title = "GroundingME"
+    tasks = ("grec",)
+    licence = "research only; images: terms of SA-1B and HR-Bench"
+    homepage = "https://github.com/lirang04/GroundingME"
+    splits: Mapping[str, Counts] = {"test": Counts(None, None, 1_005)}
+    image_names = ()
+
+    def expected_files(self) -> list[str]:
+        return ["test-*.parquet (also in data/, GroundingME/ or GroundingME/data/)"]
+
+    def sources(self, split: str) -> list[Path]:
+        self.check_split(split)
+        for folder in FOLDERS:
+            paths = sorted((self.data_root / folder).glob(f"{split}-*.parquet"))
+            if paths:
+                return paths
+        raise self.missing(f"{split}-*.parquet is not there")
+
+    def read(self, split: str) -> AnnotationTable:
+        """The descriptions; the kind of difficulty (``subtask_l1/subtask_l2``) is the category of a target."""
+        builder = TableBuilder(self.name, split, "grec", "expression")
+        for path in self.sources(split):
+            for index, row in enumerate(read_rows(path, COLUMNS)):
+                with builder.sample(f"{path}: row {index}"):
+                    number, kind = take(row, "id", int), take(row, "subtask_l1", str)
+                    if kind not in KINDS:
+                        raise BadSample("unknown 'subtask_l1'", f"{shown(kind)}; there are {', '.join(KINDS)}")
+                    width, height = check_size(take(row, "width", int), take(row, "height", int))
+                    category = "/".join(filter(None, (kind, row["subtask_l2"])))
+                    box = None if kind == "Rejection" else check_box(take(row, "bbox", list), width, height, "xyxy")
+                    targets = Targets([]) if box is None else Targets([box], categories=[category])
+                    record = ImageRecord(number, f"{number}.jpg", width, height, "groundingme")
+                    text = expression_of(row["description"])
+                    builder.add(str(number), record, text, targets, number, SentenceIds(sent_id=number))
+        return builder.table()
+
+    def image_path(self, image: str) -> ImageFile:
+        """The image in the cache folder; those of all files are written there once.
+
+        Raises:
+            UserError: if the files hold no such image.
+        """
+        folder = self.cache_dir / "images" / self.name
+        if not (folder / image).is_file():
+            for path in self.sources("test"):
+                for row in iterate_rows(path, ["id", "image"]):
+                    content = row["image"].get("bytes") if isinstance(row["image"], dict) else None
+                    if isinstance(row["id"], int) and isinstance(content, bytes):
+                        folder.mkdir(parents=True, exist_ok=True)
+                        write_atomically(folder / f"{row['id']}.jpg", content)
+        if not (folder / image).is_file():
+            raise UserError(
+                f"{self.sources('test')[0]}: holds no image for {image}; fetch the files of {self.name} again"
+            )
+        return folder / image

@@ -1,0 +1,63 @@
+"""HC-RefLoCo: long expressions of people (Wei et al., 2024); the files of their release on the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder, Targets
+from vgbench.data.checks import check_box, check_name, check_size, take
+from vgbench.data.dataset import Counts, GroundingData
+from vgbench.data.layouts.parquet import read_rows
+from vgbench.data.layouts.targets import expression_of, number_in
+from vgbench.data.table import AnnotationTable
+
+__all__ = ["HCRefLoCo"]
+
+COLUMNS = ["id", "file_name", "width", "height", "caption", "bbox"]
+FOLDERS = (".", "data", "HC-RefLoCo", "HC-RefLoCo/data", "Jinjing713/HC-RefLoCo", "Jinjing713/HC-RefLoCo/data")
+
+
+class HCRefLoCo(GroundingData):
+    """Parquet files of val and test, one row per expression, box xywh in pixels.
+
+    Fields as the authors read them: https://github.com/ZhaoJingjing713/HC-RefLoCo (``hc_refloco``).
+    """
+
+    name = "hc-refloco"
+    title = "HC-RefLoCo"
+    tasks = ("rec",)
+    licence = "CC BY-NC 4.0; images: terms of COCO, Objects365, OpenImages and LAION"
+    homepage = "https://github.com/ZhaoJingjing713/HC-RefLoCo"
+    splits: Mapping[str, Counts] = {"val": Counts(), "test": Counts()}
+    disjoint = False  # by expression
+    image_folders = ("HC-RefLoCo/images", "images/hc-refloco", "images")
+    image_names = ()
+
+    def expected_files(self) -> list[str]:
+        return ["val-*.parquet and test-*.parquet (also in HC-RefLoCo/, data/ or HC-RefLoCo/data/)"]
+
+    def sources(self, split: str) -> list[Path]:
+        self.check_split(split)
+        for folder in FOLDERS:
+            place = self.data_root / folder
+            paths = sorted({*place.glob(f"{split}-*.parquet"), *place.glob(f"hc_refloco_{split}*.parquet")})
+            if paths:
+                return paths
+        raise self.missing(f"{split}-*.parquet is not there")
+
+    def read(self, split: str) -> AnnotationTable:
+        """The captions of ``split``; those of one image and box are a group."""
+        builder = TableBuilder(self.name, split, "rec")
+        groups: dict[tuple[str, tuple[float, ...]], int] = {}
+        for path in self.sources(split):
+            for index, row in enumerate(read_rows(path, COLUMNS)):
+                with builder.sample(f"{path}: row {index}"):
+                    width, height = check_size(take(row, "width", int), take(row, "height", int))
+                    box = check_box(take(row, "bbox", list), width, height)
+                    image, key = check_name(take(row, "file_name", str)), take(row, "id", str)
+                    group = groups.setdefault((image, tuple(box)), len(groups))
+                    record = ImageRecord(number_in(image), image, width, height, "hc-refloco")
+                    ids = SentenceIds(sent_id=number_in(key))
+                    builder.add(key, record, expression_of(row["caption"]), Targets([box]), group, ids)
+        return builder.table()

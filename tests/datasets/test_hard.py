@@ -1,0 +1,117 @@
+"""Benchmarks of hard expressions: HC-RefLoCo, RefBench-PRO, GroundingME, FineCops-Ref."""
+
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.data.samples import dump, open_set
+from vgbench.cli import main
+from vgbench.core.errors import UserError
+from vgbench.datasets.finecops import FineCopsRef
+from vgbench.datasets.groundingme import GroundingME
+from vgbench.datasets.hcrefloco import HCRefLoCo
+from vgbench.datasets.refbench import RefBenchPro
+
+
+def write_parquet(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+LONG = {"id": "0000007", "file_name": "coco_000000002685.jpg", "width": 64, "height": 48, "caption": "A man in red."}
+
+
+def test_hc_refloco(tmp_path):
+    rows = [{**LONG, "bbox": [1.0, 2.0, 10.0, 20.5]}, {**LONG, "id": "0000008", "bbox": [1.0, 2.0, 10.0, 20.5]}]
+    write_parquet(tmp_path / "HC-RefLoCo" / "data" / "val-00000-of-00001.parquet", rows)
+    first, second = open_set(HCRefLoCo, tmp_path).load("val")
+    assert (first.expression, first.boxes.tolist(), first.sent_id) == ("A man in red.", [[1, 2, 11, 22.5]], 7)
+    assert first.group == second.group and first.image == "coco_000000002685.jpg"
+    write_parquet(tmp_path / "HC-RefLoCo" / "data" / "test-0.parquet", [{**LONG, "bbox": [1.0, 2.0, 10.0, -1.0]}])
+    with pytest.raises(UserError, match=r"test-0\.parquet: row 0: box without area"):
+        open_set(HCRefLoCo, tmp_path).load("test")
+
+
+KINDS = {"image_path": "a.jpg", "task_type": "relation", "expression": "the cup", "width": 64, "height": 48}
+
+
+def write_lines(path, entries):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return path
+
+
+def test_refbench_pro_leaves_out_what_has_no_box_and_keeps_rejections(tmp_path):
+    entries = [
+        {**KINDS, "bbox": [1, 2, 30, 40]},
+        {**KINDS, "bbox": []},  # held back by the authors
+        {**KINDS, "task_type": "reject", "expression": "the dog", "bbox": []},
+    ]
+    path = write_lines(tmp_path / "RefBench-PRO" / "annotations_6000.jsonl", entries)
+    table = open_set(RefBenchPro, tmp_path).load("test")
+    assert [row.boxes.tolist() for row in table] == [[[1, 2, 30, 40]], []]
+    assert list(table.row(0).categories) == ["relation"] and table.row(1).expression == "the dog"
+    assert table.info["notes"] == ["1 expressions have no box in this release and are left out"]
+    for change, message in [
+        ({"task_type": "colour"}, "unknown 'task_type'"),
+        ({"task_type": "reject", "bbox": [1, 2, 3, 4]}, "a box for an expression of nothing"),
+        ({"image_path": "../x.jpg", "bbox": [1, 2, 3, 4]}, "leaves the image folder"),
+    ]:
+        write_lines(path, [{**KINDS, **change}])
+        with pytest.raises(UserError, match=rf"jsonl: line 1: .*{message}"):
+            open_set(RefBenchPro, tmp_path).load("test")
+
+
+def test_groundingme_reads_its_images_out_of_its_files(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), (0, 200, 0)).save(buffer, "PNG")
+    row = {"id": 5, "description": "the cup", "image": {"bytes": buffer.getvalue(), "path": None}, "width": 64}
+    row |= {"height": 48, "bbox": [1, 2, 30, 40], "subtask_l1": "Spatial", "subtask_l2": "Counting"}
+    nothing = {**row, "id": 6, "description": "the dog", "subtask_l1": "Rejection", "subtask_l2": None}
+    write_parquet(tmp_path / "data" / "test-00000-of-00002.parquet", [row])
+    write_parquet(tmp_path / "data" / "test-00001-of-00002.parquet", [nothing])
+    data = open_set(GroundingME, tmp_path)
+    first, second = data.load("test")
+    assert (first.boxes.tolist(), list(first.categories)) == ([[1, 2, 30, 40]], ["Spatial/Counting"])
+    assert second.boxes.tolist() == []
+    with data.image_path(second.image).open("rb") as file, Image.open(file) as picture:
+        assert picture.size == (64, 48) and picture.getpixel((0, 0)) == (0, 200, 0)
+
+
+def finecops():
+    images = [{"id": n, "file_name": f"{n}.jpg", "caption": f"cup {n}", "width": 64, "height": 48} for n in (1, 2)]
+    fits = {"id": 11, "image_id": 1, "bbox": [1, 2, 10, 20], "level": 2}
+    edited = {**fits, "id": 12, "image_id": 2, "negative_type": "expression", "negative_level": 1, "positive_id": 1}
+    return {"images": images, "annotations": [fits, edited]}
+
+
+def test_finecops_ref(tmp_path):
+    path = dump(tmp_path / "annotations" / "test_coco_format.json", finecops())
+    first, second = open_set(FineCopsRef, tmp_path).load("test")
+    assert (first.boxes.tolist(), list(first.categories)) == ([[1, 2, 11, 22]], ["level 2"])
+    assert second.boxes.tolist() == [] and second.expression == "cup 2"
+    for change, message in [
+        (lambda content: content["annotations"].pop(), r"images\[1\]: image without an annotation"),
+        (lambda content: content.pop("images"), "'images' is no list of objects"),
+        (lambda content: content["annotations"][0].pop("level"), r"images\[0\]: .*level"),
+    ]:
+        damaged = finecops()
+        change(damaged)
+        dump(path, damaged)
+        with pytest.raises(UserError, match=message):
+            open_set(FineCopsRef, tmp_path).load("test")
+
+
+def test_mean_accuracy_of_two_answers_by_hand(tmp_path, capsys):
+    """Boxes that cover 0.72 and 0.95 of a truth of 100 x 1: IoU > t holds for 0.50 to 0.70 (5) and to 0.90 (9)."""
+    rows = [{**LONG, "id": f"{n}", "width": 200, "bbox": [0.0, 0.0, 100.0, 1.0]} for n in (7, 8)]
+    write_parquet(tmp_path / "val-0.parquet", rows)
+    answers = [{"key": "7", "boxes": [[0, 0, 72, 1]]}, {"key": "8", "boxes": [[0, 0, 95, 1]]}]
+    file = write_lines(tmp_path / "answers.jsonl", answers)
+    places = [f"data_root={tmp_path}", f"dataset.cache_dir={tmp_path / 'cache'}"]
+    assert main(["score", str(file), "dataset=hc-refloco", "split=val", "task=rec/macc", *places]) == 0
+    assert "70.00" in next(line for line in capsys.readouterr().out.splitlines() if "macc |" in line)
