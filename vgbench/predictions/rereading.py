@@ -73,7 +73,7 @@ def reread(
     for answer, words, geometry in zip(answers, predictions.answers(), predictions.geometry(), strict=True):
         chosen = TextAnswer() if answer is None else answer
         chosen.boxes = by_rule(chosen.boxes, [1.0] * len(chosen.boxes), rule)[0]
-        read.append(chosen.prediction(words, geometry))
+        read.append(chosen.stored(words, geometry))
     if tally.hardly_read:
         raise UserError(
             f"{name}: {len(tally.holding)} of {tally.answers} answers hold a box as style={style.name} writes it "

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
+
+import numpy as np
 
 from vgbench.core.errors import UserError
 from vgbench.predictions.coordinates import Coordinates, Size
@@ -49,17 +51,22 @@ class TextAnswer:
         return self.no_target is not None
 
     def prediction(self, words: str | None = None, geometry: Geometry | None = None) -> Prediction:
-        """The answer as a method returns it: every box with score 1, the first point, the model's words.
+        """The answer as a method returns it, in tensors: every box with score 1, the first point, the model's words.
 
         ``geometry``: how the image lay in what the model saw; with it, and the words, the answer can be read again.
         """
         import torch
 
-        boxes = torch.tensor(self.boxes, dtype=torch.float32).reshape(-1, 4)
+        stored = self.stored(words, geometry)
+        boxes, scores = (torch.as_tensor(values, dtype=torch.float32) for values in (stored.boxes, stored.scores))
+        return replace(stored, boxes=boxes, scores=scores)
+
+    def stored(self, words: str | None = None, geometry: Geometry | None = None) -> Prediction:
+        """The same in NumPy arrays, as it is read from a file."""
+        boxes = np.array(self.boxes, dtype=np.float32).reshape(-1, 4)
         point = None if not self.points else (int(self.points[0][0]), int(self.points[0][1]))
-        return Prediction(
-            boxes, torch.ones(len(boxes)), no_target=self.no_target, point=point, geometry=geometry, answer=words
-        )
+        ones = np.ones(len(boxes), dtype=np.float32)
+        return Prediction(boxes, ones, no_target=self.no_target, point=point, geometry=geometry, answer=words)
 
 
 class AnswerStyle:
