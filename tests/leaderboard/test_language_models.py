@@ -71,6 +71,15 @@ def test_what_a_card_says_of_the_training_data_is_shown() -> None:
     assert NOT_KNOWN not in text
 
 
+def test_tokens_and_seconds_are_columns_of_such_tables_only() -> None:
+    record = run("Qwen2.5-VL-7B-Instruct", Cost(prompt_tokens=500.0, answer_tokens=24.0, answer_s=0.4))
+    header = compare([record]).splitlines()[2]
+    assert "Tokens/answer" in header and "s/answer" in header and " 524 |" in compare([record])
+    assert "answer" not in compare([run("ALVG", Cost())])
+    line = next(csv.DictReader(compare([record], "csv").splitlines()))
+    assert (line["prompt_tokens"], line["answer_tokens"], line["answer_s"]) == ("500.0", "24.0", "0.4")
+
+
 def test_other_rows_and_embedded_data_have_no_such_note() -> None:
     assert "language model" not in compare([run("ALVG", Cost())])
     assert "language model" not in compare([run("ALVG", Cost(answer_s=1.0), embedded=True)])

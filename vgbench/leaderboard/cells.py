@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from vgbench.leaderboard.columns import inference_rate
+from vgbench.leaderboard.columns import inference_rate, tokens_per_answer
 from vgbench.leaderboard.grid import Grid, GridCell, Heading
 from vgbench.leaderboard.pairs import Pair
 from vgbench.leaderboard.tables import Row, Table, best_values, mean_value, spread
 from vgbench.records.record import Metric, Record
 
-_COSTS = ("Params (M)", "Train/s", "Infer/s")
+_COSTS = ("Params (M)", "Train/s", "Infer/s", "Tokens/answer", "s/answer")
 
 
 def table_grid(table: Table) -> Grid:
@@ -72,12 +72,15 @@ def _value(metrics: Sequence[Metric] | None, best: float | None = None) -> GridC
     return GridCell(f"{value:.2f}", best == round(value, 2), half, seeds)
 
 
-def _costs(row: Row) -> tuple[str, str, str]:
-    """Parameters in millions, samples per second in training and in inference."""
+def _costs(row: Row) -> tuple[str, ...]:
+    """Parameters in millions, samples per second in training and in inference; of a language model the tokens of a
+    question and its answer, and the seconds between them."""
     return (
         millions(row.records[0].cost.parameters if row.records else None),
         rate(record.cost.train_samples_per_s for record in row.records),
         rate(inference_rate(record, row.prediction_set) for record in row.records),
+        rate(tokens_per_answer(record) for record in row.records),
+        rate(record.cost.answer_s for record in row.records),
     )
 
 

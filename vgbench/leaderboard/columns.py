@@ -106,6 +106,12 @@ def inference_rate(record: Record, prediction_set: str) -> float | None:
     return record.cost.set_samples_per_s.get(prediction_set, record.cost.inference_samples_per_s)
 
 
+def tokens_per_answer(record: Record) -> float | None:
+    """Tokens of a question, its picture included, and of its answer, on average; None where nobody counted."""
+    counts = (record.cost.prompt_tokens, record.cost.answer_tokens)
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
 def provenance(record: Record) -> str:
     """E.g. "measured, official": who made the numbers, and the weights."""
     return f"{record.provenance}, {record.checkpoint.origin}" if record.checkpoint else record.provenance

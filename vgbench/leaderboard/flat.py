@@ -46,6 +46,9 @@ def _number(record: Record, result: Result, column: Column, metric: Metric) -> d
         "commit": record.environment.code.commit,
         "created": record.created,
         "run": record.name,
+        "prompt_tokens": cost.prompt_tokens,
+        "answer_tokens": cost.answer_tokens,
+        "answer_s": cost.answer_s,
     }
 
 

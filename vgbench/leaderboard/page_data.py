@@ -17,6 +17,7 @@ from vgbench.leaderboard.columns import (
     provenance,
     row_label,
     task_title,
+    tokens_per_answer,
 )
 from vgbench.leaderboard.page_examples import RowKey, collect_examples
 from vgbench.leaderboard.page_stress import collect_stress
@@ -110,6 +111,8 @@ def _rows(records: Sequence[Record]) -> dict[RowKey, dict[str, Any]]:
                     "label": row_label(record, result),
                     "run_id": run,
                     "infer_rate": inference_rate(record, result.prediction_set),
+                    "tokens": tokens_per_answer(record),
+                    "answer_s": record.cost.answer_s,
                 }
     labels = Counter(row["label"] for row in rows.values())
     for row in rows.values():

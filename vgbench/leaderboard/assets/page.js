@@ -107,6 +107,8 @@
       cost("params", "Params (M)", (row) => row.parameters, (value) => (value / 1e6).toFixed(value >= 1e5 ? 1 : 3)),
       cost("train", "Train/s", (row) => row.train_rate, rate),
       cost("infer", "Infer/s", (row) => row.infer_rate, rate),
+      cost("tokens", "Tokens/answer", (row) => row.tokens, rate),
+      cost("answer", "s/answer", (row) => row.answer_s, rate),
       words("device", "Device", (row) => row.device),
       words("provenance", "Provenance", (row) => row.provenance),
       words("run", "Run", (row) => `${row.run}${row.seed === null ? "" : `, seed ${row.seed}`}`, (row) =>
