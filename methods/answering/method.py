@@ -7,8 +7,8 @@ import json
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from vgbench.core.errors import UserError
+from vgbench.data.table import AnnotationTable
 from vgbench.method import EvaluationOnly
+from vgbench.methods.answering.captions import CAPTION, Captions, phrase_part
 from vgbench.methods.answering.journal import Journal, Words
 from vgbench.methods.answering.protocol import Protocol
 from vgbench.methods.answering.segmenter import Segmenter
@@ -68,20 +70,30 @@ class AnsweringMethod(EvaluationOnly):
     Args:
         protocol: how to ask and to read.
         segmenter: folder of a promptable segmenter that makes masks from the boxes; None: no masks.
+        captions: file with the caption that every phrase stands in (:class:`Captions`): the caption is asked for as a
+            whole, and what stands behind the phrase is read; None: the expression itself is asked for.
+
+    Raises:
+        UserError: if the protocol has no question for captions, or a folder or file is damaged.
     """
 
     pad_id = 0
     text_shape = (1, 1)  # the model reads the text itself
     steady = False
-    file_options: ClassVar[frozenset[str]] = frozenset({"segmenter"})
+    file_options: ClassVar[frozenset[str]] = frozenset({"segmenter", "captions"})
     fill: tuple[int, int, int] = MEAN_COLOUR
 
-    def __init__(self, protocol: Protocol, segmenter: str | None) -> None:
+    def __init__(self, protocol: Protocol, segmenter: str | None, captions: str | None = None) -> None:
         super().__init__()
         self.protocol = protocol
         self.style: AnswerStyle = styles.style(protocol.style)
         self.answer_style = protocol.style
         self.question = next(iter(protocol.prompts))
+        self.captions = Captions(Path(captions).expanduser()) if captions else None
+        if self.captions is not None:
+            if "caption" not in protocol.prompts:
+                raise UserError(f"method.captions={captions}: protocol {protocol.name} asks for no whole captions")
+            self.auxiliary_shapes = {CAPTION: (1,)}
         self.segmenter = Segmenter(segmenter) if segmenter else None
         self.wants_masks = self.segmenter is not None
         self.tasks = protocol.tasks
@@ -129,15 +141,25 @@ class AnsweringMethod(EvaluationOnly):
     def prepare_questions(self, tasks: Collection[str]) -> None:
         """Choose the kind of question whose answers are scored in these tasks."""
         boxes = {"res": "rec", "gres": "grec"}
-        self.question = self.protocol.question({boxes.get(task, task) for task in tasks})
+        asked = self.protocol.question({boxes.get(task, task) for task in tasks})
+        self.question = "caption" if self.captions is not None else asked
+
+    def auxiliary_inputs(self, table: AnnotationTable) -> Mapping[str, Mapping[str, Tensor]]:
+        return {} if self.captions is None else {CAPTION: self.captions.numbers(table)}
 
     def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
         """Boxes in the order in which the model wrote them, all with score 1, and its words."""
         wanted = self.outputs if outputs is None else outputs
         images = [self._image(batch, index) for index in range(len(batch))]
         keys = batch.keys or [""] * len(batch)
-        questions = [self._question(*item) for item in zip(keys, images, batch.texts, strict=True)]
+        texts = list(batch.texts)
+        if self.captions is not None and CAPTION in batch.auxiliary:
+            texts = [self.captions.texts[number] for number in batch.auxiliary[CAPTION][:, 0].tolist()]
+        questions = [self._question(*item) for item in zip(keys, images, texts, strict=True)]
         words = self._answers(questions)
+        if texts != list(batch.texts):
+            pairs = zip(words, batch.texts, strict=True)
+            words = [replace(each, text=phrase_part(each.text, phrase)) for each, phrase in pairs]
         answers = [self.style.read(each.text, each.image, each.size) for each in words]
         predictions = [self._prediction(*pair) for pair in zip(answers, words, strict=True)]
         made = {"main": predictions}
@@ -216,6 +238,8 @@ class AnsweringMethod(EvaluationOnly):
         notes = self.protocol.notes(self.question)
         if "pointing" in self.tasks and self.question != "point":
             notes.append("points are the centres of the first boxes")
+        if self.captions is not None:
+            notes.append("captions were asked for as a whole; read is what stands behind the phrase in the answer")
         if self.segmenter is not None:
             notes.append(f"masks: those of {self.segmenter.name} in the predicted boxes")
         words = [] if self.journal is None else list(self.journal.all().values())

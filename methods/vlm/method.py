@@ -55,6 +55,7 @@ class VLM(AnsweringMethod):
             trainer puts it.
         attention: implementation of transformers, e.g. "sdpa" or "flash_attention_2"; None: its own choice.
         segmenter: folder of a promptable segmenter, for masks.
+        captions: file with the caption of every phrase, for families that ground whole captions.
 
     Raises:
         UserError: if a folder is missing or incomplete, or no protocol is for the model's type.
@@ -78,13 +79,14 @@ class VLM(AnsweringMethod):
         device_map: str | None = None,
         attention: str | None = None,
         segmenter: str | None = None,
+        captions: str | None = None,
     ) -> None:
         place = required(model, "model", "a folder with a vision-language model of transformers")
         self.folder = local_path(place)
         kind = model_type(self.folder)
         changes = {"min_pixels": min_pixels, "max_pixels": max_pixels, "max_new_tokens": max_new_tokens}
         chosen = Protocol.read(_protocol_name(self.folder, kind, protocol))
-        super().__init__(chosen.changed(prompt=prompt, style=style, system=system, **changes), segmenter)
+        super().__init__(chosen.changed(prompt=prompt, style=style, system=system, **changes), segmenter, captions)
         if dtype not in DTYPES:
             raise UserError(f"method.dtype={dtype}: use one of {', '.join(DTYPES)}")
         if device_map is not None:

@@ -29,4 +29,4 @@ def batch_of(method: AnsweringMethod, images: Sequence[torch.Tensor], texts: Seq
 
 
 def boxes(prediction: Prediction) -> list[list[float]]:
-    return np.asarray(prediction.boxes).round(3).tolist()
+    return np.asarray(prediction.boxes, np.float64).round(3).tolist()

@@ -15,6 +15,7 @@ from PIL import Image
 from tests.methods.vlm.models import MODELS
 from tests.methods.vlm.pictures import batch_of, boxes, pictures
 from vgbench.core.errors import UserError
+from vgbench.methods.answering.journal import Words
 from vgbench.methods.vlm import VLM
 
 transformers = pytest.importorskip("transformers")
@@ -140,6 +141,31 @@ def test_a_square_picture_has_its_frame_taken_off(model_folder: Any, monkeypatch
     says(method, monkeypatch, "[0.2, 0.5, 0.4, 0.75]")
     (prediction,) = method.predict(batch_of(method, pictures((100, 50)), ["cup"]))["main"]
     assert boxes(prediction) == [[20, 25, 40, 50]]
+
+
+def test_whole_captions_are_asked_for_once(model_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: bin centres of thousandths of 100 x 100; each phrase gets what stands behind it."""
+    file = tmp_path / "captions.jsonl"
+    file.write_text("".join(json.dumps({"key": key, "caption": "A man in a hat."}) + "\n" for key in "ab"))
+    with pytest.raises(UserError, match="protocol internvl asks for no whole captions"):
+        VLM(str(model_folder("internvl")), captions=str(file))
+    method = loaded(model_folder("kosmos-2"), captions=str(file), protocol="florence-2")
+    asked: list[str] = []
+
+    def ask(questions: Any, save: Any) -> None:
+        asked.extend(question.prompt for question in questions)
+        text = "A man<loc_100><loc_200><loc_300><loc_400> in a hat<loc_0><loc_0><loc_9><loc_9>"
+        for question in questions:
+            save(question, Words(text, 1.0, question.image))
+
+    monkeypatch.setattr(method, "ask", ask)
+    image = pictures((100, 100))[0]
+    batch = batch_of(method, [image, image], ["a man", "a hat"])
+    batch.auxiliary = {"caption": torch.tensor([[0], [0]])}
+    method.prepare_questions({"phrase"})
+    first, second = method.predict(batch)["main"]
+    assert asked == ["<CAPTION_TO_PHRASE_GROUNDING>A man in a hat."]
+    assert boxes(first) == [[10.05, 20.05, 30.05, 40.05]] and boxes(second) == [[0.05, 0.05, 0.95, 0.95]]
 
 
 def test_masks_come_from_a_segmenter_in_a_row_of_their_own(model_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
