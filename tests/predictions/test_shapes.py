@@ -157,3 +157,29 @@ def test_a_bracket_of_more_than_four_numbers_is_doubtful(tmp_path):
     entries = [{"prediction": "[1, 2, 3, 4, 5, 6, 7, 8]"}]
     _, notes = read(tmp_path / "p.json", entries, table([{}]), **TEXT)
     assert any("1 answers hold brackets of more than four numbers" in note for note in notes)
+
+
+def test_answers_that_are_lists(tmp_path):
+    entries = [{"prediction": ["[100, 200, 300, 400]", "[0, 0, 1, 1]"]}, {"prediction": ["500", "500", "1000", "1000"]}]
+    predictions, notes = read(tmp_path / "p.json", entries, **TEXT)
+    assert predictions.boxes.tolist() == RIGHT
+    assert any(
+        note.startswith("1 entries hold several answers, of which the first was read; e.g. entry 1") for note in notes
+    )
+
+
+def test_a_size_in_one_field(tmp_path):
+    entries = [
+        {"prediction": "[10, 40, 30, 80]", "hw": [200, 100]},
+        {"prediction": "[200, 100, 400, 200]", "hw": "[200, 400]"},
+    ]
+    predictions, _ = read(tmp_path / "p.json", entries, format="text", match="row", scale="hw.1,hw.0")
+    assert predictions.boxes.tolist() == RIGHT
+
+
+@pytest.mark.parametrize("empty", [None, "", [], [[]], rle.rectangle([0, 0, 0, 0], 100, 200)])
+def test_empty_masks_are_no_boxes(tmp_path, empty):
+    mask = rle.rectangle([0, 0, 10, 10], 100, 200)
+    entries = [{"sent_id": 50, "boxes": [], "mask": empty}, {"sent_id": 51, "mask": mask}]
+    predictions, _ = read(tmp_path / "p.json", entries, format="grefcoco", match="sent_id")
+    assert predictions.boxes.tolist() == [[0, 0, 10, 10]]

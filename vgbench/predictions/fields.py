@@ -80,6 +80,7 @@ def inner(entry: Mapping[str, Any], name: str) -> Any:
         return entry[name]
     value: Any = entry
     for part in name.split("."):
+        value = structure(value)  # a cell of a table
         if isinstance(value, Mapping) and part in value:
             value = value[part]
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):

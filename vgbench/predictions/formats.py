@@ -188,13 +188,7 @@ class FreeText(Format):
     def parse(self, entry: Entry, place: str, terms: Terms) -> Answer:
         names = (terms.text,) if terms.text else TEXT_FIELDS
         name, words = named_field(entry, place, names, "answer (text=)")
-        while isinstance(words, list) and words and isinstance(words[0], str | list) and not _is_box(words[0]):
-            words = words[0]  # one answer wrapped in lists, as evaluation tools log it
-        try:
-            nothing = words is None or words != words  # a missing cell of a table is not a number
-            text = words if isinstance(words, str) else "" if nothing else json.dumps(words)
-        except (RecursionError, TypeError, ValueError):
-            text = ""
+        text, doubts = _text_of(words)
         if terms.style is not None:
             answer = terms.style.read(text, terms.size, terms.seen)
             scores = [1.0] * len(answer.boxes)
@@ -202,8 +196,25 @@ class FreeText(Format):
             parsed.no_target, parsed.doubts = answer.no_target, answer.doubts
         else:
             parsed = _any_numbers(text, place, terms)
-        parsed.field, parsed.words = name, text
+        parsed.field, parsed.words, parsed.doubts = name, text, doubts + parsed.doubts
         return parsed
+
+
+def _text_of(words: Any) -> tuple[str, list[str]]:
+    """A model's words as one text (the first of several answers, lists and objects as JSON), and doubts about that."""
+    doubts = []
+    while isinstance(words, list) and words and isinstance(words[0], str | list) and not _is_box(words[0]):
+        if _is_box(words):
+            words = [number(side) for side in words]  # ["10", "20", "30", "40"]
+            break
+        if len(words) > 1 and isinstance(words[0], str):
+            doubts = ["entries hold several answers, of which the first was read"]
+        words = words[0]  # one answer wrapped in lists, as evaluation tools log it
+    try:
+        nothing = words is None or words != words  # a missing cell of a table is not a number
+        return words if isinstance(words, str) else "" if nothing else json.dumps(words), doubts
+    except (RecursionError, TypeError, ValueError):
+        return "", doubts
 
 
 def _any_numbers(text: str, place: str, terms: Terms) -> Answer:

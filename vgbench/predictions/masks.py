@@ -33,7 +33,7 @@ def segmentation(value: Any, place: str, size: tuple[int, int]) -> rle.RLE | Non
         UserError: if it is none of these, or the mask of another size than the image.
     """
     value = structure(value)
-    if value is None or value == [] or value == "":
+    if value in (None, "", [], [[]]):
         return None
     width, height = size
     if not isinstance(value, list):

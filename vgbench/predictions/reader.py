@@ -20,6 +20,8 @@ from vgbench.predictions.precision import decimals
 from vgbench.predictions.table import SCHEMA, Predictions, short_text
 from vgbench.types import Prediction
 
+_OTHERS = "; for a file of another tool state style= or format= (vgbench score --help)"
+
 
 def read_predictions(
     path: str | Path, table: AnnotationTable | None = None, missing: Literal["error", "empty"] = "error"
@@ -44,7 +46,9 @@ def read_predictions(
         elif path.suffix in (".jsonl", ".ndjson"):
             arrow = _read_jsonl(path)
         else:
-            raise UserError(f"{path}: predictions are read from .parquet or .jsonl; convert or rename the file")
+            raise UserError(
+                f"{path}: predictions are read from .parquet or .jsonl; convert or rename the file{_OTHERS}"
+            )
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
@@ -78,7 +82,7 @@ def _read_parquet(path: Path) -> pa.Table:
 def _check_columns(where: object, names: Sequence[str]) -> None:
     unknown = sorted(set(names) - set(SCHEMA.names))
     if unknown:
-        raise UserError(f"{where}: unknown field {unknown[0]!r}; remove it (known: {', '.join(SCHEMA.names)})")
+        raise UserError(f"{where}: unknown field {unknown[0]!r}; remove it (known: {', '.join(SCHEMA.names)}){_OTHERS}")
     for name in ("key", "boxes"):
         if name not in names:
             raise UserError(f"{where}: field {name!r} is missing; add it")
