@@ -11,6 +11,7 @@ from threading import Lock
 from typing import IO, Any
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 
 FOLDER = "answers"  # in a run folder
 
@@ -99,15 +100,25 @@ class Journal:
 
     def _stored(self) -> Iterator[tuple[str, Words]]:
         for path in sorted(self.folder.glob("*.jsonl")):
-            content = path.read_bytes()
+            content = _content(path)
             for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
                 yield _entry(line, f"{path}:{number}")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return ordinary_file(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); remove it") from None
 
 
 def _entry(line: bytes, place: str) -> tuple[str, Words]:
     try:
         node: dict[str, Any] = json.loads(line)
         image, size = node["image"], node.get("size")
+        for name in ("question", "text", "remark"):
+            if not isinstance(node.get(name, ""), str):
+                raise TypeError(f"{name} is a {type(node[name]).__name__}")
         return node["question"], Words(
             text=node.get("text", ""),
             seconds=float(node["seconds"]),
@@ -117,5 +128,5 @@ def _entry(line: bytes, place: str) -> tuple[str, Words]:
             size=None if size is None else (int(size[0]), int(size[1])),
             remark=node.get("remark", ""),
         )
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{place}: not an answer of a language model ({error}); remove the line") from None

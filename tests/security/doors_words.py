@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.server
 import io
+import json
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.security.harness import Door
-from tests.security.mutation import MARKUP, text_damage
+from tests.security.mutation import MARKUP, bytes_damage, mutated, text_damage
 from vgbench.cli.main import main
 from vgbench.predictions.numbers import FORMS
 from vgbench.predictions.styles import style, style_classes
@@ -206,4 +212,89 @@ def use_line(folder: Path) -> int:
 TEXTS = (
     Door("answers", write_answer, use_answer, damage_answer),
     Door("command lines", write_line, use_line, damage_line),
+)
+
+
+REPLY = {
+    "id": "x",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ANSWERS[0]}}],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14},
+}
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Answers every question with ``status``, ``kind`` and ``body`` of its server."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, kind, body = self.server.reply  # type: ignore[attr-defined]
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing is printed."""
+
+
+@functools.cache
+def local_server() -> http.server.ThreadingHTTPServer:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def write_reply(folder: Path) -> None:
+    (folder / "reply.json").write_text(json.dumps(REPLY))
+    (folder / "status.txt").write_text("200 application/json")
+
+
+def damage_reply(folder: Path, generator: random.Random) -> str:
+    if generator.random() < 0.3:
+        status = generator.choice([200, 200, 204, 301, 400, 401, 403, 404, 409, 418, 429, 500, 503, 599])
+        kind = generator.choice(["application/json", "text/html", "text/event-stream", "application/octet-stream", ""])
+        (folder / "status.txt").write_text(f"{status} {kind}")
+    path = folder / "reply.json"
+    if generator.random() < 0.5:
+        with contextlib.suppress(RecursionError):
+            path.write_text(json.dumps(mutated(json.loads(path.read_text()), generator)), errors="surrogatepass")
+            return "values of the answer"
+    path.write_bytes(bytes_damage(path.read_bytes(), generator))
+    return "bytes of the answer"
+
+
+def use_reply(folder: Path) -> Any:
+    """Ask a server that answers with a file."""
+    pytest.importorskip("openai")
+    from vgbench.methods.openai_api.client import Client
+
+    server = local_server()
+    status, _, kind = (folder / "status.txt").read_text().partition(" ")
+    server.reply = int(status), kind, (folder / "reply.json").read_bytes()  # type: ignore[attr-defined]
+    client = Client(f"http://127.0.0.1:{server.server_address[1]}/v1", "m", None, retries=0, timeout=5.0)
+    reply = client.ask([{"role": "user", "content": "where is the cup?"}])
+    return [len(read_words(reply.text, form).boxes) for form in FORMS], str(reply.remark)[:100]
+
+
+def write_journal(folder: Path) -> None:
+    """What a run has kept of the answers to its questions."""
+    (folder / "answers").mkdir()
+    entry = {"text": ANSWERS[0], "seconds": 0.5, "image": [64, 48], "prompt_tokens": 5, "answer_tokens": 9}
+    lines = [json.dumps({"question": str(number), "key": str(number), **entry}) for number in range(4)]
+    (folder / "answers" / "0.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def use_journal(folder: Path) -> Any:
+    from vgbench.methods.answering.journal import Journal
+
+    return len(Journal(folder)._words)
+
+
+SERVERS = (
+    Door("server answers", write_reply, use_reply, damage_reply),
+    Door("kept answers", write_journal, use_journal),
 )

@@ -11,10 +11,10 @@ import pytest
 
 from tests.security.doors_data import FILES, LAYOUTS
 from tests.security.doors_runs import MODELS, RESULTS
-from tests.security.doors_words import TEXTS
+from tests.security.doors_words import SERVERS, TEXTS
 from tests.security.harness import Door, fuzz
 
-DOORS = (*LAYOUTS, *FILES, *RESULTS, *MODELS, *TEXTS)
+DOORS = (*LAYOUTS, *FILES, *RESULTS, *MODELS, *TEXTS, *SERVERS)
 FEW, MANY = 14, 270  # cases of a door: more than 500 and 10,000 in all
 
 
