@@ -377,10 +377,10 @@ RESULTS = (
     Door("foreign predictions", write_foreign, use_foreign, damage_foreign),
     Door("records", write_record, use_record),
     Door("pages", write_run, use_page),
-    Door("two runs", write_two_runs, use_two_runs, damage_runs),
+    Door("two runs", write_two_runs, use_two_runs, damage_runs, few=5),
 )
 MODELS = (
     Door("models", write_model, use_model, damage_model),
-    Door("run folders", write_training, use_training),
+    Door("run folders", write_training, use_training, few=5),
     Door("checkpoints", write_checkpoints, use_checkpoints, damage_checkpoints),
 )

@@ -211,7 +211,7 @@ def use_line(folder: Path) -> int:
 
 TEXTS = (
     Door("answers", write_answer, use_answer, damage_answer),
-    Door("command lines", write_line, use_line, damage_line),
+    Door("command lines", write_line, use_line, damage_line, few=8),
 )
 
 
@@ -295,6 +295,6 @@ def use_journal(folder: Path) -> Any:
 
 
 SERVERS = (
-    Door("server answers", write_reply, use_reply, damage_reply),
+    Door("server answers", write_reply, use_reply, damage_reply, few=8),
     Door("kept answers", write_journal, use_journal),
 )

@@ -43,6 +43,7 @@ class Door:
         write: makes whole files in an empty folder.
         use: reads them, with that folder as the working directory; a text that it returns must not show secrets.
         damage: changes one of the files, and says which.
+        few: cases in the default suite; fewer where each takes long.
         same: whether ``use`` must give the same as for the whole files where it gives anything: nothing lies.
     """
 
@@ -51,6 +52,7 @@ class Door:
     use: Callable[[Path], Any]
     damage: Callable[[Path, random.Random], str] = damage
     same: bool = False
+    few: int = 14  # cases in the default suite
 
 
 @dataclass
