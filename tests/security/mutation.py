@@ -44,7 +44,7 @@ def mutated(value: Any, generator: random.Random) -> Any:
         elif chance < 0.2 and isinstance(value, dict):
             value[generator.choice(["_target_", "", "x" * 300, f"{key} "])] = value.pop(key)
         elif chance < 0.25 and isinstance(value, list):
-            value.append(copy.deepcopy(value[key]))
+            value.append(value[key])
         else:
             value[key] = mutated(value[key], generator)
         return value
