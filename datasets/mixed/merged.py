@@ -190,6 +190,7 @@ class Mixed(LayoutDataset):
         "saiaprtc12": ("saiapr_tc-12", "referit/images"),
         "flickr30k": ("flickr30k_images", "flickr30k-images"),
     }
+    file_options = frozenset({"vg_image_data"})
 
     def __init__(
         self,

@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from vgbench.bench import measure
 from vgbench.bench.combination import Combination, device_name, measured
 from vgbench.bench.loading import loading_rate
-from vgbench.config.compose import compose, quoted
+from vgbench.config.compose import compose
+from vgbench.config.paths import quoted
 from vgbench.records import store
 from vgbench.training.speed import set_float32
 

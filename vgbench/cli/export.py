@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from vgbench.config.compose import compose
+from vgbench.config.paths import quoted
 from vgbench.core.errors import UserError
 from vgbench.core.registry import methods
 
@@ -34,7 +35,7 @@ def execute(arguments: Namespace) -> int:
     from vgbench.training.setup import checkpoint_node, checkpointed_method
 
     file: Path = arguments.file
-    config = compose([*_overrides(arguments), f"checkpoint={arguments.checkpoint}"])
+    config = compose([*_overrides(arguments), f"checkpoint={quoted(arguments.checkpoint)}"])
     if file.suffix != ".safetensors":
         raise UserError(f"{file}: a model is written as .safetensors; rename the file")
     if file.exists():

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import argparse
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vgbench.config.compose import compose, options
 from vgbench.core.errors import UserError
 from vgbench.core.lines import one_line
+
+
+def text_hint(arguments: Sequence[str]) -> str | None:
+    """One line for an argument that is no UTF-8, which nothing could store or print; None if all are."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            return (
+                f"argument {ascii(argument)[1:-1][:80]} is no UTF-8 text (byte {error.start}); write it, or rename the "
+                "file, in UTF-8"
+            )
+    return None
 
 
 def is_config_error(error: Exception) -> bool:

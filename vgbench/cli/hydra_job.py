@@ -11,6 +11,7 @@ from typing import Any
 
 from vgbench.cli.sweep import sweep_points
 from vgbench.config.compose import check_recipe, expand, recipe_files, split_overrides
+from vgbench.config.paths import with_quoted_paths
 from vgbench.core.errors import Stopped, UserError
 
 OVERRIDES = "Anything can be overridden in Hydra's syntax (key=value, +key=value, ~key); -m sweeps over a,b,c."
@@ -36,7 +37,7 @@ def execute(arguments: Namespace, work: Callable[[Any], Any], config_name: str =
     from vgbench.core.stop import listening
 
     own, overrides = split_overrides(arguments.overrides, "sweep")
-    argv = recipe_files(prepare(expand(overrides)))
+    argv = with_quoted_paths(recipe_files(prepare(expand(overrides))), sweep=arguments.multirun)
     check_recipe(overrides)
     points = sweep_points(arguments, argv, own.get("sweep"), prefix if config_name == "run" else None)
     arguments_of_hydra = [*argv, *(["--cfg", arguments.cfg] if arguments.cfg else [])]

@@ -26,7 +26,7 @@ from vgbench.cli import (
     stress,
 )
 from vgbench.cli.command import Command
-from vgbench.cli.hints import config_hint, is_config_error, package_hint, place_hint
+from vgbench.cli.hints import config_hint, is_config_error, package_hint, place_hint, text_hint
 from vgbench.core.errors import Stopped, UserError
 from vgbench.core.lines import one_line
 
@@ -83,6 +83,9 @@ def _execute(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 2 and one line for what the user can mend; tracebacks only for our own bugs."""
+    if hint := text_hint(sys.argv[1:] if argv is None else argv):
+        print(f"vgbench: error: {hint}", file=sys.stderr)
+        return 2
     parser = build_parser()
     arguments, unknown = parser.parse_known_args(argv)
     if hasattr(arguments, "overrides"):  # argparse gives up on key=value behind an option

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from vgbench.config.paths import with_quoted_paths
 from vgbench.core.errors import UserError
 
 
@@ -15,6 +16,7 @@ def compose(overrides: Sequence[str], name: str = "run") -> Any:
 
     ``name="bench"``: that of ``vgbench bench``.
     ``data_root=...`` and ``image_root=...`` are short for ``dataset.data_root=...`` and ``dataset.image_root=...``.
+    Paths may have any characters (:mod:`vgbench.config.paths`).
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
@@ -22,7 +24,8 @@ def compose(overrides: Sequence[str], name: str = "run") -> Any:
     from vgbench.config.plugins import prepare
 
     with initialize_config_module("vgbench.configs", version_base="1.3"):
-        return hydra_compose(name, overrides=recipe_files(prepare(expand(overrides))), return_hydra_config=True)
+        ready = with_quoted_paths(recipe_files(prepare(expand(overrides))))
+        return hydra_compose(name, overrides=ready, return_hydra_config=True)
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
@@ -30,14 +33,6 @@ def expand(overrides: Sequence[str]) -> list[str]:
     short = ("data_root=", "image_root=", "split_by=")
     spelt = [f"dataset.{item}" if item.startswith(short) else item for item in overrides]
     return [f"++{item}" if item.startswith("dataset.filter=") else item for item in spelt]
-
-
-def quoted(path: Path) -> str:
-    """A path as a value in Hydra's grammar."""
-    import re
-
-    text = str(path)
-    return text if re.fullmatch(r"[\w/.+\-]+", text) else "'" + text.replace("'", r"\'") + "'"
 
 
 def _recipe_file(name: str, methods: Sequence[str]) -> str:

@@ -74,6 +74,7 @@ class GroundingData(ImageFinder, ABC):
     usual_split_by: ClassVar[str | None] = None  # the one that is meant where none is given
     published_split_by: ClassVar[str | None] = None  # the one that publications mean by the plain name, if they do
     published_names: ClassVar[tuple[str, ...]] = ()  # what publications call the dataset besides ``name``
+    file_options: ClassVar[frozenset[str]] = frozenset()  # further arguments that are paths
     layout_names: Mapping[str, Any] = MappingProxyType({})  # layout -> what the dataset is called there, if it is known
 
     def __init__(

@@ -151,7 +151,8 @@ def choose_action(job: Job, config: Any, inputs: Inputs, checkpoint: Path | Lack
         checkpoint: of :func:`locate_checkpoint`.
         lacks: of :func:`lacking_inputs`: with any of them nothing can be run.
     """
-    from vgbench.config.compose import compose, quoted
+    from vgbench.config.compose import compose
+    from vgbench.config.paths import quoted
 
     overrides = [*job.overrides, *inputs.overrides]
     if isinstance(checkpoint, Path) and not lacks:

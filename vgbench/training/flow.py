@@ -32,8 +32,9 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from vgbench.config.compose import check_recipe, compose, expand, quoted, split_overrides
+from vgbench.config.compose import check_recipe, compose, expand, split_overrides
 from vgbench.config.identity import config_hash, resolved, training_differences
+from vgbench.config.paths import quoted
 from vgbench.config.stored import stored_config
 from vgbench.core.errors import UserError
 from vgbench.records.record import FILE_NAME
@@ -129,7 +130,7 @@ def plan(overrides: Sequence[str]) -> tuple[Flow, list[Stage]]:
         filled = [item.replace("{dataset}", dataset) for item in items]
         sources = tuple(other for other in folders if any(f"{{{other}}}" in item for item in items))
         for other in sources:
-            filled = [item.replace(f"{{{other}}}", quoted(folders[other])) for item in filled]
+            filled = [item.replace(f"{{{other}}}", str(folders[other])) for item in filled]
         fixed = {"method", *map(_key, filled)}
         given = for_all
         if "dataset" in fixed:
