@@ -144,3 +144,57 @@ def test_images_of_unknown_weights_are_not_called_clean(tmp_path: Path) -> None:
     (tmp_path / "train_images.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"train_images\.parquet: not a list of training images"):
         SeenImages.read(tmp_path)
+
+
+NAMES = ["COCO_train2014_000000000105.jpg", "COCO_train2014_000000000999.jpg"]
+LISTS = {
+    "names.txt": "\n".join(NAMES),
+    "folders.txt": "\n".join(f"train2014/{name}" for name in NAMES),
+    "names of 2017.txt": "000000000105.jpg\n\n000000000999.jpg\n",
+    "table.csv": "image_id,caption\n105,a\n999,b\n",
+    "instances.json": json.dumps({"images": [{"id": 105, "file_name": "000000000105.jpg"}, {"id": 999}]}),
+    "captions.json": json.dumps([{"image": f"coco/{NAMES[0]}", "caption": ""}, {"image": NAMES[1], "caption": ""}]),
+    "lines.jsonl": "\n".join(json.dumps({"image": name}) for name in NAMES),
+    "numbers.json": "[105, 999]",
+    "keys.json": json.dumps(dict.fromkeys(NAMES, 1)),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_leakage_against_a_list_of_images(name, tmp_path, capsys, monkeypatch):
+    write_refcocog(tmp_path / "data")
+    monkeypatch.setenv("VGBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(LISTS[name])
+    arguments = ["data", "leakage", f"train={name}", "eval=refcocog", "split_by=google", "data_root=data"]
+    assert main(arguments) == 0
+    assert f"refcocog val: 1 of 3 images are among the 2 of {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("missing.txt", None, "cannot be read (No such file"),
+        ("empty.txt", b"\n", "names no image"),
+        ("weights.txt", b"\xff\xfe\x00", "is no text"),
+        ("cut.json", b'[{"image": "a.jpg"}, {"ima', "is no JSON"),
+        ("other.json", b'{"images": [{"width": 3}]}', "names no image"),
+    ],
+)
+def test_what_is_no_list_of_images_is_one_line(name, content, problem, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(name).write_bytes(content)
+    assert main(["data", "leakage", f"train={name}", "eval=refcocog", "data_root=."]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"vgbench: error: train={name}: ") and problem in error and error.count("\n") == 1
+
+
+def test_a_number_of_another_collection_is_no_picture_of_coco(tmp_path, capsys, monkeypatch):
+    write_refcocog(tmp_path / "data")
+    monkeypatch.setenv("VGBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("visual_genome.txt").write_text("VG_100K/105.jpg\nVG_100K/106.jpg\n")
+    arguments = ["data", "leakage", "train=visual_genome.txt", "eval=refcocog", "split_by=google", "data_root=data"]
+    assert main(arguments) == 0
+    assert "val: 0 of 3 images" in capsys.readouterr().out

@@ -13,9 +13,11 @@ from tests.data.samples import (
     instances,
     open_set,
     put_images,
+    write_grefs,
     write_refer,
 )
 from vgbench.data.verify import verify
+from vgbench.datasets.grefcoco import GRefCOCO
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOg, RefCOCOPlus
 from vgbench.datasets.refcocos import RefCOCOS
 
@@ -85,3 +87,22 @@ def test_real_evaluation_files_have_the_published_counts(tmp_path, kind):
     splits = [split for split in kind.splits if split != "train"]
     report = verify(kind(REAL / "minigpt4_refcoco_eval", cache_dir=tmp_path), splits=splits)
     assert not report.differences and not report.problems and [s.split for s in report.splits] == splits
+
+
+def test_published_counts_that_could_not_be_compared_are_not_called_missing(tmp_path):
+    write_refer(tmp_path)
+    (tmp_path / "refcoco" / "refs(unc).p").write_bytes(b"\0" * 100)
+    last = verify(open_set(RefCOCO, tmp_path), splits="val").lines()[-1]
+    assert last.startswith("NOT OK: the published counts of val could not be compared")
+    (tmp_path / "elsewhere").mkdir()
+    last = verify(open_set(RefCOCO, tmp_path / "elsewhere"), splits="val,testA").lines()[-1]
+    assert last.startswith("NOT OK: the published counts of val, testA could not be compared")
+
+
+def test_grefcoco_is_compared_as_a_whole(tmp_path):
+    report = verify(open_set(GRefCOCO, write_grefs(tmp_path)))
+    total = sum(part.expressions for part in report.splits)
+    assert any("259,859" in note and "278,232" in note and "challenge" in note for note in report.notes)
+    expected = f"all splits together: {total} expressions; the released file 259,859 ({total - 259_859:+,}), the paper"
+    assert any(note.startswith(expected) for note in report.notes)
+    assert "published for all splits together only" in report.lines()[-1]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from vgbench.config.actions import Action, Arguments
 from vgbench.config.compose import compose
-from vgbench.core.errors import UserError
+from vgbench.core.errors import MissingData, UserError
+from vgbench.core.registry import datasets
 
 if TYPE_CHECKING:
     from vgbench.data.dataset import GroundingData
@@ -43,12 +44,15 @@ def stats(arguments: Arguments) -> int:
 
 
 def leakage(arguments: Arguments) -> int:
-    """Training images of A that are evaluation images of B."""
+    """Training images of A (a dataset, a list of image names, an instances file) that are evaluation images of B."""
     from vgbench.data.leakage import leakage as overlap
 
     own = arguments.own
     if "train" not in own or "eval" not in own:
         raise UserError("data leakage: train= and eval= are missing, e.g. train=refcocog eval=refcoco data_root=data")
+    file = Path(own["train"]).expanduser()
+    if own["train"] not in datasets and (file.exists() or _is_file_name(own["train"])):
+        return _leakage_from_files(file, own["eval"], arguments.overrides)
     trains, aliases = _tables(own["train"], arguments.overrides, training=True)
     evaluations, more = _tables(own["eval"], arguments.overrides, training=False)
     for table in trains.values():
@@ -61,6 +65,22 @@ def leakage(arguments: Arguments) -> int:
     return 0
 
 
+def _is_file_name(text: str) -> bool:
+    return "/" in text or Path(text).suffix in (".json", ".jsonl", ".txt", ".csv", ".tsv", ".parquet")
+
+
+def _leakage_from_files(file: Path, evaluation: str, overrides: Sequence[str]) -> int:
+    """Images of a list, of a COCO instances file or of a run that are evaluation images."""
+    from vgbench.data.image_lists import ImageList
+
+    listed = ImageList.read(file)
+    tables, aliases = _tables(evaluation, overrides, training=False)
+    for split, table in tables.items():
+        shared, images = listed.shared_with(table, aliases)
+        print(f"{evaluation} {split}: {shared:,} of {images:,} images are among the {len(listed):,} of {file}")
+    return 0
+
+
 def _tables(name: str, overrides: Sequence[str], training: bool) -> tuple[dict[str, AnnotationTable], ImageAliases]:
     """The training split of a dataset, or its evaluation splits; and which images are of another collection too."""
     from hydra.utils import instantiate
@@ -70,7 +90,20 @@ def _tables(name: str, overrides: Sequence[str], training: bool) -> tuple[dict[s
     if not splits:
         key, kind = ("train", "training") if training else ("eval", "evaluation")
         raise UserError(f"data leakage: {key}={name}: has no {kind} split, only {', '.join(dataset.splits)}")
-    return {split: dataset.load(split) for split in splits}, dataset.image_aliases()
+    if training:
+        return {split: dataset.load(split) for split in splits}, dataset.image_aliases()
+    tables: dict[str, AnnotationTable] = {}
+    missing: dict[str, MissingData] = {}
+    for split in splits:
+        try:
+            tables[split] = dataset.load(split)
+        except MissingData as error:
+            missing[split] = error
+    if not tables:
+        raise next(iter(missing.values()))
+    if missing:
+        print(f"note: {name} {', '.join(missing)}: no annotations below {dataset.data_root}, not looked at")
+    return tables, dataset.image_aliases()
 
 
 def browse(arguments: Arguments) -> int:
@@ -106,7 +139,7 @@ LEAKAGE = Action(
     leakage,
     "train=refcocog eval=refcoco data_root=data",
     keys=("train", "eval"),
-    usage="train=... eval=...",
+    usage="train=DATASET|LIST eval=...",
 )
 BROWSE = Action(
     "browse",

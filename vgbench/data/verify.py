@@ -55,6 +55,8 @@ class Report:
         missing_images: names of images that are not on disk.
         checked_images: how many image files were opened.
         sources: annotation file -> SHA-256.
+        uncompared: splits whose counts are published, and that could not be read.
+        whole: whether counts are published for all splits together.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Report:
     missing_images: list[str] = field(default_factory=list)
     checked_images: int = 0
     sources: dict[str, str] = field(default_factory=dict)
+    uncompared: list[str] = field(default_factory=list)
+    whole: bool = False
 
     @property
     def differences(self) -> list[str]:
@@ -115,12 +119,22 @@ class Report:
             lines.append(f"MISSING {len(self.missing_images):,} image files: {first}{more}")
         lines.append(f"images opened: {self.checked_images:,}")
         lines += [f"sha256 {digest}  {name}" for name, digest in self.sources.items()]
-        published = any(part.published != Counts() for part in self.splits)
-        same = "all counts are the published ones" if published else "no counts are published to compare with"
-        counts = "counts differ from the published ones" if self.differences else same
+        counts = self._verdict()
         rest = f"{len(self.problems):,} problem(s), {len(self.missing_images):,} image(s) missing"
         lines.append(f"{'OK' if self.ok else 'NOT OK'}: {counts}, {rest}")
         return lines
+
+    def _verdict(self) -> str:
+        """What came of the comparison with published counts, in words."""
+        if self.differences:
+            return "counts differ from the published ones"
+        if self.uncompared:
+            return f"the published counts of {', '.join(self.uncompared)} could not be compared: they were not read"
+        if any(part.published != Counts() for part in self.splits):
+            return "all counts are the published ones"
+        if self.whole:
+            return "counts are published for all splits together only, see the notes"
+        return "no counts are published to compare with"
 
 
 def verify(
@@ -145,6 +159,8 @@ def verify(
                 table = data.load(split, on_bad_sample="skip")
             except UserError as error:
                 report.problems.append(f"{split}: {error}")
+                if data.splits[split] != Counts():
+                    report.uncompared.append(split)
                 continue
             report.splits.append(count_split(data.splits[split], split, table))
             report.sources.update(table.info["sources"])
@@ -153,10 +169,23 @@ def verify(
             sizes = zip(table.column("width").tolist(), table.column("height").tolist(), strict=True)
             images[split] = dict(zip(table.column("image").tolist(), sizes, strict=True))
     report.notes.extend(data.disagreements)
+    compare_whole(report, data)
     check_shared(report, images, data.disjoint)
     sizes_of_all = {name: size for part in images.values() for name, size in part.items()}
     check_images(report, data, sizes_of_all, decode, progress)
     return report
+
+
+def compare_whole(report: Report, data: GroundingData) -> None:
+    """The sum over all splits beside the counts of the whole, where there are some."""
+    report.whole = bool(data.whole)
+    if not data.whole or {part.split for part in report.splits} != set(data.splits):
+        return
+    total = sum(part.expressions for part in report.splits)
+    same = [who for who, count in data.whole.items() if count == total]
+    others = ", ".join(f"{who} {count:,} ({total - count:+,})" for who, count in data.whole.items() if count != total)
+    beside = f", as {' and '.join(same)} has" if same else ""
+    report.notes.append(f"all splits together: {total:,} expressions{beside}{f'; {others}' if others else ''}")
 
 
 def count_split(published: Counts, split: str, table: AnnotationTable) -> SplitReport:
