@@ -381,9 +381,9 @@ def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--html", "page", "--slices"], "--html writes the page of all runs: leave out --slices"),
-        (["--html", "page", "--output", "t.md"], "--html writes the page"),
-        (["--html", "page", "--format", "csv"], "--html writes the page"),
+        (["--html", "page", "--slices"], "--html and --serve make the page of all runs: leave out --slices"),
+        (["--html", "page", "--output", "t.md"], "make the page of all runs"),
+        (["--html", "page", "--format", "csv"], "make the page of all runs"),
         (["--seeds", "--format", "csv"], "--format csv holds every run by itself"),
         (["--slices", "--format", "json"], "leave out --format json"),
         (["--published", "all", "--format", "csv"], "--format csv holds pairs: --published own"),

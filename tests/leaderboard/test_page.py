@@ -347,3 +347,27 @@ def test_phone_and_dark_mode(browser: Browser) -> None:
     browser.send("Emulation.setEmulatedMedia", features=[])
     browser.send("Emulation.clearDeviceMetricsOverride")
     assert browser.problems == []
+
+
+def test_columns_links_and_smoothing_in_a_browser(browser: Browser, page: Path) -> None:
+    cells = "document.querySelectorAll('#table-list table')[0].querySelectorAll('thead th')"
+    heads = f"[...{cells}].map((head) => head.innerText.replace(/ .$/, ''))"
+    assert "Run" not in browser.run(heads)
+    browser.run("document.getElementById('column-run').click()")
+    assert "Run" in browser.run(heads)
+    assert "column-run=true" in browser.run("location.hash")
+    browser.open(Path(f"{page}"))
+    browser.run("location.hash = '#tables?search=gamma&column-device=true'")
+    browser.run("window.dispatchEvent(new HashChangeEvent('hashchange'))")
+    assert browser.run(LABELS) == ["gamma"] and "Device" in browser.run(heads)
+    sticky = "getComputedStyle(document.querySelector('#table-list thead th')).position"
+    assert browser.run(sticky) == "sticky"
+    path = "document.querySelector('#curve-chart path').getAttribute('d')"
+    before = browser.run(path)
+    browser.run(
+        "const range = document.getElementById('smoothing'); range.value = 90;"
+        "range.dispatchEvent(new Event('input', { bubbles: true }))"
+    )
+    assert browser.run(path) != before
+    assert browser.problems == []
+    browser.open(page)

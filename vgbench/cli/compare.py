@@ -40,6 +40,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--slices", action="store_true", help="two runs: their difference by kind of expression")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="with --slices: draw the disagreements")
     parser.add_argument("--html", type=Path, metavar="DIR", help="write the leaderboard as one static page")
+    parser.add_argument("--serve", action="store_true", help="the page at a local address, with the runs under way")
+    parser.add_argument("--port", type=int, default=8000, help="with --serve (default: 8000; 0: any that is free)")
 
 
 def execute(arguments: Namespace) -> int:
@@ -53,6 +55,8 @@ def execute(arguments: Namespace) -> int:
     from vgbench.records.store import find
 
     _check(arguments)
+    if arguments.serve:
+        return _serve(arguments)
     records = find(_places(arguments))
     if arguments.html is not None:
         print(write_html(records, arguments.html, arguments.published == "all" or not records))
@@ -91,14 +95,31 @@ def write_html(records: Sequence[Record], folder: Path, others: bool = False) ->
     return write_page(records, folder, others=others)
 
 
+def _serve(arguments: Namespace) -> int:
+    from tempfile import TemporaryDirectory
+
+    from vgbench.leaderboard.serve import serve
+    from vgbench.records.store import find
+
+    places = _places(arguments)
+    with TemporaryDirectory() as folder:
+
+        def page() -> Path | None:
+            records = find([place for place in places if any(place.rglob("record.json"))])
+            return write_html(records, Path(folder), arguments.published == "all") if records else None
+
+        serve(places, page, arguments.port)
+    return 0
+
+
 def _check(arguments: Namespace) -> None:
     """Raises UserError for options that do not go together."""
     form = arguments.format
     if arguments.pictures is not None and not arguments.slices:
         raise UserError("--pictures draws the disagreements of two runs: add --slices")
     of_tables = arguments.slices or arguments.seeds or arguments.output is not None or form != "markdown"
-    if arguments.html is not None and of_tables:
-        raise UserError("--html writes the page of all runs: leave out --slices, --seeds, --output and --format")
+    if (arguments.html is not None or arguments.serve) and of_tables:
+        raise UserError("--html and --serve make the page of all runs: leave out --slices, --seeds, --output, --format")
     if arguments.seeds and form in ("csv", "json"):
         raise UserError(f"--seeds: --format {form} holds every run by itself; leave out one of the two")
     if arguments.published == "all" and form in ("csv", "json"):

@@ -146,6 +146,7 @@ class Cost:
     """What it took. Throughput is in samples (image and expression) per second; FLOPs are of one forward pass.
 
     ``set_samples_per_s``: inference throughput of each prediction set alone, where there are several.
+    ``latency_s``: seconds of one prediction at batch 1, the image's loading left out.
     ``prompt_tokens``, ``answer_tokens``, ``answer_s``: of a language model, per answer on average.
     """
 
@@ -157,6 +158,7 @@ class Cost:
     parameters: int | None = None
     trainable_parameters: int | None = None
     flops: float | None = None
+    latency_s: float | None = None
     prompt_tokens: float | None = None
     answer_tokens: float | None = None
     answer_s: float | None = None

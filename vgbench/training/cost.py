@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import resource
+import statistics
 import sys
+import time
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,6 +20,20 @@ def peak_memory() -> int:
         return int(torch.cuda.max_memory_allocated())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def latency(method: GroundingMethod, batch: Batch, repetitions: int = 3) -> float:
+    """Seconds of ``predict`` for ``batch``: the median of some calls after a first one."""
+    method.eval()
+    times = []
+    with torch.set_grad_enabled(method.requires_grad_at_inference):
+        for _ in range(repetitions + 1):
+            started = time.perf_counter()
+            method.predict(batch)
+            if batch.image.is_cuda:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
 
 
 def forward_flops(method: GroundingMethod, batch: Batch) -> float:

@@ -15,13 +15,14 @@ from vgbench.method import GroundingMethod
 from vgbench.records import store
 from vgbench.records.environment import environment
 from vgbench.records.record import Cost, Record
-from vgbench.training.cost import forward_flops, peak_memory
+from vgbench.training.cost import forward_flops, latency, peak_memory
 from vgbench.training.loggers import log_results
 from vgbench.training.logs import say
 from vgbench.training.model import TrainedModel
 from vgbench.training.score import Scores
 from vgbench.training.setup import method_name, parameter_count, size_name
 from vgbench.training.trainer import quiet
+from vgbench.types import Batch
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _cost(model: TrainedModel, scores: Scores, started: float) -> Cost:
     for split in scores.splits:
         for output, values in split.stopwatch.output_rates.items():
             rates.setdefault(output, []).extend(values)
-    measured = method.steady and not method.remote
+    single = _single_sample(method) if method.steady and not method.remote else None
     return Cost(
         wall_s=time.time() - started,
         peak_memory_bytes=None if method.remote else peak_memory(),
@@ -96,14 +97,15 @@ def _cost(model: TrainedModel, scores: Scores, started: float) -> Cost:
         set_samples_per_s={output: statistics.median(values) for output, values in rates.items()},
         parameters=None if method.remote else parameter_count(method),
         trainable_parameters=None if method.remote else sum(parameter.numel() for parameter in method.trainable()),
-        flops=_flops(method) if measured else None,
+        flops=forward_flops(method, single) if single else None,
+        latency_s=latency(method, single) if single else None,
         prompt_tokens=usage.per_answer(usage.prompt_tokens) if usage else None,
         answer_tokens=usage.per_answer(usage.answer_tokens) if usage else None,
         answer_s=usage.per_answer(usage.seconds) if usage else None,
     )
 
 
-def _flops(method: GroundingMethod) -> float:
+def _single_sample(method: GroundingMethod) -> Batch:
     from vgbench.batches.synthetic import synthetic_batch
 
-    return forward_flops(method, synthetic_batch(method, 1).to(next(method.parameters()).device))
+    return synthetic_batch(method, 1).to(next(method.parameters()).device)

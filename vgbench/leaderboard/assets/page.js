@@ -62,6 +62,15 @@
 
   // Tables ------------------------------------------------------------------------------------------------------
   const sorting = new Map();  // table -> [column key, descending]
+  const whole = new Set();  // tables whose rows are all shown
+  const ROWS = 50;  // of a table until the reader asks for all
+  const CHOICES = [
+    ["params", "parameters"], ["train", "training speed"], ["infer", "inference speed"], ["latency", "latency"],
+    ["flops", "FLOPs"], ["memory", "memory"], ["hours", "hours"], ["tokens", "tokens"], ["answer", "time per answer"],
+    ["device", "device"], ["provenance", "provenance"], ["run", "run"],
+  ];
+  const FIELDS = { params: "parameters", train: "train_rate", infer: "infer_rate", answer: "answer_s" };  // key -> of a row
+  const hidden = new Set(["latency", "flops", "memory", "hours", "device", "run"]);
 
   function visibleColumns() {
     const chosen = { kind: byId("kind").value, task: byId("task").value, dataset: byId("dataset").value };
@@ -92,11 +101,19 @@
         .filter((row) => matches[row] && columns.some((column) => cells[column].has(row)));
       if (!rows.length) continue;
       shown += rows.length;
-      blocks.push(el("h3", {}, title), el("div", { class: "scroll" }, tableOf(title, columns, rows)));
+      const table = el("div", { class: "scroll" }, tableOf(title, columns, rows));
+      const rest = rows.length > ROWS && !whole.has(title) ? el("button", {
+        type: "button", class: "rest", onclick: () => { whole.add(title); renderTables(); },
+      }, `Show all ${rows.length} rows`) : null;
+      blocks.push(el("section", { class: "table" }, el("h3", {}, title), table, rest ? [rest] : []));
     }
     byId("table-list").replaceChildren(...blocks);
-    byId("count").textContent = `${shown} rows in ${blocks.length / 2} tables. ±x is half of the 95 % interval (bootstrap clustered by image).`;
+    byId("count").textContent = `${shown} rows in ${blocks.length} tables. ±x is half of the 95 % interval (bootstrap clustered by image).`;
   }
+
+  const runName = (row) => `${row.run}${row.seed === null ? "" : `, seed ${row.seed}`}`;
+  const about = (row) => [runName(row), row.config && `config ${row.config}`, row.commit && `commit ${row.commit}`,
+    row.training, row.created, ...row.notes].filter(Boolean).join("\n");
 
   function tableOf(title, columns, rows) {
     const fields = [
@@ -107,13 +124,16 @@
       cost("params", "Params (M)", (row) => row.parameters, (value) => (value / 1e6).toFixed(value >= 1e5 ? 1 : 3)),
       cost("train", "Train/s", (row) => row.train_rate, rate),
       cost("infer", "Infer/s", (row) => row.infer_rate, rate),
-      cost("tokens", "Tokens/answer", (row) => row.tokens, rate),
-      cost("answer", "s/answer", (row) => row.answer_s, rate),
+      cost("latency", "Latency (ms)", (row) => row.latency, (value) => short(value * 1e3)),
+      cost("flops", "GFLOPs", (row) => row.flops, (value) => short(value / 1e9)),
+      cost("memory", "Memory (GiB)", (row) => row.memory, (value) => (value / 2 ** 30).toFixed(1)),
+      cost("hours", "Hours", (row) => row.hours, (value) => short(value)),
+      cost("tokens", "Tokens/answer", (row) => row.tokens, (value) => short(value)),
+      cost("answer", "s/answer", (row) => row.answer_s, (value) => short(value)),
       words("device", "Device", (row) => row.device),
       words("provenance", "Provenance", (row) => row.provenance),
-      words("run", "Run", (row) => `${row.run}${row.seed === null ? "" : `, seed ${row.seed}`}`, (row) =>
-        [row.config && `config ${row.config}`, row.commit && `commit ${row.commit}`, row.training, row.created, ...row.notes].filter(Boolean).join("\n")),
-    ].filter((field) => rows.some((row) => field.value(row) !== null && field.value(row) !== ""));
+      words("run", "Run", runName, about),
+    ].filter((field) => !hidden.has(field.key) && rows.some((row) => field.value(row) !== null && field.value(row) !== ""));
     const best = new Map(columns.filter((number) => !data.columns[number].control).map((number) => {
       const values = rows.map((row) => cells[number].get(row)?.value).filter((value) => value !== null && value !== undefined);
       const extreme = data.columns[number].lower ? Math.min : Math.max;
@@ -128,6 +148,7 @@
       const sign = typeof left === "string" ? left.localeCompare(right) : left - right;
       return descending ? -sign : sign;
     });
+    const drawn = whole.has(title) ? sorted : sorted.slice(0, ROWS);
     const heads = [method, ...fields].map((field) => el("th", {
       scope: "col", class: field.text_cell ? "text" : null,
       "aria-sort": field.key === order.key ? (descending ? "descending" : "ascending") : null,
@@ -140,8 +161,8 @@
           ?.querySelector(`button[data-key="${field.key}"]`)?.focus();
       },
     }, field.text)));
-    return el("table", { "aria-label": title }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, sorted.map((row) =>
-      el("tr", {}, el("th", { scope: "row" }, data.rows[row].label), fields.map((field) => field.cell(row))))));
+    return el("table", { "aria-label": title }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, drawn.map((row) =>
+      el("tr", {}, el("th", { scope: "row", title: about(data.rows[row]) }, data.rows[row].label), fields.map((field) => field.cell(row))))));
   }
   function cost(key, text, get, format) {
     const value = (row) => get(data.rows[row]) ?? null;
@@ -165,6 +186,13 @@
     options(byId("task"), [["", "all"], ...values((c) => c.task).map((v) => [v, v.toUpperCase()])], "");
     options(byId("dataset"), [["", "all"], ...values((c) => c.dataset).map((v) => [v, v])], "");
     byId("controls").closest("label").hidden = !data.columns.some((column) => column.control);
+    const used = CHOICES.filter(([key]) => data.rows.some((row) => row[FIELDS[key] ?? key] !== null && row[FIELDS[key] ?? key] !== ""));
+    byId("columns").replaceChildren(...used.map(([key, text]) => el("label", { class: "check" }, el("input", {
+      type: "checkbox", id: `column-${key}`, checked: !hidden.has(key), onchange: (event) => {
+        hidden[event.target.checked ? "delete" : "add"](key);
+        renderTables();
+      },
+    }), " " + text)));
     byId("filters").addEventListener("input", renderTables);
     renderTables();
   }
@@ -271,16 +299,22 @@
     byId("published-table").replaceChildren(el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Published and measured" }, table));
   }
 
+  const COSTS = [
+    ["cost-speed", "infer_rate", "inference, samples/s"], ["cost-size", "parameters", "parameters"],
+    ["cost-latency", "latency", "seconds at batch 1"], ["cost-flops", "flops", "FLOPs"],
+    ["cost-memory", "memory", "bytes of memory"], ["cost-tokens", "tokens", "tokens per answer"],
+  ];
+
   function initCost() {
     const usable = data.order.filter((number) => !data.columns[number].control && [...cells[number]].some(([row, cell]) =>
-      cell.value !== null && (data.rows[row].infer_rate || data.rows[row].parameters)));
+      cell.value !== null && COSTS.some(([, key]) => data.rows[row][key])));
     if (!usable.length) return;
     byId("cost").hidden = false;
     const first = usable.find((number) => data.columns[number].headline) ?? usable[0];
     options(byId("cost-column"), usable.map((number) => [String(number), name(data.columns[number])]), String(first));
     const draw = () => {
       const number = Number(byId("cost-column").value);
-      for (const [id, key, text] of [["cost-speed", "infer_rate", "inference, samples/s"], ["cost-size", "parameters", "parameters"]]) {
+      for (const [id, key, text] of COSTS) {
         const series = [...cells[number]].filter(([row, cell]) => cell.value !== null && data.rows[row][key])
           .map(([row, cell]) => ({ row, label: data.rows[row].label, points: [[data.rows[row][key], cell.value, cell.low, cell.high, `${data.rows[row].label} on ${data.rows[row].device}`]] }));
         byId(id).replaceChildren(...(series.length ? chart(`${name(data.columns[number])} against ${text}`, text, data.columns[number].title, series, { log: true }) : []));
@@ -288,6 +322,16 @@
     };
     byId("cost-column").addEventListener("input", draw);
     draw();
+  }
+
+  /** Exponential mean of a curve, without the pull of its start; weight 0: the curve itself. */
+  function smooth(points, weight) {
+    let sum = 0, total = 0;
+    return points.map(([x, y]) => {
+      sum = weight * sum + (1 - weight) * y;
+      total = weight * total + (1 - weight);
+      return [x, sum / total];
+    });
   }
 
   function initCurves() {
@@ -303,11 +347,13 @@
       const chosen = byId("curve-name").value;
       const series = data.curves.filter((curve) => curve.series[chosen]).map((curve) => {
         const row = data.rows.findIndex((one) => one.run_id === curve.run_id);
-        return { row, label: `${data.rows[row].method} ${data.rows[row].variant} (${data.rows[row].run})`, points: curve.series[chosen] };
+        const label = `${data.rows[row].method} ${data.rows[row].variant} (${data.rows[row].run})`;
+        return { row, label, points: smooth(curve.series[chosen], Number(byId("smoothing").value) / 100) };
       });
       byId("curve-chart").replaceChildren(...chart(`${chosen} over training`, "step", chosen, series, { lines: true }));
     };
     byId("curve-name").addEventListener("input", draw);
+    byId("smoothing").addEventListener("input", draw);
     draw();
   }
 
@@ -498,4 +544,31 @@
   for (const start of [initTables, initPublished, initCost, initCurves, initSlices, initStress, initExamples]) start();
   byId("sections").replaceChildren(...[...document.querySelectorAll("main > section:not([hidden])")].map((section) =>
     el("li", {}, el("a", { href: "#" + section.id }, section.querySelector("h2").textContent))));
+
+  // Links to what the reader chose: #SECTION?control=value, one for every control that is not as it was at first.
+  const controls = [...document.querySelectorAll("main input[id], main select[id]")];
+  const state = (control) => (control.type === "checkbox" ? String(control.checked) : control.value);
+  const first = new Map(controls.map((control) => [control, state(control)]));
+  const apply = () => {
+    const [section, query] = decodeURIComponent(location.hash.slice(1)).split("?");
+    const wishes = new URLSearchParams(query || "");
+    for (const control of controls) {
+      const wish = wishes.get(control.id) ?? (query === undefined ? null : first.get(control));
+      if (wish === null || wish === state(control)) continue;
+      if (control.type === "checkbox") control.checked = wish === "true";
+      else control.value = wish;
+      control.dispatchEvent(new Event("input", { bubbles: true }));
+      control.dispatchEvent(new Event("change", { bubbles: true }));
+    }
+    if (query !== undefined) byId(section)?.scrollIntoView();
+  };
+  byId("main").addEventListener("input", (event) => {
+    const changed = controls.filter((control) => state(control) !== first.get(control));
+    const query = new URLSearchParams(changed.map((control) => [control.id, state(control)]));
+    const section = event.target.closest("main > section")?.id || "tables";
+    history.replaceState(null, "", changed.length ? `#${section}?${query}` : location.pathname + location.search);
+    byId("link").textContent = changed.length ? "The address of this page now holds what you chose; it can be sent." : "";
+  });
+  addEventListener("hashchange", apply);
+  apply();
 })();
