@@ -142,8 +142,6 @@ def _row(record: Record, name: str) -> dict[str, Any]:
         "memory": cost.peak_memory_bytes,
         "flops": cost.flops,
         "hours": cost.wall_s and cost.wall_s / 3600,
-        "tokens": cost.answer_tokens,
-        "answer_s": cost.answer_s,
         "device": hardware.gpu or f"{hardware.cpu}, {hardware.cores} cores",
         "config": record.config_hash,
         "commit": (code.commit or "")[:10] + (" + changes" if code.dirty else ""),
