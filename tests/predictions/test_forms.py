@@ -221,6 +221,8 @@ def test_right_rejections_are_not_called_wrong(tmp_path):
             {"boxes": "regions"},
             "the order of the numbers, their field is named by box=FIELD",
         ),
+        ({"bbox": [[0, 0, 1, 1, 0.9]]}, {}, "expected four numbers (boxes= says which); a score stands in scores"),
+        ({"bbox": "left"}, {}, 'boxes: "left", expected a list; name another field: box=FIELD'),
         ({"regions": [0, 0, 1, 1]}, {"box": "regions"}, None),
         ({"bbox": [0, 0, 1, 1], "score": 0.5}, {}, None),
     ],

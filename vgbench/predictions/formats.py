@@ -250,7 +250,11 @@ def _corners(value: Any, place: str, form: str) -> list[float]:
             return boxes[0]
     sides = [number(side) for side in value] if isinstance(value, list) else []
     if len(sides) != 4 or None in sides:
-        raise UserError(f"{place}: a box is {shown(value)}, expected four numbers")
+        fifth = "; a score stands in scores" if len(sides) == 5 else ""
+        raise UserError(
+            f"{place}: a box is {shown(value)}, expected four numbers (boxes= says which){fifth}; name another field: "
+            "box=FIELD"
+        )
     return corners([side for side in sides if side is not None], form)
 
 
@@ -259,7 +263,7 @@ def _score(entry: Mapping[str, Any], place: str) -> float:
     value = next((entry[name] for name in SCORE_FIELDS if name in entry), 1.0)
     score = number(value[0] if isinstance(value, list) and len(value) == 1 else value)
     if score is None:
-        raise UserError(f"{place}: a score is {shown(value)}, expected a number")
+        raise UserError(f"{place}: a score is {shown(value)}, expected a number; leave scores out if there are none")
     return score
 
 
@@ -271,5 +275,6 @@ def _unwrapped(value: Any) -> Any:
 def _list(value: Any, place: str, what: str) -> list[Any]:
     listed = structure(value)
     if not isinstance(listed, list):
-        raise UserError(f"{place}: {what}: {shown(value)}, expected a list")
+        remedy = "name another field: box=FIELD" if what == "boxes" else "give one number per box"
+        raise UserError(f"{place}: {what}: {shown(value)}, expected a list; {remedy}")
     return listed

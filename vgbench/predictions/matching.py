@@ -125,7 +125,10 @@ def _numbered(
         assert part is not None
         row = int(part[2]) if plain_name(part[1]) == own else None
         if row is not None and row >= len(table):
-            raise UserError(f"{place}: {part[0]!r}, but {_split(table)} has {len(table)} expressions, from 0 on")
+            raise UserError(
+                f"{place}: {part[0]!r}, but {_split(table)} has {len(table)} expressions, from 0 on: "
+                "is the file of this split?"
+            )
         rows.append(row)
     others = Counter(part[1] for part, row in zip(parts, rows, strict=True) if part is not None and row is None)
     if len(set(rows)) == 1 and rows[0] is None:
@@ -167,7 +170,7 @@ def _match_sentences(
     for row, place, (number, words, image) in zip(rows, places, asked, strict=True):
         if row is None:
             there = [text for image_id, text in annotated if image_id == number]
-            example = f"; it has {there[0]!r}" if there else "; the split has no such image"
+            example = f"; it has {there[0]!r}: is that the field, sentence=?" if there else "; is it of another split?"
             raise UserError(
                 f"{place}: image {image!r} has no (further) expression {_plain(words)!r} in this split{example}"
             )

@@ -176,7 +176,10 @@ class Reading:
         sides = []
         for name in self.size_fields:
             if not has(entry, name):
-                raise UserError(f"{place}: no field {name!r} (scale=); the entry has {names_of(entry)}")
+                raise UserError(
+                    f"{place}: no field {name!r} (scale=); the entry has {names_of(entry)}; name the two that hold "
+                    "width and height: scale=WIDTH,HEIGHT"
+                )
             try:
                 side = float(inner(entry, name))
             except (TypeError, ValueError):
