@@ -45,8 +45,10 @@ class Segmenter(nn.Module):
         if kind not in KINDS:
             raise UserError(f"{path}: model type {kind!r} is no promptable segmenter; there are: {', '.join(KINDS)}")
         try:
-            self.processor = AutoProcessor.from_pretrained(path, local_files_only=True)
-            self.model = AutoModelForMaskGeneration.from_pretrained(path, local_files_only=True).eval()
+            self.processor = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            self.model = AutoModelForMaskGeneration.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            ).eval()
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"{path}: transformers cannot read the segmenter or its processor: {reason}") from error

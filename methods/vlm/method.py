@@ -182,6 +182,7 @@ class VLM(AnsweringMethod):
 
         load: Any = AutoModelForImageTextToText.from_pretrained  # returns a pair with output_loading_info
         options: dict[str, Any] = {"dtype": self.dtype, "local_files_only": True, "output_loading_info": True}
+        options |= {"trust_remote_code": False, "use_safetensors": True}
         options |= {} if self.attention is None else {"attn_implementation": self.attention}
         options |= {} if self.device_map is None else {"device_map": self.device_map}
         try:

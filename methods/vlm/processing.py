@@ -48,7 +48,7 @@ def read_processor(folder: Path, min_pixels: int | None = None, max_pixels: int 
     limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     limits = {name: value for name, value in limits.items() if value is not None}
     try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, **limits)
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **limits)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{folder}: transformers cannot read the processor: {reason}") from error

@@ -109,6 +109,19 @@ def test_collation_pads_targets(table: AnnotationTable, tmp_path: Path) -> None:
     assert collate(["all bad"], tokenize) is None
 
 
+def test_images_in_sizes_of_their_own_are_padded_to_the_largest(table: AnnotationTable, tmp_path: Path) -> None:
+    samples = [GroundingDataset(table, lambda name: tmp_path / name, TRANSFORM)[index] for index in (0, 3)]
+    for sample, (height, width) in zip(samples, ((2, 6), (4, 3)), strict=True):
+        sample["image"] = torch.ones(3, height, width, dtype=torch.uint8)  # type: ignore[index]
+        sample["masks"] = torch.ones(1, height, width, dtype=torch.uint8)  # type: ignore[index]
+    batch = collate(samples, tokenize)
+    assert batch is not None and batch.image.shape == (2, 3, 4, 6) and batch.image.dtype == torch.uint8
+    assert batch.image_pad is not None and batch.masks is not None
+    for index, (height, width) in enumerate(((2, 6), (4, 3))):
+        assert int(batch.image[index].sum()) == 3 * height * width and not batch.image_pad[index, :height, :width].any()
+        assert int((~batch.image_pad[index]).sum()) == int(batch.masks[index].sum()) == height * width
+
+
 def test_batches_of_one_orientation_are_filled_up(table: AnnotationTable) -> None:
     orientation = np.array([True] * 7 + [False] * 5)
     sampler = TrainBatches(12, 4, seed=3, orientation=orientation)

@@ -311,6 +311,13 @@ class TestPointing:
         assert compute("pointing", truth, answers)["pointing_acc"] == 50
         assert compute("pointing/merged", truth, answers)["pointing_acc"] == 75
 
+    def test_words_without_a_point_are_a_miss_whatever_the_boxes(self):
+        truth = table([{"boxes": [[-5, -5, 20, 20]]}] * 2)
+        answers = [answer(point=(3, 3), answer="here"), answer(answer="I cannot see it.")]
+        assert compute("pointing", truth, answers)["pointing_acc"] == 50
+        with pytest.raises(UserError, match="neither point nor heatmap"):
+            compute("pointing", truth, [answer(point=(3, 3)), answer()])
+
     def test_first_maximum_of_the_enlarged_map(self):
         heat = torch.zeros(4, 8)
         heat[1, 2] = heat[3, 7] = 1.0
