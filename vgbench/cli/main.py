@@ -29,6 +29,7 @@ from vgbench.cli.command import Command
 from vgbench.cli.hints import config_hint, is_config_error, package_hint, place_hint, text_hint
 from vgbench.core.errors import Stopped, UserError
 from vgbench.core.lines import one_line
+from vgbench.core.stop import listening
 
 COMMANDS: tuple[Command, ...] = (
     *(demo, run, evaluate, stress, bench, predict, export, score),
@@ -74,11 +75,12 @@ def build_parser() -> Parser:
 
 
 def _execute(arguments: argparse.Namespace) -> int:
-    for spec in arguments.plugin:
-        from vgbench.config import plugins
+    with listening():
+        for spec in arguments.plugin:
+            from vgbench.config import plugins
 
-        plugins.load(spec)
-    return arguments.execute(arguments)
+            plugins.load(spec)
+        return arguments.execute(arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

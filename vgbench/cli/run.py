@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +17,11 @@ EXAMPLE = (
 )
 TAKES_PLUGINS = True
 
-add_arguments = hydra_job.add_arguments
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Those of every job, and ``--check``."""
+    hydra_job.add_arguments(parser)
+    parser.add_argument("--check", action="store_true", help="look at everything a run would need, and stop")
 
 
 def execute(arguments: Namespace) -> int:
@@ -28,11 +32,13 @@ def execute(arguments: Namespace) -> int:
     if not any(item.startswith("flow=") for item in arguments.overrides):
         if not arguments.cfg and not arguments.overrides:
             raise UserError(_choices())
-        return hydra_job.execute(arguments, _train)
+        return hydra_job.execute(arguments, _rehearse if arguments.check else _train)
     from vgbench.training import flow
 
     if arguments.multirun or arguments.cfg not in (None, "job"):
         raise UserError("a flow goes with neither -m nor --cfg hydra; call it once per value, or use --cfg job")
+    if arguments.check:
+        return flow.check(arguments.overrides)
     return flow.run(arguments.overrides, show=arguments.cfg == "job")
 
 
@@ -49,6 +55,13 @@ def _choices() -> str:
         f"run: say what to train: method={'|'.join(methods)} dataset={'|'.join(datasets)}; the first try, on "
         "embedded data and in minutes: vgbench demo, or vgbench run method=alvg dataset=refshapes"
     )
+
+
+def _rehearse(config: Any) -> None:
+    from vgbench.training.run import rehearse
+
+    rehearse(config)
+    print("vgbench: nothing is missing")
 
 
 def _train(config: Any) -> float:

@@ -23,6 +23,9 @@ FIXED = {"compile": False}
 
 #: Keys that came later, with the value that changes nothing: left out then, so that older runs are the same experiment.
 SILENT = {"eval.stress": [], "eval.stress_seed": 0, "eval.stress_limit": None, "eval.stress_objects": None}
+SILENT |= {"recipe.max_time": None, "recipe.early_stop": None}
+
+EPOCHS = "recipe.epochs"
 
 
 def resolved(config: Any) -> dict[str, Any]:
@@ -51,7 +54,9 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 #: What may differ besides when a run goes on: more places, and what is chosen after training.
-NOT_TRAINING = NOT_IDENTITY - {"seed"} | {"eval", "checkpoint", "dataset.cache_dir", "weights", "pretrained"}
+NOT_TRAINING = NOT_IDENTITY - {"seed"} | {
+    *("eval", "checkpoint", "dataset.cache_dir", "weights", "pretrained", "recipe.max_time", "recipe.early_stop")
+}
 
 
 def training_identity(config: Mapping[str, Any], files: Collection[str] = ()) -> dict[str, Any]:
@@ -81,10 +86,19 @@ def training_differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> l
     theirs, ours = training_identity(stored, files), training_identity(now, files)
     differing = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
     lines = [f"{_short(key)} is {_short(theirs.get(key))} there, {_short(ours.get(key))} now" for key in differing]
+    if EPOCHS in differing and _longer(theirs.get(EPOCHS), ours[EPOCHS]):
+        if differing == [EPOCHS]:  # the schedule does not ask for the number of epochs: the first ones are the same
+            return []
+        if all(key == EPOCHS or key.startswith("recipe.schedule.") for key in differing):
+            lines.append("the schedule of fewer epochs is another one, so that none can be added")
     return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"and {len(lines) - SHOWN} more"]
 
 
 SHOWN = 8  # differences that are told one by one
+
+
+def _longer(stored: object, now: object) -> bool:
+    return isinstance(stored, int) and isinstance(now, int) and now > stored
 
 
 def _short(value: object) -> str:

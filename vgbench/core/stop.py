@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ class StopRequest:
         defers: whether somebody ends the run at the next good moment; else a signal ends it at once, as a second does.
         describe: how far the run got, for the line that is printed; set by whoever knows.
         forward: passes SIGTERM on to processes that this one started, or None.
+        requeues: the signal at which SLURM is asked to start the job again.
         listens: whether signals arrive here at all.
     """
 
@@ -31,7 +33,8 @@ class StopRequest:
         self.signal: int | None = None
         self.defers = False
         self.listens = False
-        self.describe: Callable[[], str] = lambda: "stopped; nothing was saved yet"
+        self.requeues: int | None = None
+        self.describe: Callable[[], str] = lambda: "stopped"
         self.forward: Callable[[int], object] | None = None
         self._process = os.getpid()
 
@@ -54,7 +57,24 @@ class StopRequest:
             Stopped: always.
         """
         self.defers = False
-        raise Stopped(self.signal or signal.SIGTERM, self.describe() if process_rank() == 0 else "")
+        number, text = self.signal or signal.SIGTERM, ""
+        if process_rank() == 0:
+            text = self.describe()
+            if self.signal is not None and self.signal == self.requeues:
+                text += f"; {requeue_job()}"
+        raise Stopped(number, text)
+
+
+def requeue_job() -> str:
+    """Ask SLURM to put the job of this process back into its queue; a line on what it said."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"job {job} could not be requeued ({error})"
+    return f"job {job} is requeued" if done.returncode == 0 else f"job {job} could not be requeued ({done.stderr})"
 
 
 _requests: list[StopRequest] = []

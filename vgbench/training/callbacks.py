@@ -49,20 +49,21 @@ class ExponentialMovingAverage(Callback):
             optim.ema_update(self._average, self._tensors(pl_module), self.updates, self.max_decay)
         self.updates += 1
 
-    def _swap(self, pl_module: L.LightningModule) -> None:
+    def exchange(self, pl_module: L.LightningModule) -> None:
+        """Let the average and the weights change places."""
         with torch.no_grad():
             for tensor, other in zip(self._tensors(pl_module), self._average, strict=True):
                 raw = tensor.detach().clone()
                 tensor.copy_(other)
                 other.copy_(raw)
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._average:
-            self._swap(pl_module)
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._average:  # not before: at the start of a validation a checkpoint may be written
+            self.exchange(pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._average:
-            self._swap(pl_module)
+            self.exchange(pl_module)
 
     def averaged_state(self, method: GroundingMethod) -> dict[str, Tensor]:
         """State dict of the average (without the buffers that state dicts leave out)."""
@@ -184,6 +185,12 @@ class Throughput(Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._since = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"samples": self.samples, "seconds": self.seconds, "waited": self.waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.samples, self.seconds, self.waited = (state_dict[name] for name in ("samples", "seconds", "waited"))
 
     @property
     def rate(self) -> float | None:

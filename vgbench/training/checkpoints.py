@@ -29,6 +29,7 @@ CONTENT = {  # of a checkpoint: key -> type
     "epoch": int,
     "global_step": int,
 }
+LAST_FILE = "last.ckpt"  # the end of the last epoch
 STEP_FILE = "step.ckpt"  # the last one within an epoch
 
 

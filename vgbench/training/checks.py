@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 import lightning as L
+from hydra.errors import HydraException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 
+from vgbench import optim
 from vgbench.core.errors import UserError
 from vgbench.data.dataset import GroundingData
 from vgbench.method import GroundingMethod
 from vgbench.metrics.catalog import make_metric
 from vgbench.probes.catalog import parse_all
 from vgbench.training.data import scored_splits
+from vgbench.training.ending import endings
 from vgbench.training.evaluation import metrics_by_output
 from vgbench.training.launch import check_launch
+from vgbench.training.setup import BEST, LAST
+from vgbench.training.speed import COMPILE
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SHORT_PRECISIONS = ("32", "bf16", "16")  # Lightning's short forms of the same
@@ -47,6 +53,50 @@ def check_machine(config: DictConfig) -> None:
             hint = f"; did you mean {close[0]}?" if close else ""
             raise UserError(f"trainer.{key}: Lightning's Trainer has no such argument{hint}")
     check_launch(config)
+
+
+def check_training(config: DictConfig) -> None:
+    """What a training is told besides the numbers of :func:`vgbench.training.setup.check_numbers`.
+
+    Raises:
+        UserError: naming the key, and what it could be.
+    """
+    recipe = config.recipe
+    words = {
+        "recipe.sampling": (recipe.sampling, ("object", "expression")),
+        "checkpoint": (config.checkpoint, (None, BEST, LAST)),
+        "compile": (config.compile, COMPILE),
+    }
+    for key, (value, allowed) in words.items():
+        if value not in allowed:
+            names = ", ".join("null" if word is None else str(word).lower() for word in allowed)
+            hint = "; to start from a model, give weights=" if key == "checkpoint" else ""
+            raise UserError(f"{key}={value}: choose from {names}{hint}")
+    for key, value, most in (("recipe.ema", recipe.ema, 1.0), ("recipe.clip_norm", recipe.clip_norm, float("inf"))):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < most:
+            raise UserError(f"{key}={value}: give a number above 0{' and below 1' if most == 1 else ''}, or null")
+    endings(recipe, "")
+
+
+def check_recipe_parts(config: DictConfig, method: GroundingMethod) -> None:
+    """Make schedule and optimiser once, and ask whether the method can do what ``checkpointing`` wants.
+
+    Raises:
+        UserError: if one of them does not take its options.
+    """
+    recipe = config.recipe
+    try:
+        instantiate(recipe.schedule)(0, 0, 1)
+    except (HydraException, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"recipe.schedule: {error.__cause__ or error}") from None
+    try:
+        optim.build_optimizer(method.param_groups(recipe.lr), instantiate(recipe.optimizer))
+    except (HydraException, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"recipe.optimizer: {error.__cause__ or error}") from None
+    if config.checkpointing and not any(True for _ in method.checkpointed_blocks()):
+        raise UserError(f"checkpointing=true: {method.name} names no layers that could be recomputed")
 
 
 def check_splits(config: DictConfig, dataset: GroundingData, training: bool = False) -> None:

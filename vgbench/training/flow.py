@@ -20,14 +20,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
@@ -37,6 +35,7 @@ from vgbench.config.identity import config_hash, resolved, training_differences
 from vgbench.config.paths import quoted
 from vgbench.config.stored import stored_config
 from vgbench.core.errors import UserError
+from vgbench.core.stop import listening
 from vgbench.records.record import FILE_NAME
 
 __all__ = ["Flow", "Stage", "names", "plan", "read", "run"]
@@ -208,6 +207,10 @@ def run(overrides: Sequence[str], show: bool = False) -> int:
             "launch its stages yourself; --cfg job prints their commands"
         )
     todo = states(stages)
+    if sum(todo[stage.name] != "finished" for stage in stages) > 1:  # a single one looks for itself
+        code = _child([sys.executable, "-m", "vgbench.cli", "run", "--check", *overrides])
+        if code:
+            return code
     for number, stage in enumerate(stages, 1):
         label = f"flow {flow.name}, stage {number} of {len(stages)}, {stage.name}"
         if todo[stage.name] == "finished":
@@ -226,20 +229,31 @@ def run(overrides: Sequence[str], show: bool = False) -> int:
     return 0
 
 
+def check(overrides: Sequence[str]) -> int:
+    """Look at everything that any stage will need, before one of them runs; what an earlier stage makes is left out.
+
+    Raises:
+        UserError: naming the stage.
+    """
+    from vgbench.training.run import rehearse
+
+    flow, stages = plan(overrides)
+    for stage in stages:
+        made = {f"weights={quoted(other.folder)}" for other in stages}
+        config = compose([item for item in stage.overrides if item not in made])
+        try:
+            rehearse(config)
+        except UserError as error:
+            raise UserError(f"flow {flow.name}, stage {stage.name}: {error}") from None
+    return 0
+
+
 def _child(command: Sequence[str]) -> int:
     """Run a command to its end; if this process is told to stop, the command is told too, and waited for."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with subprocess.Popen(command) as child:
-            try:
-                code = child.wait()
-            except BaseException:  # Ctrl-C reaches the child by itself
-                child.terminate()
-                raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with listening() as request, subprocess.Popen(command) as child:
+        request.forward = child.send_signal  # Ctrl-C reaches the child by itself
+        request.defers = True
+        code = child.wait()
+        if code == 0 and request.signal is not None:  # it had just ended
+            code = 128 + request.signal
     return code if code >= 0 else 128 - code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,32 @@ from vgbench.core.errors import UserError
 from vgbench.core.files import remove_leftovers, write_atomically
 from vgbench.training.launch import connect
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 CONFIG_FILE = "config.yaml"  # in a run folder
+
+
+JOB_FILE = "slurm_job.txt"  # in a run folder: the SLURM job that made it
+
+
+def continues(config: DictConfig, prefix: str) -> bool:
+    """Whether a run goes on in a folder that is there: by ``resume=true``, or because SLURM started its job again."""
+    if config.resume or int(os.environ.get("SLURM_RESTART_COUNT") or 0) < 1:
+        return bool(config.resume)
+    return any(_job(folder) == os.environ.get("SLURM_JOB_ID") for folder in numbered_folders(_base(config, prefix)))
+
+
+def _job(folder: Path) -> str | None:
+    file = folder / JOB_FILE
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
+def _base(config: DictConfig, prefix: str) -> Path:
+    """The run folder's name before it is numbered."""
+    return Path(config.run_dir) if config.run_dir else Path(config.runs) / prefix
 
 
 def run_folder(config: DictConfig, prefix: str) -> Path:
@@ -31,7 +57,7 @@ def _own_folder(config: DictConfig, prefix: str) -> Path:
         UserError: if there is nothing to resume.
     """
     node = resolved(config)
-    base = Path(config.run_dir) if config.run_dir else Path(config.runs) / prefix
+    base = _base(config, prefix)
     if config.resume and (base.exists() or not config.run_dir):  # the folder that is asked for may still be to make
         return _folder_to_resume(base, node)
     number = 1
@@ -42,8 +68,41 @@ def _own_folder(config: DictConfig, prefix: str) -> Path:
             break
         except FileExistsError:
             number += 1
+    _hold(folder)
     _write_config(folder, node)
+    if job := os.environ.get("SLURM_JOB_ID"):
+        write_atomically(folder / JOB_FILE, f"{job}\n".encode())
     return folder
+
+
+_held: dict[Path, int] = {}
+
+
+def _hold(folder: Path) -> None:
+    """Keep other runs out of the folder until this process ends, where the file system has locks.
+
+    Raises:
+        UserError: if another run is at work there.
+    """
+    if fcntl is None or folder.resolve() in _held:
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(f"{folder}: another run is at work there; wait for its end, or give run_dir=FOLDER") from None
+    except OSError:  # a file system without locks
+        os.close(handle)
+        return
+    _held[folder.resolve()] = handle
+    os.register_at_fork(after_in_child=lambda: os.close(handle))  # a loader's process may live on for a moment
+
+
+def numbered_folders(base: Path) -> list[Path]:
+    """The run folders of one name, oldest first: ``base``, ``base-2`` ..."""
+    others = [path for path in base.parent.glob(f"{base.name}-*") if path.name[len(base.name) + 1 :].isdecimal()]
+    return [path for path in (base, *sorted(others, key=lambda path: (len(path.name), path.name))) if path.is_dir()]
 
 
 def _folder_to_resume(base: Path, node: dict[str, Any]) -> Path:
@@ -52,8 +111,7 @@ def _folder_to_resume(base: Path, node: dict[str, Any]) -> Path:
     Raises:
         UserError: if there is none; the message names what differs.
     """
-    numbered = [base, *sorted(base.parent.glob(f"{base.name}-[0-9]*"), key=lambda path: (len(path.name), path.name))]
-    folders = [path for path in reversed(numbered) if (path / CONFIG_FILE).exists()]
+    folders = [path for path in reversed(numbered_folders(base)) if (path / CONFIG_FILE).exists()]
     stored = {path: config for path in folders if (config := _stored_config(path)) is not None}
     fitting = [path for path, config in stored.items() if not training_differences(config, node)]
     if fitting:
@@ -72,6 +130,7 @@ def _folder_to_resume(base: Path, node: dict[str, Any]) -> Path:
         raise UserError(
             f"resume=true, but no run folder {base}* has this configuration; start without resume, or give run_dir="
         )
+    _hold(folder)
     remove_leftovers(folder)
     if stored.get(folder) != node:
         _write_config(folder, node)

@@ -7,24 +7,39 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loops.evaluation_loop import RestartStage
 
 from vgbench.core.stop import StopRequest, current_request
+from vgbench.training.callbacks import ExponentialMovingAverage
 from vgbench.training.checkpoints import FOLDER, STEP_FILE, CheckpointFiles
 
-__all__ = ["StepCheckpoint", "StopAtStep"]
+__all__ = ["DueValidation", "StepCheckpoint", "StopAtStep"]
 
 
 class StepCheckpoint(ModelCheckpoint):
-    """A checkpoint every so many steps, but none between the last batch of an epoch and its validation.
+    """A checkpoint every so many steps; that of an epoch's last batch at the start of its validation.
 
-    A run that went on from there would not do that validation: Lightning counts the epoch as done.
+    A run that went on from the batch itself would not do that validation: Lightning counts the epoch as done.
     """
 
     def on_train_batch_end(self, trainer: L.Trainer, *arguments: Any, **options: Any) -> None:
         if not _before_validation(trainer):
             super().on_train_batch_end(trainer, *arguments, **options)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_batch_end(trainer, pl_module, None, None, trainer.fit_loop.batch_idx)
+
+
+class DueValidation(Callback):
+    """Has Lightning do the validation of an epoch whose last checkpoint was written before it."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        batches = trainer.fit_loop.epoch_loop
+        if trainer.fit_loop.restarted_mid_epoch and batches.restarted_on_last and batches.batch_progress.is_last_batch:
+            batches.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
 
 
 def _before_validation(trainer: L.Trainer) -> bool:
@@ -34,29 +49,39 @@ def _before_validation(trainer: L.Trainer) -> bool:
 class StopAtStep(Callback):
     """Saves and ends a training that is told to stop at the end of the step at hand, on all processes the same one.
 
-    In validations and tests a signal ends the run at once: there is nothing to save that is not saved already.
+    In the validation of a single process it is saved as it was before it; with several, which need not be at the same
+    batch, a validation is ended at once, as tests are.
+
+    Args:
+        folder: the run folder.
+        average: the moving average that takes the place of the weights in validations, if there is one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FOLDER / STEP_FILE
+    def __init__(self, folder: Path, average: ExponentialMovingAverage | None = None) -> None:
+        self.path, self.average = folder / FOLDER / STEP_FILE, average
         self.request: StopRequest = current_request()
 
     def _listen(self, trainer: L.Trainer) -> None:
-        """Take SIGTERM back from Lightning, whose handler ends a run without saving; SLURM's requeueing keeps it."""
+        """Take the signals back from Lightning, whose handlers end a run without saving, or save it elsewhere."""
         environment = trainer._accelerator_connector.cluster_environment
-        if self.request.listens and not (isinstance(environment, SLURMEnvironment) and environment.auto_requeue):
-            signal.signal(signal.SIGTERM, self.request.handle)
+        if not self.request.listens:
+            return
+        signal.signal(signal.SIGTERM, self.request.handle)
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue and environment.requeue_signal:
+            self.request.requeues = environment.requeue_signal
+            signal.signal(environment.requeue_signal, self.request.handle)
 
     def _asked(self, trainer: L.Trainer) -> bool:
         """Whether any process was told to stop; asked on all of them."""
         if not self.request.listens:
             return False
-        asked = self.request.signal is not None
+        number = self.request.signal or 0
         if trainer.world_size > 1:
-            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if asked and self.request.signal is None:
-            self.request.signal = signal.SIGTERM
-        return asked
+            numbers = torch.tensor(number, device=trainer.strategy.root_device)
+            number = int(trainer.strategy.reduce(numbers, reduce_op="max"))
+        if number and self.request.signal is None:
+            self.request.signal = number
+        return number > 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         def describe() -> str:
@@ -86,8 +111,19 @@ class StopAtStep(Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._asked(trainer):
-            self.request.end()
-        self.request.defers = False
+            self._save_before_validation(trainer)
+        self.request.defers = trainer.world_size == 1
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.world_size == 1 and self._asked(trainer):
+            if self.average:
+                self.average.exchange(pl_module)
+            self._save_before_validation(trainer)
+
+    def _save_before_validation(self, trainer: L.Trainer) -> None:
+        trainer.fit_loop.epoch_loop.val_loop.batch_progress.reset()
+        trainer.save_checkpoint(self.path)
+        self.request.end()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.request.defers = True

@@ -26,6 +26,7 @@ class TrainedModel:
         training: how, if this run did.
         samples_per_s: the speed of that training.
         notes: for a reader of the record.
+        earlier_s: seconds of that training before this process took it up.
     """
 
     method: GroundingMethod
@@ -34,6 +35,7 @@ class TrainedModel:
     training: Training | None = None
     samples_per_s: float | None = None
     notes: tuple[str, ...] = ()
+    earlier_s: float = 0.0
 
 
 def load_model(config: DictConfig) -> tuple[TrainedModel, Path | None, LoadReport]:

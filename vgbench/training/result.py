@@ -90,7 +90,7 @@ def _cost(model: TrainedModel, scores: Scores, started: float) -> Cost:
             rates.setdefault(output, []).extend(values)
     single = _single_sample(method) if method.steady and not method.remote else None
     return Cost(
-        wall_s=time.time() - started,
+        wall_s=time.time() - started + model.earlier_s,
         peak_memory_bytes=None if method.remote else peak_memory(),
         train_samples_per_s=model.samples_per_s,
         inference_samples_per_s=samples / seconds if seconds else None,

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import lightning as L
 from omegaconf import DictConfig, open_dict
 
 from vgbench.core.stop import current_request
-from vgbench.training.checks import as_list, check_machine, check_monitor, check_splits, check_stress
-from vgbench.training.data import load_training_data, training_samples
+from vgbench.method import GroundingMethod
+from vgbench.training.checks import (
+    as_list,
+    check_machine,
+    check_monitor,
+    check_recipe_parts,
+    check_splits,
+    check_stress,
+    check_training,
+)
+from vgbench.training.data import (
+    TrainingSamples,
+    TrainingSet,
+    load_training_data,
+    scored_splits,
+    training_samples,
+)
 from vgbench.training.fit import fit
-from vgbench.training.folder import run_folder
+from vgbench.training.folder import continues, run_folder
 from vgbench.training.logs import say
 from vgbench.training.model import load_model
 from vgbench.training.result import RunResult, write_record
@@ -30,31 +46,75 @@ from vgbench.training.setup import (
 from vgbench.training.start import start_from
 
 
-def run(config: DictConfig) -> RunResult:
-    """Train, keep the best model, score it, write the run folder."""
-    started = time.time()
+@dataclass(frozen=True)
+class Preparation:
+    """What a training needs, looked at: nothing of it will turn out to be missing later.
+
+    Attributes:
+        metrics: what is scored in the end, variants included.
+        tasks: what validations score.
+    """
+
+    data: TrainingSet
+    method: GroundingMethod
+    tasks: tuple[str, ...]
+    metrics: tuple[str, ...]
+    samples: TrainingSamples
+
+
+def prepare(config: DictConfig) -> Preparation:
+    """Build what a training needs and look at everything that it will need at any time.
+
+    Raises:
+        UserError: for what is missing or does not fit.
+    """
     check_numbers(config)
     check_machine(config)
+    check_training(config)
     L.seed_everything(config.seed, workers=False, verbose=False)
     data = load_training_data(config)
     check_splits(config, data.dataset, training=True)
     check_stress(config)
     method = build_method(config.method)
     tasks = shared_tasks(method, data.dataset, config.task)
-    metrics = [*tasks, *scored_variants(method, data.dataset, tasks, as_list(config.eval.variants))]
+    variants = scored_variants(method, data.dataset, tasks, as_list(config.eval.variants))
     check_monitor(config, method, tasks)
-    samples = training_samples(config, method, data)
+    check_recipe_parts(config, method)
+    for split in scored_splits(config, data.dataset):
+        data.dataset.load(split)
+    return Preparation(data, method, tasks, (*tasks, *variants), training_samples(config, method, data))
+
+
+def run(config: DictConfig) -> RunResult:
+    """Train, keep the best model, score it, write the run folder."""
+    started = time.time()
+    current_request().describe = lambda: "stopped; nothing was saved yet"
+    name = f"{choices(config)['method']}-{choices(config)['dataset']}"
+    config.resume = continues(config, name)
+    ready = prepare(config)
+    method, data = ready.method, ready.data
     start = None if config.resume else start_from(config, method, data)  # a folder only for what can start
-    folder = run_folder(config, f"{choices(config)['method']}-{choices(config)['dataset']}")
+    folder = run_folder(config, name)
     start = start or start_from(config, method, data, folder)
     count = parameter_count(method)
-    say(f"{folder}: {method.name} on {data.dataset.name}, {count:,} parameters, {', '.join(tasks)}")
+    say(f"{folder}: {method.name} on {data.dataset.name}, {count:,} parameters, {', '.join(ready.tasks)}")
     if start.report:
         say(f"start weights: {load_summary(start.report)}")
-    model = fit(config, method, samples, tasks, folder, start)
+    model = fit(config, method, ready.samples, ready.tasks, folder, start)
     current_request().describe = lambda: "stopped after the training; resume=true goes on with the evaluation"
-    scores = score_splits(config, model, data.dataset, metrics, folder)
+    scores = score_splits(config, model, data.dataset, ready.metrics, folder)
     return write_record(config, model, scores, folder, started)
+
+
+def rehearse(config: DictConfig) -> None:
+    """Everything of :func:`run` before the run folder is made.
+
+    Raises:
+        UserError: for what a run would need and does not find.
+    """
+    ready = prepare(config)
+    if not config.resume:
+        start_from(config, ready.method, ready.data)
 
 
 def stress(config: DictConfig) -> RunResult:

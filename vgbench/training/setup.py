@@ -20,8 +20,12 @@ from vgbench.method import EvaluationOnly, GroundingMethod
 from vgbench.metrics.catalog import make_metric, tasks
 from vgbench.metrics.tasks import SUITE
 from vgbench.training import weights
+from vgbench.training.checkpoints import FOLDER, LAST_FILE
+from vgbench.training.folder import numbered_folders
 
 log = logging.getLogger(__name__)
+
+BEST, LAST = "best", "last"  # ``checkpoint``: models of a training of ours
 
 
 # Least values of the numbers that everything else is computed from; floats may be written as integers.
@@ -37,6 +41,7 @@ LEAST: dict[str, float | int] = {
     "eval.examples": 0,
     "seed": 0,
 }
+OPTIONAL = {"eval.limit": 1}  # likewise, or null
 
 
 def check_numbers(config: DictConfig) -> None:
@@ -45,8 +50,10 @@ def check_numbers(config: DictConfig) -> None:
     Raises:
         UserError: naming the key whose value is no number of its kind, or too small.
     """
-    for key, least in LEAST.items():
+    for key, least in {**LEAST, **OPTIONAL}.items():
         value = OmegaConf.select(config, key)
+        if value is None and key in OPTIONAL:
+            continue
         kind = (int, float) if isinstance(least, float) else int
         if isinstance(value, bool) or not isinstance(value, kind) or value < least:
             what = "a number" if isinstance(least, float) else "a whole number"
@@ -135,12 +142,32 @@ def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path | Non
     # a method of others' models knows better than its missing weights what is wrong with a folder
     foreign = build_method(config.method) if issubclass(cls, EvaluationOnly) else None
     if not config.checkpoint:
-        raise UserError("checkpoint= is missing: give a run folder, a checkpoint file, or checkpoint=shipped")
+        raise UserError(
+            "checkpoint= is missing: give a run folder, a checkpoint file, checkpoint=shipped, or best or last of the "
+            "newest run"
+        )
     chosen = choices(config)
-    path = weights.resolve(str(config.checkpoint), chosen["method"], chosen["dataset"])
+    path = (
+        _own_checkpoint(config, f"{chosen['method']}-{chosen['dataset']}")
+        if config.checkpoint in (BEST, LAST)
+        else weights.resolve(str(config.checkpoint), chosen["method"], chosen["dataset"])
+    )
     node = checkpoint_node(config, path)
     method = make_method(node, path) if weights.is_ours(path) else foreign or build_method(node)
     return method, path, weights.load(method, path)
+
+
+def _own_checkpoint(config: DictConfig, name: str) -> Path:
+    """The best or last model of the newest run of this method and dataset below ``runs``.
+
+    Raises:
+        UserError: if no run has one.
+    """
+    file = weights.MODEL_FILE if config.checkpoint == BEST else f"{FOLDER}/{LAST_FILE}"
+    for folder in reversed(numbered_folders(Path(config.runs) / name)):
+        if (folder / file).is_file():
+            return folder / file
+    raise UserError(f"checkpoint={config.checkpoint}: no run {Path(config.runs) / name}* has a {file}")
 
 
 def method_name(method: GroundingMethod) -> str:

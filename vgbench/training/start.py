@@ -18,7 +18,6 @@ from vgbench.records.record import FILE_NAME, TrainingData
 from vgbench.training import weights
 from vgbench.training.checkpoints import newest_checkpoint
 from vgbench.training.data import TrainingSet
-from vgbench.training.logs import set_log_aside
 from vgbench.training.setup import choices, method_name
 
 
@@ -51,8 +50,6 @@ def start_from(config: DictConfig, method: GroundingMethod, data: TrainingSet, r
         UserError: if there is no such file, or it does not fit the method.
     """
     resume_from = newest_checkpoint(resumed) if resumed else None
-    if resumed:
-        set_log_aside(resumed / "logs")
     report = None if resume_from else _load_start(config, method)
     earlier, seen_earlier = _earlier_training(config)
     seen = data.seen | seen_earlier if seen_earlier else SeenImages(data.seen.keys, complete=False)
