@@ -33,6 +33,7 @@ from filelock import FileLock
 
 from vgbench.core.console import progress
 from vgbench.core.errors import UserError
+from vgbench.core.files import naming
 from vgbench.datasets.refshapes.expressions import FLAVOURS, describable, refer
 from vgbench.datasets.refshapes.render import encode_jpeg, paint, segmentation
 from vgbench.datasets.refshapes.scene import ANGULAR, ATTRIBUTES, ROUND, Scene, sample_scene
@@ -203,7 +204,8 @@ def generate(folder: Path, options: Options, pool: str, processes: int | None = 
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         processes = max(1, min(cores, 16, len(tasks) // 50))
     records = sorted(_records(folder, options, pool, processes), key=lambda record: record["image"]["id"])
-    _write_annotations(folder, options, records, FIRST_ID[pool])
+    with naming(folder):
+        _write_annotations(folder, options, records, FIRST_ID[pool])
 
 
 def _records(folder: Path, options: Options, pool: str, processes: int) -> Iterator[dict[str, Any]]:
@@ -269,8 +271,7 @@ def work() -> None:
     """A worker: reads its job from standard input, prints how many scenes it has made since the last line."""
     try:
         _make_share(json.load(sys.stdin))
-    except OSError as error:  # a full disk, a folder that cannot be written
-        print(f"{error.filename or 'rendering'}: {error.strerror}", file=sys.stderr)
+    except OSError:  # a full disk, a folder that cannot be written: whoever started it says which
         sys.exit(NO_ROOM)
 
 

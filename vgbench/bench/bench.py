@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from vgbench.bench import measure
 from vgbench.bench.combination import Combination, device_name, measured
 from vgbench.bench.loading import loading_rate
 from vgbench.core.console import text_table
+from vgbench.core.files import write_atomically
 from vgbench.method import GroundingMethod
 from vgbench.training.speed import set_float32
 
@@ -62,9 +64,8 @@ def bench(config: DictConfig) -> None:
         keys = _keys(lines)
         print(f"\n{title}\n{text_table([[_cell(line.get(key, '')) for key in keys] for line in lines], keys)}")
     if options.json:
-        with open(options.json, "w") as file:
-            result = {"device": name, "loading samples/s per worker": loading, "rows": rows, "tables": tables}
-            json.dump(result, file, indent=1)
+        result = {"device": name, "loading samples/s per worker": loading, "rows": rows, "tables": tables}
+        write_atomically(Path(str(options.json)), json.dumps(result, indent=1).encode())
 
 
 def _loading_line(rate: float, size: tuple[int, ...], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -6,6 +6,8 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from vgbench.core.files import write_atomically
+
 NAME = "conform"
 HELP = "Compare our methods with what the official code computed."
 EXAMPLE = "vgbench conform tests/conformance/alvg-rec-a"
@@ -32,7 +34,7 @@ def execute(arguments: Namespace) -> int:
         for name, problem in result.failures.items():
             print(f"     {name}: {problem}")
     if arguments.json:
-        arguments.json.write_text(json.dumps([vars(result) for result in results], indent=2))
+        write_atomically(arguments.json, json.dumps([vars(result) for result in results], indent=2).encode())
     failed = [result for result in results if result.judged and not result.passed]
     print(f"{len(results) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+<<<<<<< HEAD
 import errno
 from collections.abc import Iterator, Sequence
+=======
+from collections.abc import Iterator
+>>>>>>> b3b1f2f (A full disk is one line that names the run folder; the log of a step is on the disk before its checkpoint)
 from typing import Any
 
 from vgbench.config.compose import compose, options
 from vgbench.core.errors import UserError
+<<<<<<< HEAD
 from vgbench.core.lines import one_line
+=======
+from vgbench.core.files import NO_ROOM
+>>>>>>> b3b1f2f (A full disk is one line that names the run folder; the log of a step is on the disk before its checkpoint)
 
 
 def text_hint(arguments: Sequence[str]) -> str | None:
@@ -101,6 +109,6 @@ def package_hint(error: BaseException) -> str | None:
 
 def place_hint(error: Exception) -> str | None:
     """One line for a place that cannot be made, read or written, or a full disk; None for any other error."""
-    if not isinstance(error, OSError) or not (error.filename or error.errno == errno.ENOSPC):
+    if not isinstance(error, OSError) or not (error.filename or error.errno in NO_ROOM):
         return None
-    return f"{error.filename or 'writing'}: {error.strerror} (--debug shows what wanted it)"
+    return f"{error.filename or 'writing'}: {error.strerror or error} (--debug shows what wanted it)"

@@ -41,6 +41,21 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+#: What the system says when there is no room for a file.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an error of the system that names no file (a write to an open one) name ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def _sync(path: Path) -> None:
     """Have the disk hold what was written to a file, or the names in a folder (where the system can sync folders)."""
     try:

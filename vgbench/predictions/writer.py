@@ -6,6 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import naming
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.table import FILE_SCHEMA, Predictions
 from vgbench.types import Prediction
@@ -51,7 +53,8 @@ class PredictionWriter:
         self._waiting.append(predictions.arrow)
         self._rows += len(predictions)
         if self._rows >= self._group:
-            self._flush()
+            with naming(self.path):
+                self._flush()
 
     def _flush(self) -> None:
         assert self._file is not None
@@ -71,22 +74,25 @@ class PredictionWriter:
         if self._file is None:
             return
         try:
-            self._flush()
-            if self._parquet is not None:
-                self._parquet.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._temporary.replace(self.path)
+            with naming(self.path):
+                self._flush()
+                if self._parquet is not None:
+                    self._parquet.close()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+                self._temporary.replace(self.path)
         finally:
             self.abort()
 
     def abort(self) -> None:
         """Throw away what was written."""
         if self._file is not None and not self._file.closed:
-            if self._parquet is not None:
-                self._parquet.close()
-            self._file.close()
+            with suppress(OSError):  # on a full disk they write once more
+                if self._parquet is not None:
+                    self._parquet.close()
+            with suppress(OSError):
+                self._file.close()
         self._file = None
         self._temporary.unlink(missing_ok=True)
 

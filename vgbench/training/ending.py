@@ -85,15 +85,21 @@ def endings(recipe: DictConfig, metric: str) -> list[Patience | TimeLimit]:
             raise UserError(f"recipe.early_stop={early_stop}: {error}") from None
     max_time = _plain(recipe.max_time)
     if max_time is not None:
-        try:
-            limit = TimeLimit(max_time, verbose=False)
-            positive = limit.time_remaining()
-        except (TypeError, MisconfigurationException, OverflowError) as error:
-            raise UserError(f"recipe.max_time={max_time}: give DD:HH:MM:SS or {{hours: N}} ({error})") from None
-        if not isinstance(max_time, (str, dict)) or positive is None or positive <= 0:
-            raise UserError(f"recipe.max_time={max_time}: give DD:HH:MM:SS or {{hours: N}}, more than nothing")
-        callbacks.append(limit)
+        callbacks.append(_time_limit(max_time))
     return callbacks
+
+
+def _time_limit(max_time: Any) -> TimeLimit:
+    wanted = f"recipe.max_time={max_time}: give DD:HH:MM:SS or {{hours: N}}, more than nothing"
+    if not isinstance(max_time, (str, dict)):
+        raise UserError(wanted)
+    try:
+        limit = TimeLimit(max_time, verbose=False)
+    except (TypeError, MisconfigurationException, OverflowError):
+        raise UserError(wanted) from None
+    if (limit.time_remaining() or 0.0) <= 0:
+        raise UserError(wanted)
+    return limit
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from vgbench.config.identity import config_hash, resolved, training_differences
 from vgbench.config.stored import stored_config
 from vgbench.core.errors import UserError
-from vgbench.core.files import remove_leftovers, write_atomically
+from vgbench.core.files import NO_ROOM, remove_leftovers, write_atomically
 from vgbench.training.launch import connect
 
 try:
@@ -97,6 +99,26 @@ def _hold(folder: Path) -> None:
         return
     _held[folder.resolve()] = handle
     os.register_at_fork(after_in_child=lambda: os.close(handle))  # a loader's process may live on for a moment
+
+
+@contextmanager
+def room_in(folder: Path, goes_on: str) -> Iterator[None]:
+    """
+    Args:
+        goes_on: how the run goes on once there is room again.
+
+    Raises:
+        UserError: naming the run folder, if there is no room for a file of it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        file = Path(str(error.filename)).name if error.filename else "a file of it"
+        raise UserError(
+            f"{folder}: {file} could not be written ({error.strerror}); make room, then {goes_on}"
+        ) from error
 
 
 def numbered_folders(base: Path) -> list[Path]:

@@ -27,6 +27,8 @@ class StepCheckpoint(ModelCheckpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, *arguments: Any, **options: Any) -> None:
         if not _before_validation(trainer):
+            if trainer.global_step % self._every_n_train_steps == 0:
+                _log_step(trainer)
             super().on_train_batch_end(trainer, *arguments, **options)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -40,6 +42,11 @@ class DueValidation(Callback):
         batches = trainer.fit_loop.epoch_loop
         if trainer.fit_loop.restarted_mid_epoch and batches.restarted_on_last and batches.batch_progress.is_last_batch:
             batches.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
+
+
+def _log_step(trainer: L.Trainer) -> None:
+    """Have the loggers write the step at hand, which Lightning does after the checkpoint; the log takes it once."""
+    trainer._logger_connector.update_train_step_metrics()
 
 
 def _before_validation(trainer: L.Trainer) -> bool:
@@ -106,6 +113,7 @@ class StopAtStep(Callback):
         whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not self._asked(trainer) or not whole_step or trainer.is_last_batch:
             return
+        _log_step(trainer)
         trainer.save_checkpoint(self.path)
         self.request.end()
 

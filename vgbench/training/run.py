@@ -27,7 +27,7 @@ from vgbench.training.data import (
     training_samples,
 )
 from vgbench.training.fit import fit
-from vgbench.training.folder import continues, run_folder
+from vgbench.training.folder import continues, room_in, run_folder
 from vgbench.training.logs import say
 from vgbench.training.model import load_model
 from vgbench.training.result import RunResult, write_record
@@ -100,10 +100,11 @@ def run(config: DictConfig) -> RunResult:
     say(f"{folder}: {method.name} on {data.dataset.name}, {count:,} parameters, {', '.join(ready.tasks)}")
     if start.report:
         say(f"start weights: {load_summary(start.report)}")
-    model = fit(config, method, ready.samples, ready.tasks, folder, start)
-    current_request().describe = lambda: "stopped after the training; resume=true goes on with the evaluation"
-    scores = score_splits(config, model, data.dataset, ready.metrics, folder)
-    return write_record(config, model, scores, folder, started)
+    with room_in(folder, f"go on with resume=true run_dir={folder}"):
+        model = fit(config, method, ready.samples, ready.tasks, folder, start)
+        current_request().describe = lambda: "stopped after the training; resume=true goes on with the evaluation"
+        scores = score_splits(config, model, data.dataset, ready.metrics, folder)
+        return write_record(config, model, scores, folder, started)
 
 
 def rehearse(config: DictConfig) -> None:
@@ -150,5 +151,6 @@ def evaluate(config: DictConfig, *, stress_only: bool = False) -> RunResult:
     folder = run_folder(config, f"{kind}-{method_name(model.method)}-{choices(config)['dataset']}")
     origin = f" from {path}: {load_summary(report)}" if path else ", asked from a server"
     say(f"{folder}: {model.method.name}{origin}")
-    scores = score_splits(config, model, dataset, metrics, folder, stress_only=stress_only)
-    return write_record(config, model, scores, folder, started)
+    with room_in(folder, "start it again"):
+        scores = score_splits(config, model, dataset, metrics, folder, stress_only=stress_only)
+        return write_record(config, model, scores, folder, started)

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vgbench.core.files import write_atomically
+from vgbench.core.files import naming, ordinary_file, write_atomically
 from vgbench.training.logs import say
 
 FILE = "metrics.csv"
@@ -38,6 +38,7 @@ class RunLog(Logger):
         self.flush_every = flush_logs_every_n_steps
         self.columns: list[str] = []
         self._written, self._new = 0, list[dict[str, Any]]()
+        self._last: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -65,8 +66,12 @@ class RunLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add a line."""
-        self._new.append({**metrics, STEP: self.lines if step is None else step})
+        """Add a line, unless it is the last one again."""
+        line = {**metrics, STEP: self.lines if step is None else step}
+        if line == self._last:
+            return
+        self._last = line
+        self._new.append(line)
         if len(self._new) >= self.flush_every:
             self.save()
 
@@ -79,7 +84,7 @@ class RunLog(Logger):
         if columns != self.columns:
             before = _whole_lines(self.path)[1][: self._written] if self._written else []
             self._rewrite(columns, before)
-        with self.path.open("a", encoding="utf-8", newline="") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self.columns).writerows(self._new)
             file.flush()
             os.fsync(file.fileno())
@@ -118,8 +123,11 @@ class RunLog(Logger):
 
 def _whole_lines(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Columns and lines of a log up to the first that is torn."""
-    text = path.read_bytes().rpartition(b"\n")[0].decode("utf-8", errors="replace")
-    table = list(csv.reader(io.StringIO(text)))
+    text = ordinary_file(path).read_bytes().rpartition(b"\n")[0].decode("utf-8", errors="replace")
+    try:
+        table = list(csv.reader(io.StringIO(text)))
+    except csv.Error:
+        return [], []
     if not table or STEP not in table[0]:
         return [], []
     columns, rows = table[0], []
