@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import argparse
-<<<<<<< HEAD
-import errno
 from collections.abc import Iterator, Sequence
-=======
-from collections.abc import Iterator
->>>>>>> b3b1f2f (A full disk is one line that names the run folder; the log of a step is on the disk before its checkpoint)
 from typing import Any
 
 from vgbench.config.compose import compose, options
 from vgbench.core.errors import UserError
-<<<<<<< HEAD
-from vgbench.core.lines import one_line
-=======
 from vgbench.core.files import NO_ROOM
->>>>>>> b3b1f2f (A full disk is one line that names the run folder; the log of a step is on the disk before its checkpoint)
+from vgbench.core.lines import one_line
 
 
 def text_hint(arguments: Sequence[str]) -> str | None:
