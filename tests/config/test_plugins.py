@@ -80,7 +80,7 @@ def test_a_metric_from_a_file_is_scored(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("x = 1", "defines no method, dataset or metric"),
+        ("x = 1", "defines no method, dataset, metric, probe or answer style"),
         ("import nowhere_at_all", "nowhere_at_all"),
         ("from vgbench.methods.alvg import ALVG", "defines no method"),
         ("from vgbench.methods.alvg import ALVG as A\nclass B(A):\n    name = 'ALVG'", "'alvg' already"),

@@ -183,3 +183,20 @@ def test_from_the_command_line_and_back(tmp_path, capsys, monkeypatch):
     assert "| **rec/prec@0.5** | 0.00" in printed and "read again as style gemini: yxyx, shares of 100" in printed
     assert main(["list", "styles"]) == 0
     assert "qwen2.5-vl   Qwen2.5-VL: JSON with bbox_2d" in capsys.readouterr().out
+
+
+def test_a_style_from_a_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("vgbench.core.registry.styles._added", {})
+    (tmp_path / "style_of_mine.py").write_text(
+        "from vgbench.predictions.coordinates import Coordinates\n"
+        "from vgbench.predictions.styles.base import AnswerStyle\n"
+        "from vgbench.predictions.styles.grammar import tagged\n\n"
+        "class Mine(AnswerStyle):\n"
+        '    """Mine: ``@1 2 3 4@``, shares of 10. Source: https://example.org"""\n\n'
+        "    name, coordinates, shape = 'mine', Coordinates(whole=10), '@1 2 3 4@'\n"
+        "    grammar = (tagged('@', '@'),)\n"
+    )
+    assert main(["list", "styles", "--plugin", str(tmp_path / "style_of_mine.py")]) == 0
+    assert "mine         Mine: @1 2 3 4@, shares of 10." in capsys.readouterr().out
+    predictions, _ = read(tmp_path / "p.json", [{"answer": "@1 2 3 4@"}], table(TRUTH[:1]), style="mine")
+    assert predictions.boxes.tolist() == [[20, 20, 60, 40]]

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from vgbench.core.errors import UserError
-from vgbench.core.registry import Registry, datasets, methods, metrics, probes
+from vgbench.core.registry import Registry, datasets, methods, metrics, probes, styles
 
 GROUPS = {"method": methods, "dataset": datasets}
 _SIMPLE = (type(None), bool, int, float, str)
@@ -46,8 +46,8 @@ def load(spec: str) -> ModuleType:
     names = _register(module)
     if not names:
         raise UserError(
-            f"--plugin {spec}: defines no method, dataset, metric or probe (subclasses of GroundingMethod, "
-            "GroundingData, GroundingMetric, Probe)"
+            f"--plugin {spec}: defines no method, dataset, metric, probe or answer style (subclasses of "
+            "GroundingMethod, GroundingData, GroundingMetric, Probe, AnswerStyle)"
         )
     return module
 
@@ -96,6 +96,8 @@ def _register(module: ModuleType) -> list[str]:
     from vgbench.method import GroundingMethod
     from vgbench.metrics.base import GroundingMetric
     from vgbench.metrics.tasks import SUITE
+    from vgbench.predictions.styles import OWN_STYLES
+    from vgbench.predictions.styles.base import AnswerStyle
     from vgbench.probes.base import Probe
 
     kinds: tuple[tuple[type, Registry, Callable[[Any], str]], ...] = (
@@ -103,6 +105,7 @@ def _register(module: ModuleType) -> list[str]:
         (GroundingData, datasets, lambda cls: cls.name),
         (GroundingMetric, metrics, lambda cls: cls.task.name),
         (Probe, probes, lambda cls: cls.name),
+        (AnswerStyle, styles, lambda cls: cls.name),
     )
     names = []
     for value in list(vars(module).values()):
@@ -114,7 +117,8 @@ def _register(module: ModuleType) -> list[str]:
             if issubclass(value, kind):
                 name = _choice(name_of(value))
                 is_taken = name in registry and registry.load(name) is not value
-                if is_taken or (registry is metrics and name in SUITE):
+                own = SUITE if registry is metrics else OWN_STYLES if registry is styles else ()
+                if is_taken or name in own:
                     raise UserError(
                         f"--plugin {module.__name__}: there is a {registry.noun} {name!r} already; rename it"
                     )

@@ -116,10 +116,9 @@ def structure(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{", "(") and len(value) <= _LONGEST_CELL:
         for parse in (json.loads, ast.literal_eval):
             try:
-                parsed = parse(value)
+                return _as_lists(parse(value))
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
-            return _as_lists(parsed)
     return value
 
 

@@ -54,7 +54,7 @@ def _run_lengths(value: Any, place: str, size: tuple[int, int]) -> rle.RLE:
         counts = structure(counts)
     if not (isinstance(sides, list) and len(sides) == 2 and all(_is_side(side) for side in sides)):
         raise UserError(f"{place}: segmentation is {shown(value)}, no COCO RLE; {_ENCODE}")
-    height, width = (int(side) for side in sides)
+    height, width = (int(number(side) or 0) for side in sides)
     if (width, height) != size:
         raise UserError(
             f"{place}: segmentation is {height} x {width}, the image is {size[1]} x {size[0]} (height x width); resize "
@@ -72,7 +72,8 @@ def _run_lengths(value: Any, place: str, size: tuple[int, int]) -> rle.RLE:
 
 
 def _is_side(value: Any) -> bool:
-    return number(value) is not None and value > 0 and value == int(value)
+    side = number(value)
+    return side is not None and 0 < side < 1e9 and side == int(side)
 
 
 def _as_text(mask: rle.RLE) -> rle.RLE:

@@ -13,12 +13,12 @@ from vgbench.predictions.coordinates import Coordinates
 from vgbench.predictions.styles import binned, marked
 from vgbench.predictions.styles.base import AnswerStyle
 
-_OWN = {family.name: family for family in (*marked.FAMILIES, *binned.FAMILIES)}
+OWN_STYLES = {family.name: family for family in (*marked.FAMILIES, *binned.FAMILIES)}
 
 
 def style_classes() -> dict[str, type[AnswerStyle]]:
     """All styles by name, those of other packages and plug-ins included."""
-    return dict(sorted({**{name: added_styles.load(name) for name in added_styles}, **_OWN}.items()))
+    return dict(sorted({**{name: added_styles.load(name) for name in added_styles}, **OWN_STYLES}.items()))
 
 
 def style(name: str, coordinates: Coordinates | None = None) -> AnswerStyle:
@@ -31,10 +31,10 @@ def style(name: str, coordinates: Coordinates | None = None) -> AnswerStyle:
     Raises:
         UserError: if there is none; the message lists what there is.
     """
-    if name not in _OWN and name not in added_styles:
+    if name not in OWN_STYLES and name not in added_styles:
         names = list(style_classes())
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise UserError(f"style={name}: no such answer style; {hint}there are: {', '.join(names)}")
-    family = _OWN[name] if name in _OWN else added_styles.load(name)
+    family = OWN_STYLES[name] if name in OWN_STYLES else added_styles.load(name)
     return family(coordinates)  # type: ignore[no-any-return]
