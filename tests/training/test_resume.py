@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+import random
 import signal
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -261,3 +265,61 @@ def test_a_folder_is_one_run_at_a_time(whole: Path, data_root: Path) -> None:
         assert os.waitpid(pid, 0)[1] == 0
     finally:
         os.close(other)
+
+
+KILLS = 30
+SEED = 17
+
+
+def attempt(root: Path, folder: Path, seconds: float | None) -> bool:
+    """Start or continue the run in a process of its own, killed after so many seconds; whether it came to its end."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(quiet, 1)
+            runs.run(config_of(root, folder.parent, f"run_dir={folder}", "resume=true"))
+            code = 0
+        finally:
+            os._exit(code)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            assert status == 0, f"{folder}: exit code {os.waitstatus_to_exitcode(status)}"
+            return True
+        if deadline is not None and time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return False
+        time.sleep(0.005)
+
+
+def phase(folder: Path) -> str:
+    """How far a killed run had come, from what it left."""
+    marks = {"record.json": "end", "curves.png": "record", "predictions": "evaluation", "validation": "later epochs"}
+    reached = next((name for mark, name in marks.items() if (folder / mark).exists()), None)
+    return reached or ("first epoch" if list(folder.glob("checkpoints/*.ckpt")) else "before the first checkpoint")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.timeout(3600)
+def test_killed_at_random_moments(data_root: Path, whole: Path, tmp_path: Path) -> None:
+    """Weights, metrics, log and record of every run that was killed are those of the run that was not."""
+    generator = random.Random(SEED)
+    started = time.monotonic()
+    assert attempt(data_root, tmp_path / "measured", None)
+    length = time.monotonic() - started
+    phases: Counter[str] = Counter()
+    number = 0
+    while phases.total() < KILLS:
+        number += 1
+        folder = tmp_path / f"run-{number}"
+        while not attempt(data_root, folder, generator.uniform(0.1, length)):
+            phases[phase(folder)] += 1
+        assert_equal_runs(whole, folder)
+        hidden = [path for path in folder.rglob(".*") if path.is_file()]
+        assert not hidden, f"left behind: {hidden}"
+    print(f"{phases.total()} kills in {number} runs of {length:.1f} s: {dict(phases)}")
