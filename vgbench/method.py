@@ -45,6 +45,7 @@ class GroundingMethod(nn.Module, ABC):
     remote: ClassVar[bool] = False  # a server predicts: there are no weights here, and nothing can be measured
     steady: ClassVar[bool] = True  # a prediction takes the same FLOPs whatever is asked and answered
     answer_style: str = ""  # how the words of a language model are read, a style of `vgbench score`; empty: no words
+    skips_parameters: bool = True  # a trained parameter may stay without gradient in some step (what DDP looks for)
     wants_masks: bool = True  # masks are decoded and transformed only for methods (or configurations) that read them
 
     @property
@@ -155,6 +156,17 @@ class GroundingMethod(nn.Module, ABC):
 
     def checkpointed_blocks(self) -> Iterable[nn.Module]:
         """The layers that ``checkpointing`` runs again in the backward pass instead of keeping what they computed."""
+        return ()
+
+    def sharded_blocks(self) -> Iterable[nn.Module]:
+        """The layers that ``trainer=fsdp`` spreads over the processes each by itself; all else is one more unit.
+
+        They must be called as modules, and nobody else may read their parameters in a forward pass.
+        """
+        return self.checkpointed_blocks()
+
+    def replicated_parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters that every process keeps whole under ``trainer=fsdp``: those that ``forward`` itself writes."""
         return ()
 
     def bench_tables(self, device: torch.device, batch: int) -> Mapping[str, Sequence[Mapping[str, Any]]]:

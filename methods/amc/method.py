@@ -42,6 +42,7 @@ class AMC(GroundingMethod):
     requires_grad_at_inference = True
     file_options = frozenset({"tokenizer", "proposals"})
     required_files = frozenset({"tokenizer"})
+    skips_parameters = False
     wants_masks = False  # the rectangular masks of the loss are made from the boxes
 
     alpha: Tensor
@@ -108,6 +109,7 @@ class AMC(GroundingMethod):
 
     def on_step(self, epoch: int, step: int, steps_per_epoch: int) -> None:
         """Set alpha: rises linearly from 0 over the steps of epoch 0."""
+        self.network.clamp_temperature()  # the parameter itself; a sharded one is written anew in every forward pass
         self.alpha.fill_(self.options.alpha * (min(1.0, step / steps_per_epoch) if epoch == 0 else 1.0))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -168,6 +170,12 @@ class AMC(GroundingMethod):
 
     def checkpointed_blocks(self) -> Iterable[nn.Module]:
         return self.network.visual_encoder.blocks
+
+    def sharded_blocks(self) -> Iterable[nn.Module]:
+        return ()  # the momentum model's update reads the parameters of all blocks
+
+    def replicated_parameters(self) -> Iterable[nn.Parameter]:
+        return self.network.momentum_parameters()
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """``decay`` (the optimiser's weight decay) and ``no_decay`` (1-D tensors and biases).

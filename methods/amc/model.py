@@ -7,6 +7,7 @@ of theirs is a state dict of :class:`ALBEF`. Notation: B texts, I images, L text
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -70,12 +71,15 @@ class ALBEF(nn.Module):
     def clamp_temperature(self) -> None:
         self.temp.clamp_(*TEMPERATURE_RANGE)
 
+    def momentum_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the four momentum modules."""
+        for name in MOMENTUM_MODULES:
+            yield from getattr(self, f"{name}_m").parameters()
+
     @cached_property
     def momentum_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
         """Momentum parameters and, in the same order, the parameters of the four copied modules: lists made once."""
-        averages: list[Tensor] = [
-            value for name in MOMENTUM_MODULES for value in getattr(self, f"{name}_m").parameters()
-        ]
+        averages: list[Tensor] = list(self.momentum_parameters())
         values: list[Tensor] = [value for name in MOMENTUM_MODULES for value in getattr(self, name).parameters()]
         return averages, values
 

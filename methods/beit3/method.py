@@ -59,6 +59,7 @@ class BEiT3Method(GroundingMethod, BEiT3Network):
 
     file_options = frozenset({"tokenizer"})
     required_files = frozenset({"tokenizer"})
+    skips_parameters = False
 
     def __init__(
         self,

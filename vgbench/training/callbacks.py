@@ -19,6 +19,7 @@ from vgbench.method import GroundingMethod
 from vgbench.training import weights
 from vgbench.training.logs import say
 from vgbench.training.module import GroundingModule
+from vgbench.training.sharding import sharded_like, whole
 from vgbench.types import Batch
 
 
@@ -38,7 +39,8 @@ class ExponentialMovingAverage(Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self._average:
             self._average = [tensor.detach().clone() for tensor in self._tensors(pl_module)]
-        self._average = [tensor.to(pl_module.device) for tensor in self._average]
+        pairs = zip(self._average, self._tensors(pl_module), strict=True)
+        self._average = [sharded_like(average, tensor) for average, tensor in pairs]
         self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -66,13 +68,13 @@ class ExponentialMovingAverage(Callback):
             self.exchange(pl_module)
 
     def averaged_state(self, method: GroundingMethod) -> dict[str, Tensor]:
-        """State dict of the average (without the buffers that state dicts leave out)."""
+        """State dict of the average (without the buffers that state dicts leave out); to be called on every process."""
         names = [name for name, _ in method.named_parameters()] + [name for name, _ in method.named_buffers()]
         average = dict(zip(names, self._average, strict=True))
-        return {name: average.get(name, value) for name, value in method.state_dict().items()}
+        return {name: whole(average.get(name, value)) for name, value in method.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"updates": self.updates, "average": self._average}
+        return {"updates": self.updates, "average": [whole(tensor) for tensor in self._average]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.updates, self._average = state_dict["updates"], state_dict["average"]
@@ -99,12 +101,12 @@ class KeepBestModel(Callback):
     def save(self, trainer: L.Trainer, pl_module: GroundingModule) -> None:
         """Write the model as it is now (the average, if there is one, and the raw weights beside it); to be called on
         every process."""
-        whole = trainer.strategy.lightning_module_state_dict()  # the strategy gathers what it may have sharded
-        raw = {name.removeprefix("method."): value for name, value in whole.items()}
+        gathered = trainer.strategy.lightning_module_state_dict()  # the strategy gathers what it may have sharded
+        raw = {name.removeprefix("method."): value for name, value in gathered.items()}
+        state = self.average.averaged_state(pl_module.method) if self.average else raw
         if trainer.is_global_zero and self.average:
             weights.save(raw, self.method_config, self.path.with_name(weights.RAW_FILE))  # for a next stage
         if trainer.is_global_zero:
-            state = self.average.averaged_state(pl_module.method) if self.average else raw
             weights.save(state, self.method_config, self.path)
 
     def state_dict(self) -> dict[str, Any]:

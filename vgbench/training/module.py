@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from vgbench import optim
@@ -23,6 +24,7 @@ from vgbench.training.evaluation import Evaluation
 from vgbench.training.losses import LossWatch
 from vgbench.training.own_checkpoint import OWN_KEY
 from vgbench.training.setup import method_node
+from vgbench.training.sharding import clip_sharded, separated, shard
 from vgbench.types import Batch, Prediction
 
 TIMED_BATCHES = 10  # per split, for the speed of single outputs
@@ -81,9 +83,28 @@ class GroundingModule(L.LightningModule):
             if id(parameter) not in trained:
                 parameter.requires_grad_(False)
 
+    def configure_model(self) -> None:
+        """Shard the method for a training with ``trainer=fsdp``; an evaluation has it whole on every process."""
+        mesh = self.device_mesh
+        if mesh is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            shard(self.method, mesh["data_parallel"])
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         recipe = self.config.recipe
-        return optim.build_optimizer(self.method.param_groups(recipe.lr), instantiate(recipe.optimizer))
+        groups = self.method.param_groups(recipe.lr)
+        return optim.build_optimizer(separated(groups) if self.device_mesh else groups, instantiate(recipe.optimizer))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if self.device_mesh and gradient_clip_val:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            clip_sharded(parameters, float(gradient_clip_val))
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_fit_start(self) -> None:
         self.loss_watch = LossWatch(Path(self.trainer.default_root_dir))

@@ -1,0 +1,105 @@
+"""Runs of two processes, end to end on the CPU: started by Lightning, torchrun and SLURM; DDP and FSDP."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vgbench.predictions.reader import read_predictions
+from vgbench.records import store
+
+pytestmark = pytest.mark.slow
+
+SIZES = "encoder_layers=2 encoder_width=16 encoder_ffn=32 width=16 ffn=16 query_ffn=16 drop_path=0.2"
+SMALL = ["dataset=refshapes", "weights=null", "+dataset.images={train:16,val:6,testA:2,testB:2}"]
+SMALL += ["recipe.batch_size=16", "recipe.epochs=1", "eval.splits=[val]", "eval.examples=0", "eval.bootstrap=20"]
+SMALL += ["eval.control=null", "logger.every_n_steps=1", "workers=0"]
+SMALL += ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("refshapes")
+
+
+def command(data_root: Path, runs: Path, *overrides: str, method: str = "simvg") -> list[str]:
+    sizes = [f"method.{size}" for size in SIZES.split()] if method == "simvg" else []
+    places = [f"dataset.data_root={data_root}", f"dataset.cache_dir={data_root}", f"runs={runs}"]
+    return ["run", f"method={method}", *SMALL, *sizes, *places, *overrides]
+
+
+def start(arguments: list[str], *launcher: str, **environment: str) -> subprocess.Popen[str]:
+    starter = launcher or (sys.executable,)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "VGBENCH_RUN"))}
+    return subprocess.Popen([*starter, "-m", "vgbench.cli", *arguments], text=True, env=clean | environment,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+
+def wait(*processes: subprocess.Popen[str]) -> None:
+    for process in processes:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors[-3000:]
+
+
+def losses(folder: Path) -> pd.Series:
+    table = pd.read_csv(folder / "logs" / "metrics.csv", float_precision="round_trip").dropna(subset=["train/total"])
+    return table.set_index("step")["train/total"]
+
+
+@pytest.fixture(scope="module")
+def replicated(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of DDP on two processes that torchrun starts, with a moving average."""
+    runs = tmp_path_factory.mktemp("torchrun")
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    wait(start(command(data_root, runs, "trainer=ddp", "recipe.ema=0.99", "recipe.epochs=2"), *launcher))
+    (folder,) = runs.glob("simvg-*")
+    return folder
+
+
+def test_torchrun_makes_one_run_of_its_processes(replicated: Path) -> None:
+    record = store.read(replicated)
+    assert record.training is not None and record.training.batch == 32
+    predictions = read_predictions(replicated / "predictions" / "val-token.parquet")
+    assert len(set(predictions.keys.to_pylist())) == len(predictions) == record.results[0].expressions
+
+
+def test_sharded_training_is_stopped_goes_on_and_writes_one_whole_model(
+    data_root: Path, replicated: Path, tmp_path: Path
+) -> None:
+    """FSDP, resumed after its first epoch: the losses and the model of the run that kept everything everywhere."""
+    sharded = command(data_root, tmp_path, "trainer=fsdp", "recipe.ema=0.99", "recipe.epochs=2", "checkpoint_every=1")
+    first = start([*sharded, "recipe.epochs=1"])
+    wait(first)
+    folder = tmp_path / "simvg-refshapes"
+    whole = load_file(folder / "model.safetensors")
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert {name: value.shape for name, value in whole.items()} == {
+        name.removeprefix("method."): value.shape for name, value in saved["state_dict"].items()
+    }
+    (folder / "record.json").unlink()
+    wait(start([*sharded, "resume=true", f"run_dir={folder}"]))
+    pd.testing.assert_series_equal(losses(folder), losses(replicated), rtol=1e-4)
+    for name in ("model.safetensors", "model.raw.safetensors"):
+        ours, theirs = load_file(folder / name), load_file(replicated / name)
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            torch.testing.assert_close(ours[key], value, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key} {text}")
+
+
+def test_slurm_makes_one_run_of_its_tasks(data_root: Path, tmp_path: Path) -> None:
+    """Two tasks as srun starts them, one of them late: one run folder, made by the first. AMC is sharded too."""
+    job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "vg", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
+    job |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "MASTER_ADDR": "127.0.0.1"}
+    arguments = command(data_root, tmp_path, "trainer=fsdp", "recipe.batch_size=8", method="amc")
+    tasks = [start(arguments, **job, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)) for rank in (1, 0)]
+    wait(*tasks)
+    (folder,) = tmp_path.glob("amc-*")
+    record = store.read(folder)
+    assert record.training is not None and record.training.batch == 16 and record.results
