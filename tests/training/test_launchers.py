@@ -90,7 +90,9 @@ def test_sharded_training_is_stopped_goes_on_and_writes_one_whole_model(
         ours, theirs = load_file(folder / name), load_file(replicated / name)
         assert ours.keys() == theirs.keys()
         for key, value in theirs.items():
-            torch.testing.assert_close(ours[key], value, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key} {text}")
+            torch.testing.assert_close(
+                ours[key], value, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key} {text}"
+            )
 
 
 def test_slurm_makes_one_run_of_its_tasks(data_root: Path, tmp_path: Path) -> None:

@@ -187,16 +187,23 @@ def test_sharded_parameters_make_the_same_step(method_results: tuple[str, dict[s
 
 
 CONFIGURATIONS = {
-    "alvg": ["", "num_queries=5", "masks=false", "enhance=false", "score_attention_weight=0 decoder_attention_weight=0"],
+    "alvg": [
+        "",
+        "num_queries=5",
+        "masks=false",
+        "enhance=false",
+        "score_attention_weight=0 decoder_attention_weight=0",
+    ],
     "simvg": ["", "num_queries=5", "token_weight=0 distill_weight=0", "distill_weight=0", "decoder_weight=0"],
     "vglaw": ["", "mode=rec"],
     "amc": ["", "mask_consistency=false"],
 }
+CONFIGURED = [(name, options) for name, items in CONFIGURATIONS.items() for options in items]
 
 
-@pytest.mark.parametrize(("name", "options"), [(name, item) for name, items in CONFIGURATIONS.items() for item in items])
+@pytest.mark.parametrize(("name", "options"), CONFIGURED)
 def test_every_trained_parameter_gets_a_gradient(name: str, options: str) -> None:
-    """What ``skips_parameters = False`` says: DDP need not look for parameters without. Batches without a target too."""
+    """What ``skips_parameters = False`` says: DDP need not look for parameters without."""
     torch.manual_seed(0)
     overrides = [f"method.{option}" for option in options.split()]
     method = build_method(compose([f"method={name}", "dataset=refshapes", "weights=null", *overrides]).method).train()

@@ -12,8 +12,8 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 from lightning.pytorch.trainer.states import TrainerFn
+from omegaconf import DictConfig
 from torch import Tensor
 
 from vgbench import optim

@@ -21,6 +21,7 @@ from vgbench.training.logs import say
 from vgbench.training.model import TrainedModel
 from vgbench.training.score import Scores
 from vgbench.training.setup import method_name, parameter_count, size_name
+from vgbench.training.speed import precision_notes
 from vgbench.training.trainer import quiet
 from vgbench.types import Batch
 
@@ -67,7 +68,7 @@ def write_record(config: DictConfig, model: TrainedModel, scores: Scores, folder
         seed=config.seed,
         checkpoint=model.checkpoint,
         training=model.training,
-        notes=[*model.notes, *split_notes, *method.notes()],
+        notes=[*model.notes, *split_notes, *method.notes(), *precision_notes(config)],
         cost=_cost(model, scores, started),
     )
     store.write(record, folder)

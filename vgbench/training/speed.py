@@ -9,7 +9,7 @@ from vgbench.core.errors import UserError
 from vgbench.layers.blocks import checkpoint_blocks, compile_blocks
 from vgbench.method import GroundingMethod
 
-__all__ = ["LONG_RUN", "compiles", "prepare_blocks", "set_float32"]
+__all__ = ["LONG_RUN", "compiles", "precision_notes", "prepare_blocks", "set_float32"]
 
 LONG_RUN = (
     300  # optimiser steps from which ``compile: auto`` compiles: the first step then takes the best part of a minute
@@ -24,6 +24,14 @@ def set_float32(precision: str) -> bool:
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
     return tf32
+
+
+def precision_notes(config: DictConfig) -> tuple[str, ...]:
+    """What the record says of float32 on a GPU: whether its products were cut to TF32."""
+    if config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
+        return ()
+    tf32 = set_float32(str(config.trainer.precision))
+    return ("float32 products on the GPU were TF32" if tf32 else "float32 products on the GPU were float32 (no TF32)",)
 
 
 def compiles(choice: bool | str, method: GroundingMethod, device: torch.device, steps: int) -> bool:
