@@ -36,8 +36,8 @@ class ExponentialMovingAverage(Callback):
         assert isinstance(module, GroundingModule)
         return [*module.method.parameters(), *module.method.buffers()]
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self._average:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._average:  # of a resumed run it is there: some strategies restore it late, after on_fit_start
             self._average = [tensor.detach().clone() for tensor in self._tensors(pl_module)]
         pairs = zip(self._average, self._tensors(pl_module), strict=True)
         self._average = [sharded_like(average, tensor) for average, tensor in pairs]
