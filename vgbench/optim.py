@@ -119,10 +119,11 @@ def ema_update(average: Sequence[Tensor], current: Sequence[Tensor], updates: in
     """
     decay = min(max_decay, (updates + 1) / (updates + 10))
     pairs = list(zip(average, current, strict=True))
-    means = [mean for mean, _ in pairs if mean.is_floating_point()]
-    if means:
-        values = [value.to(mean.dtype) for mean, value in pairs if mean.is_floating_point()]
-        torch._foreach_lerp_(means, values, 1 - decay)
+    for kind in {type(mean) for mean in average}:  # sharded parameters do not mix with whole buffers
+        moving = [pair for pair in pairs if type(pair[0]) is kind and pair[0].is_floating_point()]
+        if moving:
+            means, values = zip(*((mean, value.to(mean.dtype)) for mean, value in moving), strict=True)
+            torch._foreach_lerp_(list(means), list(values), 1 - decay)
     for mean, value in pairs:
         if not mean.is_floating_point():
             mean.copy_(value)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from vgbench.batches.letterbox import flip, mentions_direction, place, xyxy_boxes
-from vgbench.batches.transforms import Resize, identity_geometry
+from vgbench.batches.transforms import Resize, identity_geometry, interleaved, planes
 from vgbench.types import Sample
 
 __all__ = ["Draws", "EvalTransform", "TrainTransform"]
@@ -135,11 +135,11 @@ class TrainTransform:
 
     def _jitter(self, image: Tensor) -> tv_tensors.Image:
         """Brightness, contrast and saturation in random order by random factors."""
-        picture = PILImage.fromarray(image.as_subclass(Tensor).permute(1, 2, 0).numpy())
+        picture = PILImage.fromarray(interleaved(image.as_subclass(Tensor)))
         for kind in self.draws.permutation("jitter_order", len(ENHANCERS)):
             factor = self.draws.uniform("jitter_factors", 1 - self.jitter[kind], 1 + self.jitter[kind])
             picture = ENHANCERS[kind](picture).enhance(factor)
-        return tv_tensors.Image(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+        return tv_tensors.Image(planes(np.array(picture)))
 
     def _crop(self, sample: Sample) -> Sample:
         draws = self.draws
