@@ -14,7 +14,7 @@ from pycocotools import mask as rle
 from torchvision.transforms import v2
 
 from vgbench.batches.collate import collate
-from vgbench.batches.samplers import EvalBatches, TrainBatches, TrainLoader
+from vgbench.batches.samplers import EvalBatches, TrainBatches, TrainLoader, share
 from vgbench.batches.samples import GroundingDataset, shuffled
 from vgbench.batches.transforms import Normalize, Resize, resize_masks, swap_left_right
 from vgbench.core.errors import UserError
@@ -152,7 +152,7 @@ def test_processes_share_an_epoch() -> None:
     assert set(numbers) == set(range(26))
     seeds = [seed for part in parts for batch in part for _, seed in batch]
     assert len(set(seeds)) == len(seeds)
-    shares = [[number for batch in EvalBatches(11, 4, rank, 3) for number, _ in batch] for rank in range(3)]
+    shares = [[number for batch in EvalBatches(range(11), 4, rank, 3) for number, _ in batch] for rank in range(3)]
     assert sorted(number for share in shares for number in share) == list(range(11))
 
 
@@ -234,3 +234,13 @@ def test_normalisation_and_mask_resizing_are_exact() -> None:
         rows, columns = torch.arange(height) * 48 // height, torch.arange(width) * 64 // width
         assert torch.equal(transforms.resize_masks(masks, (height, width)), masks[..., rows, :][..., columns])
     assert transforms.resize_masks(masks[:0], (5, 5)).shape == (0, 5, 5)
+
+
+def test_expressions_of_an_image_are_evaluated_in_one_batch() -> None:
+    images = [7, 3, 7, 3, 5, 7, 9, 9, 9, 9, 9, 9, 9]  # 9 has more than a batch holds
+    batches = [[number for number, _ in batch] for batch in EvalBatches(images, 5)]
+    assert batches == [[0, 2, 5, 1, 3], [4], [6, 7, 8, 9, 10], [11, 12]]
+    shares = [[number for batch in EvalBatches(images, 5, rank, 2) for number, _ in batch] for rank in range(2)]
+    assert sorted(shares[0] + shares[1]) == list(range(13))
+    assert not {images[number] for number in shares[0]} & {images[number] for number in shares[1]}
+    assert list(EvalBatches([], 4)) == [] and sum(len(share([1], rank, 2)) for rank in range(2)) == 1

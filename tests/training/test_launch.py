@@ -63,9 +63,9 @@ def test_the_first_process_of_a_launch(variables: dict[str, str], rank: int, mon
 
 def test_every_expression_is_on_one_process_and_every_process_takes_part() -> None:
     for expressions, processes in ((7, 3), (2, 4), (1, 2)):
-        shares = [share(expressions, rank, processes) for rank in range(processes)]
-        assert sorted(number for part in shares for number in part) == list(range(expressions))
-        assert all(len(EvalBatches(expressions, 4, rank, processes)) for rank in range(processes))
+        shares = [share(range(expressions), rank, processes) for rank in range(processes)]
+        assert sorted(number for part in shares for image in part for number in image) == list(range(expressions))
+        assert all(len(EvalBatches(range(expressions), 4, rank, processes)) for rank in range(processes))
 
 
 SMALL = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -96,29 +96,56 @@ class TrainBatches(Sampler[list[Item]]):
                 yield [(int(number), mix_seed(base, position)) for position, number in enumerate(batch)]
 
 
-def share(expressions: int, rank: int, world_size: int) -> range:
-    """The expressions of one process: in table order, every one on exactly one process; none if there are too few."""
-    bounds = np.linspace(0, expressions, world_size + 1).astype(int)
-    return range(int(bounds[rank]), int(bounds[rank + 1]))
+def share(images: Sequence[int] | np.ndarray, rank: int, world_size: int) -> list[np.ndarray]:
+    """The expressions of one process, image by image: every one on exactly one process; none if there are too few.
+
+    Args:
+        images: of every expression, a number that tells its image from others, [n].
+        rank, world_size: this process and how many there are.
+
+    Returns:
+        Numbers of expressions, an array for each image. Images come in the order of the table.
+    """
+    _, first, image, counts = np.unique(images, return_index=True, return_inverse=True, return_counts=True)
+    order = np.argsort(first[image], kind="stable")
+    sizes = counts[np.argsort(first)]
+    starts = np.cumsum(sizes) - sizes
+    begin, end = np.linspace(0, len(order), world_size + 1).astype(int)[rank : rank + 2]
+    return [order[start : start + size] for start, size in zip(starts, sizes, strict=True) if begin <= start < end]
 
 
 class EvalBatches(Sampler[list[Item]]):
     """The :func:`share` of a process in batches: no duplicates to even out processes.
 
+    The expressions of an image stand in one batch if they fit: whichever loader process gets it decodes it once.
     A process without a share gets the first expression, because all have to take part; nothing of it is counted
     (:meth:`vgbench.training.evaluation.Evaluation.add`).
+
+    Args:
+        images, rank, world_size: see :func:`share`.
+        batch_size: at most so many expressions per batch.
     """
 
-    def __init__(self, expressions: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.numbers = share(expressions, rank, world_size) or range(min(1, expressions))
-        self.batch_size = batch_size
+    def __init__(self, images: Sequence[int] | np.ndarray, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self._batches: list[list[int]] = []
+        batch: list[int] = []
+        for expressions in share(images, rank, world_size) or [np.arange(min(1, len(images)))]:
+            if batch and len(batch) + len(expressions) > batch_size:
+                self._batches.append(batch)
+                batch = []
+            batch = [*batch, *expressions.tolist()]
+            while len(batch) > batch_size:
+                self._batches.append(batch[:batch_size])
+                batch = batch[batch_size:]
+        if batch:
+            self._batches.append(batch)
 
     def __len__(self) -> int:
-        return -(-len(self.numbers) // self.batch_size)
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[list[Item]]:
-        for start in range(0, len(self.numbers), self.batch_size):
-            yield [(number, 0) for number in self.numbers[start : start + self.batch_size]]
+        for batch in self._batches:
+            yield [(number, 0) for number in batch]
 
 
 class TrainLoader(DataLoader):

@@ -177,5 +177,6 @@ def evaluation_loader(
     config: DictConfig, trainer: L.Trainer, method: GroundingMethod, samples: GroundingDataset
 ) -> DataLoader:
     """The batches of this process, all processes together every sample once."""
-    batches = EvalBatches(len(samples), config.eval.batch_size, trainer.global_rank, trainer.world_size)
+    images = samples.table.column("image_id")
+    batches = EvalBatches(images, config.eval.batch_size, trainer.global_rank, trainer.world_size)
     return eval_loader(samples, batches, method, workers(config), pins_memory(trainer))

@@ -68,7 +68,7 @@ class Evaluation:
     def start(self, rank: int = 0, world_size: int = 1) -> None:
         """Begin to write the part of process ``rank``."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._counts = len(share(len(self.table), rank, world_size)) > 0
+        self._counts = len(share(self.table.column("image_id"), rank, world_size)) > 0
         self._writers = {name: PredictionWriter(self._part(name, rank)) for name in self.outputs}
 
     def add(self, batch: Batch, predictions: Mapping[str, list[Prediction]]) -> None:

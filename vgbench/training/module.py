@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from vgbench import optim
 from vgbench.batches.samplers import TrainLoader
@@ -157,6 +158,8 @@ class GroundingModule(L.LightningModule):
         eager = torch.compiler.set_stance("force_eager")
         with eager, torch.set_grad_enabled(self.method.requires_grad_at_inference):
             predictions = self.method.predict(batch, *outputs)
+        if isinstance(self.method, FSDPModule):  # who looks at its parameters sees them spread, as before
+            self.method.reshard()
         if batch.image.is_cuda:
             torch.cuda.synchronize()
         return predictions, time.perf_counter() - started
