@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -73,18 +75,19 @@ def test_torchrun_makes_one_run_of_its_processes(replicated: Path) -> None:
 def test_sharded_training_is_stopped_goes_on_and_writes_one_whole_model(
     data_root: Path, replicated: Path, tmp_path: Path
 ) -> None:
-    """FSDP, resumed after its first epoch: the losses and the model of the run that kept everything everywhere."""
+    """FSDP, told to stop after a few steps and resumed: what the run computed that kept everything everywhere."""
     sharded = command(data_root, tmp_path, "trainer=fsdp", "recipe.ema=0.99", "recipe.epochs=2", "checkpoint_every=1")
-    first = start([*sharded, "recipe.epochs=1"])
-    wait(first)
+    process = start(sharded)
     folder = tmp_path / "simvg-refshapes"
-    whole = load_file(folder / "model.safetensors")
-    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    assert {name: value.shape for name, value in whole.items()} == {
-        name.removeprefix("method."): value.shape for name, value in saved["state_dict"].items()
-    }
-    (folder / "record.json").unlink()
-    wait(start([*sharded, "resume=true", f"run_dir={folder}"]))
+    while not list(folder.glob("checkpoints/*.ckpt")) and process.poll() is None:
+        time.sleep(0.05)
+    process.terminate()
+    process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM and not (folder / "record.json").exists()
+    wait(start([*sharded, "resume=true"]))
+    shapes = {name: value.shape for name, value in load_file(folder / "model.safetensors").items()}
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert shapes == {name.removeprefix("method."): saved[name].shape for name in saved}
     pd.testing.assert_series_equal(losses(folder), losses(replicated), rtol=1e-4)
     for name in ("model.safetensors", "model.raw.safetensors"):
         ours, theirs = load_file(folder / name), load_file(replicated / name)

@@ -19,8 +19,9 @@ from vgbench.reproduce.plan import Estimate, Job
 def estimate(job: Job, config: Any, data: GroundingData, splits: Sequence[str], records: Sequence[Record]) -> Estimate:
     """GPU hours of a job: samples over samples per second.
 
-    The rate is the one that a run of the same method measured on a GPU, or follows from the FLOPs of the method and
-    the sustained speed that ``configs/speed.yaml`` assumes. An optimiser step costs three forward passes.
+    The rate is the one that a run of the same method measured on a GPU, else the one of ``configs/speed.yaml`` that was
+    measured for the method (in the precision of the job, if there is one), else it follows from the FLOPs of the method
+    and the sustained speed that the file assumes. An optimiser step costs three forward passes.
 
     Args:
         config: the composed configuration.
@@ -77,6 +78,12 @@ def _rate(config: Any, records: Sequence[Record], training: bool) -> tuple[float
         if first_difference(method_identity(ours), method_identity(theirs)) is None:
             return value, f"measured by {record.name} on {gpu}"
     speed = yaml.safe_load((files("vgbench.configs") / "speed.yaml").read_text("utf-8"))
+    kind, precision = "train" if training else "inference", str(config.trainer.precision)
+    rows = [row for row in speed["measured"] if row["method"] == choices(config)["method"] and kind in row]
+    if rows:
+        row = next((row for row in rows if row["precision"] == precision), rows[0])
+        how = f"{row['precision']}, {'compiled' if row['compile'] else 'eager'}, batch {row['batch']}"
+        return row[kind], f"measured on one {row['card']}, {how}: {speed['source']}"
     gflops = speed["forward_gflops"][choices(config)["method"]]
     passes = 3 if training else 1
     rate = speed["sustained_tflops"] * 1e3 / (passes * gflops)
