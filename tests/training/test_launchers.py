@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
+import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
+from vgbench.config.compose import compose
+from vgbench.methods.simvg.method import SimVG
 from vgbench.predictions.reader import read_predictions
 from vgbench.records import store
+from vgbench.training import run
 
 pytestmark = pytest.mark.slow
 
@@ -55,47 +60,55 @@ def losses(folder: Path) -> pd.Series:
     return table.set_index("step")["train/total"]
 
 
-@pytest.fixture(scope="module")
-def replicated(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of DDP on two processes that torchrun starts, with a moving average."""
-    runs = tmp_path_factory.mktemp("torchrun")
+def test_torchrun_makes_one_run_of_its_processes(data_root: Path, tmp_path: Path) -> None:
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    wait(start(command(data_root, runs, "trainer=ddp", "recipe.ema=0.99", "recipe.epochs=2"), *launcher))
-    (folder,) = runs.glob("simvg-*")
-    return folder
-
-
-def test_torchrun_makes_one_run_of_its_processes(replicated: Path) -> None:
+    wait(start(command(data_root, tmp_path, "trainer=ddp"), *launcher))
+    (replicated,) = tmp_path.glob("simvg-*")
     record = store.read(replicated)
     assert record.training is not None and record.training.batch == 32
     predictions = read_predictions(replicated / "predictions" / "val-token.parquet")
     assert len(set(predictions.keys.to_pylist())) == len(predictions) == record.results[0].expressions
 
 
-def test_sharded_training_is_stopped_goes_on_and_writes_one_whole_model(
-    data_root: Path, replicated: Path, tmp_path: Path
-) -> None:
-    """FSDP, told to stop after a few steps and resumed: what the run computed that kept everything everywhere."""
-    sharded = command(data_root, tmp_path, "trainer=fsdp", "recipe.ema=0.99", "recipe.epochs=2", "checkpoint_every=1")
-    process = start(sharded)
-    folder = tmp_path / "simvg-refshapes"
-    while not list(folder.glob("checkpoints/*.ckpt")) and process.poll() is None:
-        time.sleep(0.05)
-    process.terminate()
-    process.communicate(timeout=100)
-    assert process.returncode == 128 + signal.SIGTERM and not (folder / "record.json").exists()
-    wait(start([*sharded, "resume=true"]))
-    shapes = {name: value.shape for name, value in load_file(folder / "model.safetensors").items()}
-    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert shapes == {name.removeprefix("method."): saved[name].shape for name in saved}
+def forked(rank: int, port: int, overrides: list[list[str]], stop_at: int) -> None:
+    """One of two processes as torchrun starts them; the first of its runs is cut off after some steps."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "a"}
+    stopped, again, replicated = (compose(part) for part in overrides)
+    forward, calls = SimVG.forward, 0
+
+    def failing(self: SimVG, batch: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > stop_at:
+            raise RuntimeError("power cut")
+        return forward(self, batch)
+
+    SimVG.forward = failing  # type: ignore[method-assign]
+    with contextlib.suppress(RuntimeError):
+        run.run(stopped)
+    SimVG.forward = forward  # type: ignore[method-assign]
+    for config in (again, replicated):
+        os.environ.pop("VGBENCH_RUN_FOLDER", None)
+        run.run(config)
+
+
+def test_sharded_training_is_cut_off_goes_on_and_writes_one_whole_model(data_root: Path, tmp_path: Path) -> None:
+    """FSDP, cut off and resumed: what the run computed that kept everything everywhere (DDP)."""
+    common = ["recipe.ema=0.99", "recipe.epochs=2", "checkpoint_every=1"]
+    sharded, whole = (command(data_root, tmp_path / kind, f"trainer={kind}", *common)[1:] for kind in ("fsdp", "ddp"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.start_processes(forked, (port, [sharded, [*sharded, "resume=true"], whole], 6), nprocs=2, start_method="fork")
+    (folder,), (replicated,) = tmp_path.glob("fsdp/simvg-*"), tmp_path.glob("ddp/simvg-*")
+    assert len(losses(folder)) == len(losses(replicated)) > 6
     pd.testing.assert_series_equal(losses(folder), losses(replicated), rtol=1e-4)
     for name in ("model.safetensors", "model.raw.safetensors"):
         ours, theirs = load_file(folder / name), load_file(replicated / name)
         assert ours.keys() == theirs.keys()
         for key, value in theirs.items():
-            torch.testing.assert_close(
-                ours[key], value, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key} {text}"
-            )
+            torch.testing.assert_close(ours[key], value, rtol=1e-3, atol=1e-4, msg=key)
 
 
 def test_slurm_makes_one_run_of_its_tasks(data_root: Path, tmp_path: Path) -> None:
