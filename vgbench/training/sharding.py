@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -43,7 +44,15 @@ class ShardedStrategy(ModelParallelStrategy):
     def __init__(self, **options: Any) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, **options)
 
+    def _configure_launcher(self) -> None:
+        """As DDP: the launcher of processes that somebody else started does nothing, but is there."""
+        assert self.cluster_environment is not None
+        self._launcher = _SubprocessScriptLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
+
     def setup_environment(self) -> None:
+        if self.lightning_module is None:  # processes are connected before there is a model
+            self._setup_distributed()
+            return
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
