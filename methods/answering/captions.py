@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vgbench.core.errors import UserError
+from vgbench.core.files import ordinary_file
 from vgbench.data.table import AnnotationTable
 
 CAPTION = "caption"  # the auxiliary input: the number of the caption
@@ -32,7 +33,7 @@ class Captions:
         self.texts: list[str] = []
         self._numbers: dict[str, int] = {}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = ordinary_file(path).read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error}); method.captions= is a file of JSON lines") from None
         numbers: dict[str, int] = {}
@@ -42,7 +43,7 @@ class Captions:
                 key, text = entry["key"], entry["caption"]
                 if not isinstance(key, str) or not isinstance(text, str) or not text.strip():
                     raise TypeError("key and caption are texts")
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise UserError(
                     f'{path}:{number}: not {{"key": ..., "caption": ...}} ({error}); correct the line'
                 ) from None

@@ -74,7 +74,7 @@ class Protocol:
         path = _file(name)
         try:
             node = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(f"{path}: not a readable protocol ({' '.join(str(error).split())[:200]})") from None
         return cls._checked(node, path)
 
@@ -90,7 +90,10 @@ class Protocol:
             if question not in QUESTIONS:
                 raise UserError(f"{path}: prompts.{question}: not known; use one of {', '.join(QUESTIONS)}")
             _check_prompt(prompt, f"{path}: prompts.{question}")
-        lists = {key: tuple(node.get(key) or ()) for key in ("sources", "models")}
+        for key, kind in _KINDS.items():
+            if key in node and (not isinstance(node[key], kind) or (isinstance(node[key], bool) and kind is not bool)):
+                raise UserError(f"{path}: {key}: {str(node[key])[:60]!r} is not what is expected there")
+        lists = {key: tuple(map(str, node.get(key) or ())) for key in ("sources", "models")}
         return cls(name=path.stem, **{**node, **lists})
 
     def changed(self, **changes: Any) -> Protocol:
@@ -148,6 +151,15 @@ def protocol_for(model_type: str) -> str | None:
 def names() -> list[str]:
     """Names of all protocols, those of plug-ins included."""
     return options("protocol")
+
+
+_KINDS: dict[str, Any] = {  # of values in a protocol's file
+    **dict.fromkeys(("system",), str | None),
+    **dict.fromkeys(("chat", "special_tokens", "batched"), bool),
+    **dict.fromkeys(("max_new_tokens",), int),
+    **dict.fromkeys(("min_pixels", "max_pixels"), int | None),
+    **dict.fromkeys(("sources", "models"), list | None),
+}
 
 
 def _file(name: str) -> Path:

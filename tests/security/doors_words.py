@@ -9,6 +9,7 @@ import io
 import json
 import random
 import threading
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,31 @@ def use_journal(folder: Path) -> Any:
     return len(Journal(folder)._words)
 
 
+def write_protocol(folder: Path) -> None:
+    """What a language model is asked, the captions of phrases, and numbers of papers."""
+    prompts = {"one": "Where is {expression}?", "all": "Where are all {expression}?"}
+    node = {"style": "qwen2.5-vl", "prompts": prompts, "system": "You see.", "max_new_tokens": 64, "min_pixels": 100}
+    (folder / "mine.yaml").write_text(json.dumps({**node, "sources": ["a paper"], "chat": True}))
+    (folder / "captions.jsonl").write_text('{"key": "0", "caption": "a cup"}\n{"key": "1", "caption": "a cup"}\n')
+    numbers = (files("vgbench.leaderboards") / "published.csv").read_text().splitlines(keepends=True)
+    (folder / "published.csv").write_text("".join(numbers[:20]))
+
+
+def use_protocol(folder: Path) -> Any:
+    from vgbench.leaderboard.published import read_published
+    from vgbench.methods.answering.captions import Captions
+    from vgbench.methods.answering.protocol import Protocol
+
+    newest = max(folder.iterdir(), key=lambda path: path.lstat().st_mtime_ns)
+    if newest.name == "captions.jsonl":
+        return len(Captions(newest).texts)
+    if newest.name == "published.csv":
+        return len(read_published(newest))
+    return Protocol.read(str(folder / "mine.yaml")).changed(prompt="{expression}!", max_new_tokens=5).name
+
+
 SERVERS = (
     Door("server answers", write_reply, use_reply, damage_reply, few=8),
     Door("kept answers", write_journal, use_journal),
+    Door("protocols and numbers", write_protocol, use_protocol),
 )

@@ -55,9 +55,13 @@ def read_published(path: Path | None = None) -> list[PublishedRow]:
     """
     place = path or files("vgbench.leaderboards") / "published.csv"
     try:
-        text = ordinary_file(place).read_text(encoding="utf-8")
+        if path is not None:
+            ordinary_file(path)
+        text = place.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{place}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     rows = []
     for number, line in enumerate(csv.DictReader(io.StringIO(text)), start=2):
         for name in PublishedRow._fields:
