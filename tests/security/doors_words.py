@@ -79,7 +79,7 @@ def damage_answer(folder: Path, generator: random.Random) -> str:
     elif chance < 0.9:
         text = "".join(generator.choice(PIECES) for _ in range(generator.choice([5, 50, 500])))
     else:
-        text = generator.choice(PIECES) * generator.choice([1000, 100_000]) + text
+        text = generator.choice(PIECES) * generator.choice([1000, 20_000]) + text
     (folder / "answer.txt").write_text(text, errors="surrogatepass")
     return "answer"
 
