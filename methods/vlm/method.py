@@ -21,7 +21,7 @@ from vgbench.methods.answering.method import AnsweringMethod, Question, Save, re
 from vgbench.methods.answering.protocol import Protocol, protocol_for
 from vgbench.methods.answering.protocol import names as protocol_names
 from vgbench.methods.answering.segmenter import folder_title
-from vgbench.methods.vlm.processing import model_type, pixel_limits, read_processor, seen_sizes
+from vgbench.methods.vlm.processing import model_type, own_resolution, pixel_limits, read_processor, seen_sizes
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -208,8 +208,7 @@ class VLM(AnsweringMethod):
         if limits:
             notes.append("resolution: " + ", ".join(f"{key}={value}" for key, value in limits.items()) + own)
         else:
-            size = dict(getattr(self.processor.image_processor, "size", None) or {})
-            notes.append(f"resolution: the processor's own ({', '.join(f'{k}={v}' for k, v in size.items() if v)})")
+            notes.append(f"resolution: the processor's own ({', '.join(own_resolution(self.processor))})")
         config = self.generator.generation_config
         if getattr(config, "repetition_penalty", None) not in (None, 1.0):
             notes.append(f"repetition_penalty={config.repetition_penalty} (the model's generation_config.json)")

@@ -71,6 +71,16 @@ def pixel_limits(processor: Any) -> dict[str, int]:
     return {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
 
 
+def own_resolution(processor: Any) -> list[str]:
+    """What a processor without limits of pixels says of sizes and tiles, e.g. ["height=448", "max_patches=12"]."""
+    images = processor.image_processor
+    size = dict(getattr(images, "size", None) or {})
+    tiles = {
+        name: getattr(images, name, None) for name in ("max_patches", "do_image_splitting", "image_grid_pinpoints")
+    }
+    return [f"{name}={value}" for name, value in (size | tiles).items() if value]
+
+
 def seen_sizes(processor: Any, inputs: Any, count: int) -> list[tuple[int, int] | None]:
     """(width, height) of each picture as the model sees it, from what the processor made of it.
 

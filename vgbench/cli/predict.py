@@ -70,6 +70,8 @@ def execute(arguments: Namespace) -> int:
             "mask": prediction.mask,
             "picture": str(picture),
         }
+        if prediction.answer is not None:
+            answer["words"] = prediction.answer
         print(json.dumps(answer))
     return 0
 

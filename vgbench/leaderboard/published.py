@@ -53,7 +53,7 @@ def read_published(path: Path | None = None) -> list[PublishedRow]:
     Raises:
         UserError: naming file, line and column, if one is missing, is no number, or has no source.
     """
-    place = path or files("vgbench.leaderboards") / "published.csv"
+    place = path or Path(str(files("vgbench.leaderboards") / "published.csv"))
     try:
         if path is not None:
             ordinary_file(path)

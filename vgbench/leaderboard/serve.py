@@ -45,7 +45,8 @@ def _progress(folder: Path) -> Progress:
     log = folder / "logs" / "metrics.csv"
     source = log if log.is_file() else folder / "config.yaml"
     age = time.time() - source.stat().st_mtime
-    step, values = None, {}
+    step: int | None = None
+    values: dict[str, float] = {}
     if log.is_file():
         with log.open(encoding="utf-8", errors="replace", newline="") as file:
             for row in csv.DictReader(file):  # a line that is being written lacks its end
