@@ -24,7 +24,7 @@ from vgbench.core.errors import Stopped, UserError
 from vgbench.core.stop import listening
 from vgbench.methods.alvg.method import ALVG
 from vgbench.records import store
-from vgbench.records.record import Record
+from vgbench.records.record import Cost, Record
 from vgbench.training import run as runs
 from vgbench.training.evaluation import Evaluation
 
@@ -56,8 +56,12 @@ def timeless(record: Record) -> Record:
     """A record without what is measured with a clock, and without where it lies."""
     training = record.training
     assert training is not None and training.wall_s > 0 and record.cost.train_samples_per_s
-    cost = replace(record.cost, wall_s=0.0, peak_memory_bytes=0, train_samples_per_s=None, inference_samples_per_s=None)
-    config = {key: value for key, value in record.config.items() if key not in ("runs", "resume", "checkpoint_every")}
+    cost = Cost(parameters=record.cost.parameters, flops=record.cost.flops)
+    config = {
+        key: value
+        for key, value in record.config.items()
+        if key not in ("runs", "run_dir", "resume", "checkpoint_every")
+    }
     same: dict[str, Any] = {"environment": None}  # of a checkout that is worked on
     return replace(record, cost=cost, config=config, training=replace(training, wall_s=0.0), created="", **same)
 

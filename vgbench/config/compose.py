@@ -29,10 +29,16 @@ def compose(overrides: Sequence[str], name: str = "run") -> Any:
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
-    """Spell out the short forms of override keys. Every dataset takes a filter, whether its YAML names it or not."""
+    """Spell out the short forms of override keys. Every dataset takes a filter, whether its YAML names it or not, and
+    every logger can be switched off (``logger.tensorboard=false``), whether it was chosen or not."""
     short = ("data_root=", "image_root=", "split_by=")
     spelt = [f"dataset.{item}" if item.startswith(short) else item for item in overrides]
-    return [f"++{item}" if item.startswith("dataset.filter=") else item for item in spelt]
+    return [f"++{item}" if item.startswith("dataset.filter=") or _is_logger_off(item) else item for item in spelt]
+
+
+def _is_logger_off(item: str) -> bool:
+    key, _, value = item.partition("=")
+    return key.startswith("logger.") and key.count(".") == 1 and value in ("false", "null")
 
 
 def _recipe_file(name: str, methods: Sequence[str]) -> str:
