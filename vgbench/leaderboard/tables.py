@@ -35,7 +35,8 @@ class Run(NamedTuple):
 
 
 class RowKey(NamedTuple):
-    """What two results have to share to stand in one row. ``seed`` is None where seeds share a cell."""
+    """What two results have to share to stand in one row. ``seed`` is None where seeds share a cell; ``on_request``:
+    of a task that is scored on request only, whose runs say nothing about the cost of the others."""
 
     method: str
     label: str
@@ -44,6 +45,7 @@ class RowKey(NamedTuple):
     provenance: str
     parameters: int | None
     device: str
+    on_request: bool
     seed: int | None
 
 
@@ -143,6 +145,7 @@ def _row_key(record: Record, result: Result, seeds: bool) -> RowKey:
         provenance(record),
         record.cost.parameters,
         hardware.gpu or hardware.cpu,
+        task_of(result.task).on_request,
         None if seeds else record.seed,
     )
 
