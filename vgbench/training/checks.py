@@ -12,9 +12,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 
 from vgbench import optim
+from vgbench.config.identity import method_class
 from vgbench.core.errors import UserError
 from vgbench.data.dataset import GroundingData
-from vgbench.method import GroundingMethod
+from vgbench.method import EvaluationOnly, GroundingMethod
 from vgbench.metrics.catalog import make_metric
 from vgbench.probes.catalog import parse_all
 from vgbench.training.data import scored_splits
@@ -59,8 +60,11 @@ def check_training(config: DictConfig) -> None:
     """What a training is told besides the numbers of :func:`vgbench.training.setup.check_numbers`.
 
     Raises:
-        UserError: naming the key, and what it could be.
+        UserError: naming the key, and what it could be; or that the method is not trained here.
     """
+    cls = method_class(config.method)
+    if issubclass(cls, EvaluationOnly):  # before its options are taken for those of a training
+        raise UserError(cls.no_training)
     recipe = config.recipe
     words = {
         "recipe.sampling": (recipe.sampling, ("object", "expression")),
