@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vgbench.data.checks import read_json
@@ -88,6 +89,7 @@ class RefShapes(ReferDataset):
     licence = "CC0 1.0 (generated)"
     homepage = "datasets/refshapes/README.md"
     embedded = True
+    smoke_options = MappingProxyType({"images": {"train": 8, "val": 4, "testA": 3, "testB": 3}})
     source = "refshapes"
     layouts = (ReferLayout,)
     variants = _variants("refshapes", "unc")

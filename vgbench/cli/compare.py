@@ -57,7 +57,7 @@ def execute(arguments: Namespace) -> int:
     _check(arguments)
     if arguments.serve:
         return _serve(arguments)
-    records = find(_places(arguments))
+    records = _without_smoke(find(_places(arguments)), arguments.runs)
     if arguments.html is not None:
         print(write_html(records, arguments.html, arguments.published == "all" or not records))
         return 0
@@ -142,6 +142,15 @@ def _places(arguments: Namespace) -> list[Path]:
             raise UserError("--committed: this version of the suite has no committed results")
         places.append(results)
     return places
+
+
+def _without_smoke(records: Sequence[Record], named: Sequence[Path]) -> Sequence[Record]:
+    """Records without those of smoke runs, but for those whose folder was named itself."""
+    explicit = {path.resolve() for path in named}
+    chosen = [record for record in records if not record.config.get("smoke") or record.folder in explicit]
+    if len(chosen) < len(records):
+        print(f"note: {len(records) - len(chosen)} smoke runs are left out", file=sys.stderr)
+    return chosen
 
 
 def _options(arguments: Namespace) -> dict[str, Any]:

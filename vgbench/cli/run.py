@@ -44,7 +44,9 @@ def execute(arguments: Namespace) -> int:
 
 def train(overrides: Sequence[str]) -> int:
     """``vgbench run`` with these overrides; the exit code."""
-    return hydra_job.execute(Namespace(command=NAME, overrides=list(overrides), multirun=False, cfg=None), _train)
+    return hydra_job.execute(
+        Namespace(command=NAME, overrides=list(overrides), multirun=False, cfg=None, plugin=[]), _train
+    )
 
 
 def _choices() -> str:

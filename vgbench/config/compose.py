@@ -28,9 +28,29 @@ def compose(overrides: Sequence[str], name: str = "run") -> Any:
         return hydra_compose(name, overrides=ready, return_hydra_config=True)
 
 
+#: What ``smoke=true`` stands for besides little data, where it is not said otherwise.
+SMOKE = {
+    **{
+        "recipe.epochs": 1,
+        "recipe.batch_size": 2,
+        "recipe.accumulate": 1,
+        "recipe.eval_every": 1,
+        "recipe.eval_from": 0,
+    },
+    **{"eval.batch_size": 2, "eval.limit": 4, "eval.bootstrap": 20, "eval.examples": 2},
+}
+
+
 def expand(overrides: Sequence[str]) -> list[str]:
+<<<<<<< HEAD
     """Spell out the short forms of override keys. Every dataset takes a filter, whether its YAML names it or not, and
     every logger can be switched off (``logger.tensorboard=false``), whether it was chosen or not."""
+=======
+    """Spell out the short forms of override keys. Every dataset takes a filter, whether its YAML names it or not."""
+    if "smoke=true" in overrides:
+        keys = {item.lstrip("+").partition("=")[0] for item in overrides}
+        overrides = [*overrides, *(f"{key}={value}" for key, value in SMOKE.items() if key not in keys)]
+>>>>>>> ba2c0f2 (smoke=true; a line every half minute where nobody watches; bars name epoch and split; runs name the next command)
     short = ("data_root=", "image_root=", "split_by=")
     spelt = [f"dataset.{item}" if item.startswith(short) else item for item in overrides]
     return [f"++{item}" if item.startswith("dataset.filter=") or _is_logger_off(item) else item for item in spelt]

@@ -66,6 +66,7 @@ class GroundingData(ImageFinder, ABC):
     licence: ClassVar[str]
     homepage: ClassVar[str]
     embedded: ClassVar[bool] = False  # rendered test bench: never in one table with real data
+    smoke_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # constructor options that make it small
     version: ClassVar[int] = 1  # of the reader; a change makes cached tables stale
     disagreements: ClassVar[tuple[str, ...]] = ()  # counts where publications differ from each other or from the files
     whole: ClassVar[Mapping[str, int]] = MappingProxyType({})  # expressions of all splits together, by who counts them

@@ -24,6 +24,8 @@ from vgbench.training.logs import say
 from vgbench.training.setup import build_data
 from vgbench.training.trainer import pins_memory, workers
 
+SMOKE_BATCHES = 3  # of training and of validation in a smoke run
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -70,8 +72,12 @@ def load_training_data(config: DictConfig) -> TrainingSet:
     image_path: Callable[[str], ImageFile] = dataset.image_path
     if extras:
         table, image_path = joined(table, image_path, extras)
+    validation = dataset.load(recipe.val_split)
+    if config.get("smoke"):
+        table = table.take(range(min(SMOKE_BATCHES * recipe.batch_size * recipe.accumulate, len(table))))
+        validation = validation.take(range(min(SMOKE_BATCHES * config.eval.batch_size, len(validation))))
     seen = SeenImages.of(table, dataset.image_aliases())
-    return TrainingSet(dataset, table, image_path, dataset.load(recipe.val_split), tuple(sources), seen)
+    return TrainingSet(dataset, table, image_path, validation, tuple(sources), seen)
 
 
 def _extra_train(config: DictConfig) -> list[AdditionalData]:

@@ -25,6 +25,8 @@ from vgbench.training.speed import precision_notes
 from vgbench.training.trainer import quiet
 from vgbench.types import Batch
 
+SMOKE_NOTE = "a smoke run: a few samples went through everything, its numbers mean nothing"
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -68,7 +70,11 @@ def write_record(config: DictConfig, model: TrainedModel, scores: Scores, folder
         seed=config.seed,
         checkpoint=model.checkpoint,
         training=model.training,
+<<<<<<< HEAD
         notes=[*model.notes, *split_notes, *method.notes(), *precision_notes(config)],
+=======
+        notes=[*([SMOKE_NOTE] if config.smoke else []), *model.notes, *split_notes, *method.notes()],
+>>>>>>> ba2c0f2 (smoke=true; a line every half minute where nobody watches; bars name epoch and split; runs name the next command)
         cost=_cost(model, scores, started),
     )
     store.write(record, folder)
@@ -76,6 +82,7 @@ def write_record(config: DictConfig, model: TrainedModel, scores: Scores, folder
         log_results(config, folder, record)
     drawn = "" if model.training is None else ", curves.png"
     say(f"run folder: {folder} (record.json, predictions/, examples/{drawn})")
+    say(SMOKE_NOTE if config.smoke else f"next: vgbench compare {folder.parent}   (tables; --html PAGE: with pictures)")
     return RunResult(folder, record, primary)
 
 

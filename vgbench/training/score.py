@@ -25,6 +25,7 @@ from vgbench.training.guards import StopAtStep
 from vgbench.training.logs import say
 from vgbench.training.model import TrainedModel
 from vgbench.training.module import GroundingModule, Stopwatch
+from vgbench.training.progress import progress
 from vgbench.training.stress import StressScores, StressTest
 from vgbench.training.trainer import build_trainer, quiet
 
@@ -95,7 +96,7 @@ class Scorer:
         self.config, self.model, self.dataset, self.folder = config, model, dataset, folder
         self.outputs = metrics_by_output(model.method, metrics)
         self.trainer = build_trainer(
-            config, folder, [StopAtStep(folder)], inference_mode=not model.method.requires_grad_at_inference
+            config, folder, [StopAtStep(folder), progress()], inference_mode=not model.method.requires_grad_at_inference
         )
 
     def score(self, split: str) -> SplitScores:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vgbench.checkpoints.names import LoadReport
@@ -61,8 +61,11 @@ def check_numbers(config: DictConfig) -> None:
 
 
 def build_data(config: DictConfig) -> GroundingData:
-    """The dataset of ``config.dataset``."""
-    return instantiate(config.dataset)
+    """The dataset of ``config.dataset``; of a smoke run a small one, where the dataset says how."""
+    if not config.get("smoke"):
+        return instantiate(config.dataset)
+    small = get_class(config.dataset._target_).smoke_options
+    return instantiate(config.dataset, **{key: small[key] for key in small if config.dataset.get(key) is None})
 
 
 def build_method(config: DictConfig | Mapping[str, Any]) -> GroundingMethod:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from vgbench.core.errors import UserError
@@ -45,7 +44,8 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: Sequence[Callback
             max_epochs=config.recipe.epochs,
             logger=loggers or False,
             log_every_n_steps=config.logger.every_n_steps,
-            callbacks=[*callbacks, *_progress()],
+            callbacks=list(callbacks),
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
             default_root_dir=folder,
             plugins=[CheckpointFiles()],
             use_distributed_sampler=False,
@@ -66,10 +66,6 @@ def trial_trainer(config: DictConfig) -> L.Trainer:
     check_loggers(config)
     with quiet():
         return build_trainer(config, Path(), [], gradient_clip_val=None, accumulate_grad_batches=1)
-
-
-def _progress() -> list[Callback]:
-    return [RichProgressBar(refresh_rate=5, leave=False)] if sys.stderr.isatty() or sys.stdout.isatty() else []
 
 
 def pins_memory(trainer: L.Trainer) -> bool:
