@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 
 class Command(Protocol):
@@ -19,3 +20,28 @@ class Command(Protocol):
 
     def execute(self, arguments: Namespace) -> int:
         """Do it; the exit code."""
+
+
+class Parser(ArgumentParser):
+    """A parser that asks its command for arguments only when that command is on the command line.
+
+    Attributes:
+        words: what stands behind the command.
+    """
+
+    command: Command | None = None
+    words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.command is not None:
+            self.words = list(args or ())
+            self.complete()
+        return super().parse_known_args(args, namespace)
+
+    def complete(self) -> None:
+        """Add the arguments of the command."""
+        assert self.command is not None
+        self.command.add_arguments(self)
+        for action in self._actions:
+            if action.nargs == "*":
+                action.required = False  # argparse would name key=value among what is missing

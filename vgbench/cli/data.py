@@ -6,9 +6,10 @@ What it can do are the actions of this folder's modules, and those of other pack
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
 from vgbench.cli import data_download, data_files, data_views
+from vgbench.cli.command import Parser
 from vgbench.config.actions import Action, Arguments
 from vgbench.config.compose import split_overrides
 from vgbench.core.errors import UserError
@@ -16,7 +17,7 @@ from vgbench.core.registry import commands
 
 NAME = "data"
 HELP = "Look after datasets."
-EXAMPLE = "vgbench data verify dataset=refcoco dataset.data_root=data"
+EXAMPLE = "vgbench data verify dataset=refcoco data_root=data"
 TAKES_PLUGINS = True
 
 OWN = (
@@ -33,24 +34,34 @@ def actions() -> dict[str, Action]:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Arguments of this command."""
+    """Arguments of this command: of the action on the command line, or an overview of all."""
     choices = actions()
-    usages = [f"{action.name}: {action.usage}" for action in choices.values() if action.usage]
-    examples = [f"vgbench data {action.name} {action.example}".rstrip() for action in choices.values()]
+    words = parser.words if isinstance(parser, Parser) else ()
+    name = next((word for word in words if not word.startswith("-")), None)
+    action = choices.get(name) if name else None
     parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = "{}\n\nof each action:\n  {}".format(parser.epilog, "\n  ".join(examples))
-    parser.add_argument("action", choices=list(choices))
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="; ".join(["dataset=... data_root=... [split=a,b]", *usages]),
-    )
-    for action in choices.values():
-        for flag, help in action.flags.items():
-            parser.add_argument(
-                flag, action="append_const", const=flag, dest="flags", default=[], help=f"{action.name}: {help}"
-            )
+    parser.add_argument("action", choices=list(choices), help=None if action is None else SUPPRESS)
+    shown = choices.values() if action is None else (action,)
+    if action is None:
+        examples = [f"vgbench data {one.name} {one.example}".rstrip() for one in shown]
+        parser.epilog = "{}\n\nof each action (its options: vgbench data ACTION --help):\n  {}".format(
+            parser.epilog, "\n  ".join(examples)
+        )
+    else:
+        parser.prog = f"{parser.prog} {action.name}"
+        parser.description = " ".join((action.execute.__doc__ or HELP).split("\n\n")[0].split())
+        parser.epilog = f"example: vgbench data {action.name} {action.example}".rstrip()
+    usages = [f"{one.name}: {one.usage}" if action is None else one.usage for one in shown if one.usage]
+    common = [] if action is not None and not action.example else ["dataset=... data_root=... [split=a,b]"]
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="; ".join([*common, *usages]))
+    for one in choices.values():
+        for flag, help in one.flags.items():
+            text = f"{one.name}: {help}" if action is None else help if one is action else SUPPRESS
+            if any(flag in known.option_strings for known in parser._actions):
+                continue  # two actions have it
+            if action is not None and flag in action.flags:
+                text = action.flags[flag]
+            parser.add_argument(flag, action="append_const", const=flag, dest="flags", default=[], help=text)
 
 
 def execute(arguments: Namespace) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,10 @@ def check(arguments: Arguments) -> int:
     with progress(f"{dataset.name}: images") if sys.stderr.isatty() else nullcontext() as show:
         decode = "--decode" in arguments.flags
         report = verify(dataset, decode=decode, splits=arguments.own.get("split"), progress=show)
-    print("\n".join(report.lines()))
+    if "--json" in arguments.flags:
+        print(json.dumps({**asdict(report), "differences": report.differences, "ok": report.ok}, indent=1))
+    else:
+        print("\n".join(report.lines()))
     return 1 if "--strict" in arguments.flags and not report.ok else 0
 
 
@@ -85,6 +90,7 @@ VERIFY = Action(
     flags={
         "--decode": "decode every image, not only its header",
         "--strict": "exit 1 on any difference",
+        "--json": "print the report as JSON",
     },
 )
 CONVERT = Action(

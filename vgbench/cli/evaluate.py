@@ -9,7 +9,7 @@ from vgbench.cli import hydra_job
 
 NAME = "eval"
 HELP = "Evaluate a checkpoint (ours or the authors') and write a run folder."
-EXAMPLE = "vgbench eval method=alvg dataset=refcoco dataset.data_root=data checkpoint=runs/alvg-refcoco"
+EXAMPLE = "vgbench eval method=alvg dataset=refcoco data_root=data checkpoint=runs/alvg-refcoco"
 TAKES_PLUGINS = True
 
 add_arguments = hydra_job.add_arguments

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from vgbench.config.compose import options, recipes
+from vgbench.core.errors import UserError
 from vgbench.core.registry import datasets, methods
 
 NAME = "list"
@@ -19,10 +22,18 @@ TAKES_PLUGINS = True
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of this command."""
     parser.add_argument("what", nargs="?", choices=list(LISTS))
+    parser.add_argument("--json", action="store_true", help="print names as JSON")
 
 
 def execute(arguments: Namespace) -> int:
     """Print the list that was asked for."""
+    if arguments.json:
+        chosen = [arguments.what] if arguments.what else list(NAMES)
+        unknown = [name for name in chosen if name not in NAMES]
+        if unknown:
+            raise UserError(f"list {unknown[0]} --json: there is no JSON of it; of: {', '.join(NAMES)}")
+        print(json.dumps({name: NAMES[name]() for name in chosen}, indent=1))
+        return 0
     for name, show in LISTS.items():
         if arguments.what in (None, name):
             show()
@@ -45,7 +56,7 @@ def show_datasets() -> None:
     print("datasets (dataset=...):")
     for name in datasets:
         data = datasets.load(name)
-        place = "embedded, generated on first use" if data.embedded else "needs dataset.data_root=FOLDER"
+        place = "embedded, generated on first use" if data.embedded else "needs data_root=FOLDER"
         print(f"  {name:12} {data.title} [{', '.join(data.tasks)}]: {place}")
 
 
@@ -130,4 +141,43 @@ LISTS: dict[str, Callable[[], None]] = {
     "styles": show_styles,
     "protocols": show_protocols,
     "probes": show_probes,
+}
+
+
+def _dataset_names() -> dict[str, dict[str, Any]]:
+    classes = {name: datasets.load(name) for name in datasets}
+    return {
+        name: {"title": data.title, "tasks": list(data.tasks), "embedded": data.embedded, "splits": list(data.splits)}
+        for name, data in classes.items()
+    }
+
+
+def _flow_names() -> list[str]:
+    from vgbench.training import flow
+
+    return list(flow.names())
+
+
+def _paper_names() -> dict[str, list[str]]:
+    from vgbench.reproduce.plan import available
+
+    return {paper: list(tables) for paper, tables in available().items()}
+
+
+def _metric_names() -> dict[str, dict[str, str]]:
+    from vgbench.metrics.catalog import variants
+
+    return {task: dict(notes) for task, notes in variants().items()}
+
+
+NAMES: dict[str, Callable[[], Any]] = {
+    "methods": lambda: {
+        name: [option for option in options("method") if option == name or option.startswith(f"{name}_")]
+        for name in methods
+    },
+    "datasets": _dataset_names,
+    "recipes": recipes,
+    "flows": _flow_names,
+    "papers": _paper_names,
+    "metrics": _metric_names,
 }

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from vgbench.cli import (
     bench,
     compare,
+    completion,
     conform,
     data,
     demo,
+    doctor,
     evaluate,
     export,
     list,
@@ -25,7 +27,7 @@ from vgbench.cli import (
     score,
     stress,
 )
-from vgbench.cli.command import Command
+from vgbench.cli.command import Command, Parser
 from vgbench.cli.hints import config_hint, is_config_error, package_hint, place_hint, text_hint
 from vgbench.core.errors import Stopped, UserError
 from vgbench.core.lines import one_line
@@ -33,21 +35,10 @@ from vgbench.core.stop import listening
 
 COMMANDS: tuple[Command, ...] = (
     *(demo, run, evaluate, stress, bench, predict, export, score),
-    *(compare, reproduce, push, list, new, data, conform),
+    *(compare, reproduce, push, list, new, data, conform, doctor, completion),
 )
 
 PLUGIN = "take methods, datasets and metrics from a file or package that is not installed (may be repeated)"
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that asks its command for arguments only when that command is on the command line."""
-
-    command: Command | None = None
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        if self.command is not None:
-            self.command.add_arguments(self)
-        return super().parse_known_args(args, namespace)
 
 
 def build_parser() -> Parser:
@@ -55,7 +46,9 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="vgbench",
         description="Train, evaluate and compare visual-grounding methods under one roof.",
-        epilog="first steps: vgbench list; vgbench run method=alvg dataset=refshapes; vgbench compare",
+        epilog="first steps: vgbench demo; vgbench list; vgbench run method=alvg dataset=refshapes; vgbench compare. "
+        "exit codes: 0 done; 1 done, and the answer is no (a difference with --strict, a failed case); 2 something for "
+        "you to mend, said in one line; 130 interrupted; 128 + signal: stopped and saved. NO_COLOR=1: no colours.",
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
@@ -83,13 +76,27 @@ def _execute(arguments: argparse.Namespace) -> int:
         return arguments.execute(arguments)
 
 
+def _unknown_command(words: Sequence[str]) -> str | None:
+    """What to say of a command that there is not; None if there is nothing to say."""
+    names = [command.NAME for command in COMMANDS]
+    name = next((word for word in words if not word.startswith("-")), None)
+    if name is None or name in names:
+        return None
+    close = difflib.get_close_matches(name, names, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return f"no command {name!r}; {meant}there are: {', '.join(names)}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 2 and one line for what the user can mend; tracebacks only for our own bugs."""
-    if hint := text_hint(sys.argv[1:] if argv is None else argv):
-        print(f"vgbench: error: {hint}", file=sys.stderr)
-        return 2
+    words = sys.argv[1:] if argv is None else argv
     parser = build_parser()
-    arguments, unknown = parser.parse_known_args(argv)
+    if "_ARGCOMPLETE" in os.environ:
+        completion.answer(parser)
+    if wrong := text_hint(words) or _unknown_command(words):
+        print(f"vgbench: error: {wrong}", file=sys.stderr)
+        return 2
+    arguments, unknown = parser.parse_known_args(words)
     if hasattr(arguments, "overrides"):  # argparse gives up on key=value behind an option
         arguments.overrides += [item for item in unknown if "=" in item and not item.startswith("-")]
         unknown = [item for item in unknown if "=" not in item or item.startswith("-")]

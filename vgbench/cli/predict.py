@@ -45,7 +45,15 @@ def execute(arguments: Namespace) -> int:
     from vgbench.pictures import draw
     from vgbench.training.setup import checkpointed_method
 
-    config = compose(arguments.overrides)
+    overrides = arguments.overrides
+    if not any(item.startswith(("checkpoint=", "method=")) for item in overrides):
+        overrides = [*overrides, "checkpoint=shipped"]
+        print(
+            "note: no checkpoint= was given: toy weights answer, trained on rendered scenes; they know nothing of "
+            "photographs; checkpoint=runs/RUN, hf://ORG/NAME or an official file takes a real model",
+            file=sys.stderr,
+        )
+    config = compose(overrides)
     image, expression = arguments.image, arguments.expression
     try:
         pixels = decode_image(image, upright=True)

@@ -12,7 +12,7 @@ from vgbench.core.errors import UserError
 NAME = "run"
 HELP = "Train a method on a dataset, evaluate it, write a run folder; flow=NAME: a sequence of such runs."
 EXAMPLE = (
-    "vgbench run method=alvg dataset=refcoco dataset.data_root=data method.tokenizer=beit3.spm "
+    "vgbench run method=alvg dataset=refcoco data_root=data method.tokenizer=beit3.spm "
     "pretrained=beit3_base_indomain_patch16_224.pth trainer=gpu"
 )
 TAKES_PLUGINS = True

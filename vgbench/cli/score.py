@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 NAME = "score"
 HELP = "Score a predictions file (JSONL or Parquet; schema: vgbench/metrics/README.md)."
-EXAMPLE = "vgbench score predictions.jsonl dataset=refcoco split=val dataset.data_root=data"
+EXAMPLE = "vgbench score predictions.jsonl dataset=refcoco split=val data_root=data"
 TAKES_PLUGINS = True
 
 OVERRIDES = (
@@ -39,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", help='predictions file, or "trivial" for the centre box of median size')
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
     parser.add_argument("--variant", action="append", default=[], metavar="TASK/NAME", help="a named metric variant")
-    parser.add_argument("--json", type=Path, help="also write the report as JSON")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON; -: print it alone")
     parser.add_argument("--register", type=Path, metavar="DIR", help="write a run folder: a leaderboard row, external")
     parser.add_argument("--label", help="with --register: the model's name on leaderboards (default: the file's name)")
 
@@ -66,6 +67,7 @@ def execute(arguments: Namespace) -> int:
     dataset: GroundingData = instantiate(config.dataset)
     file, split = arguments.file, own.pop("split", None)
     predictions, reports = {}, {}
+    json_alone = str(arguments.json) == "-"
     notes = [f"predictions: {'centre box of median size' if file == TRIVIAL else Path(file).name}"]
     for name in _splits(file, split, dataset):
         table = dataset.load(name)
@@ -77,12 +79,16 @@ def execute(arguments: Namespace) -> int:
             variants.append(ANY)
         reports[name] = evaluate_predictions(table, predictions[name], tasks, variants, config.eval.bootstrap)
         notes += [note for spec in reports[name].outcomes if (note := make_metric(spec).note(predictions[name]))]
-        print(format_report(reports[name]), end="\n\n")
+        if not json_alone:
+            print(format_report(reports[name]), end="\n\n")
     for note in notes[1:]:
-        print(f"note: {note}")
+        print(f"note: {note}", file=sys.stderr if json_alone else sys.stdout)
     if arguments.json:
-        content = [report.as_dict() for report in reports.values()]
-        write_atomically(arguments.json, json.dumps(content, indent=2).encode())
+        text = json.dumps([report.as_dict() for report in reports.values()], indent=2)
+        if json_alone:
+            print(text)
+        else:
+            write_atomically(arguments.json, text.encode())
     if arguments.register:
         label = arguments.label or Path(file).stem
         splits = {

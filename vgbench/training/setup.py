@@ -64,7 +64,8 @@ def build_data(config: DictConfig) -> GroundingData:
     """The dataset of ``config.dataset``; of a smoke run a small one, where the dataset says how."""
     if not config.get("smoke"):
         return instantiate(config.dataset)
-    small = get_class(config.dataset._target_).smoke_options
+    cls: type[GroundingData] = get_class(config.dataset._target_)
+    small = cls.smoke_options
     return instantiate(config.dataset, **{key: small[key] for key in small if config.dataset.get(key) is None})
 
 
