@@ -40,7 +40,8 @@ def run(*overrides: str, **options: Any) -> pd.DataFrame:
     if not words:
         raise UserError("run: say what to train: vgbench.run(method=NAME, dataset=NAME); `vgbench list` has the names")
     config = compose(words)
-    result = (evaluate if config.checkpoint else run)(config)
+    only_evaluates = config.checkpoint not in (None, "best", "last")  # those two are models of the run itself
+    result = (evaluate if only_evaluates else run)(config)
     frame = compare([result.folder], long=True)
     frame.attrs["folder"] = str(result.folder)
     return frame

@@ -134,13 +134,14 @@ def dataset_lacks(name: str, root: Path | None) -> str:
     fetch = f"vgbench data download dataset={name} data_root=FOLDER" if known else f"by hand: {data.homepage}"
     if root is None:
         return fetch
-    from vgbench.config.compose import compose, quoted
+    from vgbench.api.overrides import as_overrides
+    from vgbench.config.compose import compose
     from vgbench.core.errors import UserError
 
     try:
         from hydra.utils import instantiate
 
-        built = instantiate(compose([f"dataset={name}", f"data_root={quoted(root)}"]).dataset)
+        built = instantiate(compose([f"dataset={name}", *as_overrides({"data_root": root})]).dataset)
         built.sources(built.evaluation_splits[0])
     except Exception as error:
         cause = error if isinstance(error, UserError) else error.__cause__
