@@ -42,15 +42,11 @@ SMOKE = {
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
-<<<<<<< HEAD
     """Spell out the short forms of override keys. Every dataset takes a filter, whether its YAML names it or not, and
     every logger can be switched off (``logger.tensorboard=false``), whether it was chosen or not."""
-=======
-    """Spell out the short forms of override keys. Every dataset takes a filter, whether its YAML names it or not."""
     if "smoke=true" in overrides:
         keys = {item.lstrip("+").partition("=")[0] for item in overrides}
         overrides = [*overrides, *(f"{key}={value}" for key, value in SMOKE.items() if key not in keys)]
->>>>>>> ba2c0f2 (smoke=true; a line every half minute where nobody watches; bars name epoch and split; runs name the next command)
     short = ("data_root=", "image_root=", "split_by=")
     spelt = [f"dataset.{item}" if item.startswith(short) else item for item in overrides]
     return [f"++{item}" if item.startswith("dataset.filter=") or _is_logger_off(item) else item for item in spelt]

@@ -25,13 +25,9 @@ from vgbench.training.guards import DueValidation, StepCheckpoint, StopAtStep
 from vgbench.training.loggers import tracking
 from vgbench.training.model import TrainedModel
 from vgbench.training.module import GroundingModule
-<<<<<<< HEAD
+from vgbench.training.progress import progress
 from vgbench.training.run_log import LogPosition
 from vgbench.training.setup import LAST, build_method, method_node
-=======
-from vgbench.training.progress import progress
-from vgbench.training.setup import build_method, method_node
->>>>>>> ba2c0f2 (smoke=true; a line every half minute where nobody watches; bars name epoch and split; runs name the next command)
 from vgbench.training.speed import prepare_blocks
 from vgbench.training.start import Start
 from vgbench.training.trainer import build_trainer, quiet, workers
@@ -66,12 +62,9 @@ def fit(
         folder,
         [
             *([average] if average else []),
-<<<<<<< HEAD
             *(account, LogPosition(), throughput, best, *early, ValidationEpochs(recipe), DueValidation()),
             StopAtStep(folder, average),
-=======
-            *(throughput, best, ValidationEpochs(recipe), StopAtStep(folder), progress()),
->>>>>>> ba2c0f2 (smoke=true; a line every half minute where nobody watches; bars name epoch and split; runs name the next command)
+            progress(),
             *_checkpoints(config, folder),
         ],
         logging=True,

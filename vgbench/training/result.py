@@ -70,11 +70,10 @@ def write_record(config: DictConfig, model: TrainedModel, scores: Scores, folder
         seed=config.seed,
         checkpoint=model.checkpoint,
         training=model.training,
-<<<<<<< HEAD
-        notes=[*model.notes, *split_notes, *method.notes(), *precision_notes(config)],
-=======
-        notes=[*([SMOKE_NOTE] if config.smoke else []), *model.notes, *split_notes, *method.notes()],
->>>>>>> ba2c0f2 (smoke=true; a line every half minute where nobody watches; bars name epoch and split; runs name the next command)
+        notes=[
+            *([SMOKE_NOTE] if config.smoke else []),
+            *(*model.notes, *split_notes, *method.notes(), *precision_notes(config)),
+        ],
         cost=_cost(model, scores, started),
     )
     store.write(record, folder)

@@ -89,17 +89,12 @@ def run(config: DictConfig) -> RunResult:
     """Train, keep the best model, score it, write the run folder."""
     started = time.time()
     current_request().describe = lambda: "stopped; nothing was saved yet"
-    name = f"{choices(config)['method']}-{choices(config)['dataset']}"
+    name = f"{'smoke-' if config.smoke else ''}{choices(config)['method']}-{choices(config)['dataset']}"
     config.resume = continues(config, name)
     ready = prepare(config)
     method, data = ready.method, ready.data
     start = None if config.resume else start_from(config, method, data)  # a folder only for what can start
-<<<<<<< HEAD
     folder = run_folder(config, name)
-=======
-    kind = "smoke-" if config.smoke else ""
-    folder = run_folder(config, f"{kind}{choices(config)['method']}-{choices(config)['dataset']}")
->>>>>>> ba2c0f2 (smoke=true; a line every half minute where nobody watches; bars name epoch and split; runs name the next command)
     start = start or start_from(config, method, data, folder)
     count = parameter_count(method)
     say(f"{folder}: {method.name} on {data.dataset.name}, {count:,} parameters, {', '.join(ready.tasks)}")
