@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,8 @@ def test_mirror_turns_words_boxes_masks_and_pixels() -> None:
     assert shown.shape == (3, HEIGHT, WIDTH)
     assert shown[0, 0].tolist() == list(reversed(range(WIDTH)))
     assert asked.carried(np.array([[0.0, 0, 10, 10]] * 4), np.ones(4, dtype=bool))[0].tolist() == [90, 0, 100, 10]
+    again = pickle.loads(pickle.dumps(asked))  # loader processes get it so
+    assert torch.equal(again.picture(0, torch.from_numpy(image()).permute(2, 0, 1)), shown)
     assert asked.note.startswith("val [mirror]: 4 of 9 expressions asked; left out: 1 ")
 
 

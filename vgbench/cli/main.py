@@ -38,7 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     *(compare, reproduce, push, list, new, data, conform, doctor, completion),
 )
 
-PLUGIN = "take methods, datasets and metrics from a file or package that is not installed (may be repeated)"
+PLUGIN = "take methods, datasets, metrics and probes from a file or package that is not installed (may be repeated)"
 
 
 def build_parser() -> Parser:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from vgbench.core.errors import UserError
@@ -29,7 +28,7 @@ class SceneObject:
 
     id: int
     box: tuple[float, float, float, float]
-    attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    attributes: Mapping[str, str] = field(default_factory=dict)
     mask: RLE | None = None
 
     @property
