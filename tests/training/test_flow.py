@@ -151,6 +151,8 @@ def test_it_goes_on_where_it_was_stopped(data_root: Path, tmp_path: Path, monkey
     ran: list[tuple[str, bool]] = []
 
     def here(command: Sequence[str]) -> int:
+        if "--check" in command:
+            return flow.check(command[command.index("--check") + 1 :])
         overrides = list(command[command.index("run") + 1 :])
         config = compose(overrides)
         ran.append((Path(config.run_dir).name, config.resume))
