@@ -13,6 +13,7 @@ import numpy as np
 from vgbench.config.stored import make_dataset
 from vgbench.core.errors import UserError
 from vgbench.core.files import file_inside
+from vgbench.core.lines import one_line
 from vgbench.data.dataset import GroundingData
 from vgbench.data.table import AnnotationTable
 from vgbench.leaderboard.columns import row_label
@@ -75,7 +76,10 @@ def load_table(record: Record, result: Result) -> tuple[GroundingData, Annotatio
     if node is None:
         raise UserError(f"{record.name}: the record's configuration names no dataset; slices need the annotations")
     data = make_dataset(node, f"{record.folder / FILE_NAME if record.folder else record.name}: config")
-    table = data.load(result.split)
+    try:
+        table = data.load(result.split)
+    except OSError as error:  # a path in the record that is none
+        raise UserError(f"{record.name}: its data cannot be read ({one_line(error)[:200]})") from None
     options = record.config.get("eval") or {}
     whole = table
     for limit in filter(None, (options.get("limit"), options.get("stress_limit"))):
