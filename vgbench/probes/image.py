@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
 from vgbench.core.errors import require_extra
 from vgbench.data import rle
 from vgbench.data.describe import LOCATION
 from vgbench.data.table import Row
 from vgbench.probes.base import Annotations, Expectation, LeftOut, Probe
+
+if TYPE_CHECKING:
+    import torch
 
 EXTRA = "corruptions"
 LEVELS = 5
@@ -69,6 +71,8 @@ def pixelate(image: np.ndarray, level: int, random: np.random.Generator) -> np.n
 
 def _planes(change: Callable[..., torch.Tensor], image: np.ndarray, **options: Any) -> np.ndarray:
     """``change`` of torchvision, which wants channels first."""
+    import torch
+
     planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
     return change(planes, **options).permute(1, 2, 0).numpy()
 

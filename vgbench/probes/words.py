@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from vgbench.batches.samples import shuffled
 from vgbench.data.describe import LOCATION
 from vgbench.data.table import Row
 from vgbench.probes.base import Annotations, Expectation, LeftOut, Probe
@@ -200,6 +199,8 @@ class Words(Probe):
         """Key -> expression of another row, as in the control ``eval.control``."""
         table = annotations.table
         if id(table) not in self._dealt:
+            from vgbench.batches.samples import shuffled  # brings PyTorch along
+
             texts = table.column("expression")[shuffled(table)]
             self._dealt = {id(table): dict(zip(table.column("key").tolist(), texts.tolist(), strict=True))}
         return self._dealt[id(table)]
