@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +28,7 @@ from vgbench.records import store
 from vgbench.records.record import Cost, Record
 from vgbench.training import run as runs
 from vgbench.training.evaluation import Evaluation
+from vgbench.training.folder import run_folder
 
 SMALL = [
     *("method=alvg", "dataset=refshapes", "weights=null", "+dataset.images={train:4,val:2,testA:2,testB:2}"),
@@ -237,6 +239,13 @@ def test_what_cannot_be_is_said_before_a_folder_is_made(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_that_was_killed_before_it_had_a_configuration_begins(data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut").mkdir()
+    config = config_of(data_root, tmp_path, f"run_dir={tmp_path / 'cut'}", "resume=true")
+    assert run_folder(config, "alvg-refshapes") == tmp_path / "cut"
+    assert (tmp_path / "cut" / "config.yaml").is_file()
+
+
 def test_best_and_last_of_the_newest_run(data_root: Path, whole: Path, tmp_path: Path) -> None:
     for name in ("best", "last"):
         config = config_of(data_root, whole.parent, f"checkpoint={name}", f"run_dir={tmp_path / name}")
@@ -285,6 +294,8 @@ def attempt(root: Path, folder: Path, seconds: float | None) -> bool:
             os.dup2(quiet, 1)
             runs.run(config_of(root, folder.parent, f"run_dir={folder}", "resume=true"))
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     deadline = None if seconds is None else time.monotonic() + seconds

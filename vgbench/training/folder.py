@@ -148,6 +148,8 @@ def _folder_to_resume(base: Path, node: dict[str, Any]) -> Path:
             f"resume=true, but no run folder {base}* has this configuration; {path}: {differences}; repeat its "
             f"command, or start without resume (weights={path} starts from its model)"
         )
+    elif base.is_dir() and not any(path for path in base.iterdir() if not path.name.startswith(".")):
+        folder = base  # killed before its configuration was written: it begins
     else:
         raise UserError(
             f"resume=true, but no run folder {base}* has this configuration; start without resume, or give run_dir="
