@@ -58,7 +58,7 @@ def build_parser() -> Parser:
             command.NAME, help=command.HELP, description=command.HELP, epilog=f"example: {command.EXAMPLE}"
         )
         choice.command = command
-        choice.set_defaults(execute=command.execute)
+        choice.set_defaults(execute=command.execute, takes_words=command is predict)
         choice.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if command.TAKES_PLUGINS:
             choice.add_argument("--plugin", action="append", default=[], metavar="FILE.py|PACKAGE", help=PLUGIN)
@@ -98,8 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     arguments, unknown = parser.parse_known_args(words)
     if hasattr(arguments, "overrides"):  # argparse gives up on key=value behind an option
-        arguments.overrides += [item for item in unknown if "=" in item and not item.startswith("-")]
-        unknown = [item for item in unknown if "=" not in item or item.startswith("-")]
+        more = [item for item in unknown if not item.startswith("-") and ("=" in item or arguments.takes_words)]
+        arguments.overrides += more
+        unknown = [item for item in unknown if item not in more]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.version:

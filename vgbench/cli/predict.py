@@ -1,118 +1,251 @@
-"""``vgbench predict``: ground an expression in an image."""
+"""``vgbench predict``: ground expressions in images."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vgbench.config.compose import compose
 from vgbench.core.errors import UserError
+from vgbench.core.files import write_atomically
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from vgbench.data.table import AnnotationTable
-    from vgbench.method import GroundingMethod
+    from vgbench.batches.grounding import Query
     from vgbench.types import Prediction
 
 NAME = "predict"
-HELP = "Ground an expression in an image: draws the result, prints JSON."
+HELP = "Ground expressions in images: draws the results, prints a line of JSON for each."
 EXAMPLE = 'vgbench predict image.jpg "the red mug left of the sink" checkpoint=runs/alvg-refcoco'
 TAKES_PLUGINS = True
+
+FORMS = (
+    'Several at once: vgbench predict A.jpg B.jpg -e "the red mug" -e "the sink" checkpoint=..., or a folder of '
+    "images. Every expression is asked of every image. Photographs are turned as their EXIF tag says, and boxes refer "
+    "to them as they are shown."
+)
+IMAGE_ENDINGS = frozenset(
+    (
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".jpeg",
+        ".jpg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".ppm",
+        ".pgm",
+        ".pnm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    )
+)
+_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/]*=.*|~[A-Za-z_][\w.@/]*", re.DOTALL)
+
+
+class Request(NamedTuple):
+    """What was typed: images and folders, expressions, configuration."""
+
+    places: list[Path]
+    expressions: list[str]
+    overrides: list[str]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of this command."""
-    parser.add_argument("image", type=Path)
-    parser.add_argument("expression")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="checkpoint=... and the like")
+    parser.description = f"{parser.description} {FORMS}"
     parser.add_argument(
-        "-o", "--output", type=Path, help="picture to write (default: <image>.grounded.png in the working directory)"
+        "overrides",
+        nargs="+",
+        metavar="IMAGE... [TEXT] [key=value]",
+        help="images or folders of images, one expression (or several with -e), checkpoint=... and the like",
     )
+    parser.add_argument("-e", "--expression", action="append", default=[], metavar="TEXT", help="may be repeated")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="picture to write (default: <image>.grounded.png in the working directory); for several, a folder",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers there too, as one JSON list")
+    parser.add_argument("--no-pictures", action="store_true", help="draw nothing")
 
 
 def execute(arguments: Namespace) -> int:
-    """Ground one expression in one image; draw it, print one line of JSON per output of the method.
+    """Ground every expression in every image; draw it, print one line of JSON per answer and output of the method.
 
     Raises:
-        UserError: if the image cannot be read or there is no checkpoint.
+        UserError: if an image cannot be read, an expression has no word, or there is no checkpoint.
     """
-    from vgbench.data.checks import BadSample
-    from vgbench.data.images import decode_image
-    from vgbench.pictures import draw
-    from vgbench.training.setup import checkpointed_method
-
-    overrides = arguments.overrides
-    if not any(item.startswith(("checkpoint=", "method=")) for item in overrides):
-        overrides = [*overrides, "checkpoint=shipped"]
+    request = _request(arguments)
+    if not any(item.startswith(("checkpoint=", "method=")) for item in request.overrides):
+        request.overrides.append("checkpoint=shipped")
         print(
             "note: no checkpoint= was given: toy weights answer, trained on rendered scenes; they know nothing of "
             "photographs; checkpoint=runs/RUN, hf://ORG/NAME or an official file takes a real model",
             file=sys.stderr,
         )
-    config = compose(overrides)
-    image, expression = arguments.image, arguments.expression
-    try:
-        pixels = decode_image(image, upright=True)
-    except BadSample as error:
-        raise UserError(str(error)) from None
-    method, _, _ = checkpointed_method(config)
-    predictions = _ground(method, pixels, expression, image.name, on_cpu=config.trainer.accelerator == "cpu")
-    for name, prediction in predictions.items():
-        picture = arguments.output or Path(f"{image.stem}.grounded.png")
-        if name not in ("main", method.outputs[0]):
-            picture = picture.with_name(f"{picture.stem}-{name}{picture.suffix}")
-        draw.save(draw.draw(pixels, expression, prediction=prediction), picture)
-        answer = {
-            "image": str(image),
-            "expression": expression,
-            "method": method.name,
-            "prediction_set": name,
-            "boxes": [[round(value, 2) for value in box] for box in prediction.boxes.tolist()],
-            "scores": [round(value, 4) for value in prediction.scores.tolist()],
-            "no_target": prediction.no_target,
-            "point": prediction.point,
-            "mask": prediction.mask,
-            "picture": str(picture),
-        }
-        if prediction.answer is not None:
-            answer["words"] = prediction.answer
-        print(json.dumps(answer))
+    arguments.overrides = request.overrides
+    from vgbench.batches.grounding import check_expression
+
+    for text in request.expressions:
+        check_expression(text)
+    images = _images(request.places)
+    several = len(images) * len(request.expressions) > 1
+    if several and arguments.output is not None and arguments.output.suffix.lower() in IMAGE_ENDINGS:
+        raise UserError(f"-o {arguments.output}: there will be several pictures; give a folder")
+    answers: list[dict[str, Any]] = []
+    reader = _Reader(images, request.expressions)
+    for query, path, method, predictions in _answers(reader, request.overrides):
+        for output, prediction in predictions.items():
+            answer = _answer(path, query, method, output, prediction)
+            picture = None if arguments.no_pictures else _place(arguments.output, path, several, len(answers), output)
+            answer["picture"] = picture and _draw(query, prediction, picture)
+            print(json.dumps(answer), flush=True)
+            answers.append(answer)
+    if arguments.json is not None:
+        write_atomically(arguments.json, (json.dumps(answers, indent=1) + "\n").encode())
+    if reader.problems:
+        raise UserError(
+            f"{len(reader.problems)} of {len(images)} images were left out, the first: {reader.problems[0]}"
+        )
     return 0
 
 
-def _ground(
-    method: GroundingMethod, pixels: Tensor, expression: str, image: str, on_cpu: bool
-) -> dict[str, Prediction]:
-    """The prediction of every output of ``method`` for an RGB image [3, H, W] (uint8), on the GPU if there is one."""
+def _request(arguments: Namespace) -> Request:
+    """Sort what was typed: without ``-e`` the last item that is no configuration is the expression.
+
+    Raises:
+        UserError: if there is no image or no expression.
+    """
+    items: list[str] = arguments.overrides
+    if arguments.expression:
+        rest = [item for item in items if _is_override(item)]
+        places = [item for item in items if not _is_override(item)]
+        if not places:
+            raise UserError("predict: no image; give one before the expressions")
+        return Request([Path(place).expanduser() for place in places], arguments.expression, rest)
+    head, tail = items[:2], items[2:]  # the form with one image: the second item is an expression, whatever is in it
+    if len(head) < 2 or (_is_override(head[1]) and all(map(_is_override, tail))):
+        raise UserError(f'predict {head[0]}: no expression; say what to find, e.g. "the red mug" or -e "the red mug"')
+    while tail and not all(map(_is_override, tail)):
+        position = next(number for number, item in enumerate(tail) if not _is_override(item))
+        head.append(tail.pop(position))
+    return Request([Path(place).expanduser() for place in head[:-1]], head[-1:], tail)
+
+
+def _is_override(item: str) -> bool:
+    return _OVERRIDE.fullmatch(item) is not None and not Path(item).exists()
+
+
+def _images(places: Sequence[Path]) -> list[Path]:
+    """The images, those of folders in the order of their names."""
+    images: list[Path] = []
+    for place in places:
+        if not place.is_dir():
+            images.append(place)
+            continue
+        inside = sorted(file for file in place.iterdir() if file.suffix.lower() in IMAGE_ENDINGS and file.is_file())
+        if not inside:
+            raise UserError(f"{place}: a folder without images ({', '.join(sorted(IMAGE_ENDINGS))})")
+        images += inside
+    return images
+
+
+class _Reader:
+    """Every expression on every image, decoded one after the other. Of several images those that cannot be read are
+    left out and kept in ``problems``; a lone one raises UserError."""
+
+    def __init__(self, images: Sequence[Path], expressions: Sequence[str]) -> None:
+        self.images, self.expressions = images, expressions
+        self.problems: list[str] = []
+
+    def __iter__(self) -> Iterator[tuple[Query, Path]]:
+        from vgbench.batches.grounding import Query
+        from vgbench.data.checks import BadSample
+        from vgbench.data.images import decode_image
+
+        for path in self.images:
+            try:
+                pixels = decode_image(path, upright=True)
+            except BadSample as error:
+                if len(self.images) == 1:
+                    raise UserError(str(error)) from None
+                self.problems.append(str(error))
+                continue
+            for text in self.expressions:
+                yield Query(path.name, pixels, text), path
+
+
+def _answers(reader: _Reader, overrides: Sequence[str]) -> Iterator[tuple[Query, Path, str, dict[str, Prediction]]]:
+    """Predictions by output, in batches of ``eval.batch_size``, on the GPU if there is one; with the method's name."""
     import torch
 
-    from vgbench.batches.collate import collate
-    from vgbench.batches.samples import plain_sample
+    from vgbench.batches.grounding import ground
+    from vgbench.training.setup import checkpointed_method
 
-    device = torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
-    method.to(device).eval()
-    sample = plain_sample(pixels, expression)
+    config = compose(overrides)
+    queries = iter(reader)
+    batch = list(
+        islice(queries, config.eval.batch_size)
+    )  # an image that cannot be read is said before a model is built
+    method, _, _ = checkpointed_method(config)
+    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    device = torch.device("cpu" if on_cpu else "cuda")
+    notes: set[str] = set()
+    while batch:
+        grounded = ground(method, [query for query, _ in batch], device)
+        if grounded.note and grounded.note not in notes:
+            print(f"note: {grounded.note}", file=sys.stderr)
+            notes.add(grounded.note)
+        for (query, path), predictions in zip(batch, grounded.predictions, strict=True):
+            yield query, path, method.name, predictions
+        batch = list(islice(queries, config.eval.batch_size))
+
+
+def _answer(path: Path, query: Query, method: str, output: str, prediction: Prediction) -> dict[str, Any]:
+    words = {} if prediction.answer is None else {"words": prediction.answer}
+    return {
+        "image": str(path),
+        "width": query.pixels.shape[-1],
+        "height": query.pixels.shape[-2],
+        "expression": query.expression,
+        "method": method,
+        "prediction_set": output,
+        "boxes": [[round(value, 2) for value in box] for box in prediction.boxes.tolist()],
+        "scores": [round(value, 4) for value in prediction.scores.tolist()],
+        "no_target": prediction.no_target,
+        "point": prediction.point,
+        "mask": prediction.mask,
+        **words,
+    }
+
+
+def _place(output: Path | None, image: Path, several: bool, number: int, name: str) -> Path:
+    """Where the picture of an answer goes; of several by their numbers, so that none is written over another."""
+    if several:
+        return (output or Path()) / f"{image.stem}.grounded-{number + 1:03d}.png"
+    picture = output or Path(f"{image.stem}.grounded.png")
+    if output is not None and output.is_dir():
+        picture = output / f"{image.stem}.grounded.png"
+    return picture if number == 0 else picture.with_name(f"{picture.stem}-{name}{picture.suffix}")
+
+
+def _draw(query: Query, prediction: Prediction, picture: Path) -> str | None:
+    """Draw an answer; one that cannot be drawn is told all the same."""
+    from vgbench.pictures import draw
+
     try:
-        if auxiliary := method.auxiliary_inputs(_lone_table(image, pixels, expression)):
-            sample["auxiliary"] = {name: values[""] for name, values in auxiliary.items()}
-    except UserError as error:
-        print(f"note: grounded without {', '.join(method.auxiliary_shapes)} ({error})", file=sys.stderr)
-    batch = collate([method.eval_transform()(sample)], method.tokenize)
-    assert batch is not None
-    with torch.set_grad_enabled(method.requires_grad_at_inference):
-        return {name: predictions[0] for name, predictions in method.predict(batch.to(device)).items()}
-
-
-def _lone_table(image: str, pixels: Tensor, expression: str) -> AnnotationTable:
-    """One expression without a target, under the key ""."""
-    from vgbench.data.table import AnnotationTable
-
-    lists: dict[str, list[Any]] = {name: [] for name in ("boxes", "masks", "polygons", "ann_ids", "categories")}
-    place = {"image": image, "image_id": 0, "width": pixels.shape[-1], "height": pixels.shape[-2]}
-    identity = {"key": "", "ref_id": None, "sent_id": None, "group": 0, "source": "predict", "split": "predict"}
-    info = {"dataset": "predict", "split": "predict", "task": "rec", "sources": {}}
-    return AnnotationTable.from_rows([{**place, **identity, **lists, "expression": expression}], info)
+        draw.save(draw.draw(query.pixels, query.expression, prediction=prediction), picture)
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"note: {picture}: the picture was not written ({reason}); give -o FILE", file=sys.stderr)
+        return None
+    return str(picture)
