@@ -413,3 +413,39 @@ def test_a_thousand_run_folders_are_compared(tmp_path: Path) -> None:
     _, *rows = grid(process.stdout)
     assert [row[0] for row in rows] == [f"method{number % 20} (seed {number})" for number in reversed(range(1000))]
     assert rows[0][1] == "**84.95** ±3.00"  # 40 + 999 / 20 - 5, in an interval of 6
+
+
+def test_part_of_a_split_is_said_never_bold_and_in_no_order():
+    few = {"expressions": 4, "expected_expressions": 10834, "metrics": {"prec@0.5": Metric(100.0, 4, 99.0, 100.0)}}
+    part = run("few", result(None, **few))
+    whole = [run(name, result(value, expected_expressions=10834)) for name, value in (("one", 80.0), ("two", 85.0))]
+    text = compare([part, *whole])
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["two", "one", "few"]
+    assert "100.00 [part]" in rows[-1] and "**85.00**" in rows[2] and "**100.00" not in text
+    assert "[part] few: refcoco unc val, 4 of 10,834 expressions scored, part of the split" in text
+    assert "100.00 [part]" in compare([part, *whole], "latex")
+    (number,) = [entry for entry in json.loads(compare([part], "json"))["rows"] if entry["n"] == 4]
+    assert number["part"] == "4 of 10,834"
+
+
+CONTENT = {"images": "i", "expressions": "e", "boxes": "b", "masks": "m"}
+
+
+def test_two_layouts_of_the_same_questions_share_a_column():
+    first = run("one", result(80.0, data_hash="aaaa1111", content=CONTENT))
+    second = run("two", result(85.0, data_hash="bbbb2222", content={**CONTENT, "masks": "none"}))
+    older = run("old", result(70.0, data_hash="aaaa1111"))
+    text = compare([first, second, older])
+    assert "#2" not in text and "**85.00**" in text
+    assert "read from several layouts (aaaa1111, bbbb2222) that differ in ids only" in text
+    other = run("three", result(60.0, data_hash="cccc3333", content={**CONTENT, "boxes": "x", "masks": "x"}))
+    text = compare([first, second, older, other])
+    assert "val #1" in text and "val #2" in text and "other boxes for the same expressions" in text
+
+
+def test_masks_count_where_metrics_look_at_them():
+    change = {"task": "res", "metrics": {"miou": Metric(50.0, 10834)}}
+    first = run("one", result(None, data_hash="aaaa1111", content=CONTENT, **change))
+    second = run("two", result(None, data_hash="bbbb2222", content={**CONTENT, "masks": "x"}, **change))
+    assert "other masks for the same boxes" in compare([first, second])

@@ -79,8 +79,13 @@ def execute(arguments: Namespace) -> int:
             variants.append(ANY)
         reports[name] = evaluate_predictions(table, predictions[name], tasks, variants, config.eval.bootstrap)
         notes += [note for spec in reports[name].outcomes if (note := make_metric(spec).note(predictions[name]))]
+        published = dataset.splits[name].expressions
+        if published is not None and len(table) < published:
+            notes.append(f"{len(table):,} of {published:,} expressions of {name}: part of the split, not comparable")
         if not json_alone:
-            print(format_report(reports[name]), end="\n\n")
+            print(format_report(reports[name]), end="
+
+")
     for note in notes[1:]:
         print(f"note: {note}", file=sys.stderr if json_alone else sys.stdout)
     if arguments.json:

@@ -24,7 +24,7 @@ def table_grid(table: Table) -> Grid:
     rows = []
     for row in table.rows:
         cells = [GridCell(row.label)]
-        cells += [_value(row.cells.get(column), best.get(column)) for column in table.columns]
+        cells += [_value(row.cells.get(column), best.get(column), part=column in row.parts) for column in table.columns]
         cells += [GridCell(text) for text in _costs(row)]
         rows.append([*cells, GridCell(row.provenance)])
     notes = [*table.notes, *(_run_note(row.label, record) for row in table.rows for record in row.records)]
@@ -51,7 +51,7 @@ def pairs_grid(pairs: Sequence[Pair]) -> Grid:
             [
                 GridCell(pair.row),
                 GridCell(f"{column.where} {column.title}"),
-                _value([pair.measured]),
+                _value([pair.measured], part=pair.result.part is not None),
                 GridCell(f"{published.value:.2f}"),
                 GridCell(", ".join(filter(None, (published.method, published.variant, published.backbone)))),
                 GridCell(difference if pair.comparable else f"({difference})"),
@@ -61,14 +61,22 @@ def pairs_grid(pairs: Sequence[Pair]) -> Grid:
     return Grid("Published and measured", headings, rows, footnotes={mark: note for note, mark in marks.items()})
 
 
-def _value(metrics: Sequence[Metric] | None, best: float | None = None) -> GridCell:
-    """The mean of a cell's metrics; ``best``: the highest of its column, rounded as it is printed."""
+def _value(metrics: Sequence[Metric] | None, best: float | None = None, part: bool = False) -> GridCell:
+    """The mean of a cell's metrics.
+
+    Args:
+        metrics: one, or one per seed.
+        best: the highest of its column, rounded as it is printed.
+        part: it was scored on part of the split, which the cell says, and is never the best.
+    """
     if not metrics:
         return GridCell()
     value = mean_value(metrics)
     if value is None:
         return GridCell("n/d")
     half, seeds = spread(metrics)
+    if part:
+        return GridCell(f"{value:.2f} [part]", False, half, seeds)
     return GridCell(f"{value:.2f}", best == round(value, 2), half, seeds)
 
 

@@ -36,6 +36,7 @@ def _number(record: Record, result: Result, column: Column, metric: Metric) -> d
         "low": metric.low,
         "high": metric.high,
         "n": metric.n,
+        "part": result.part,
         "seed": record.seed,
         "parameters": cost.parameters,
         "flops": cost.flops,

@@ -25,6 +25,7 @@ from vgbench.leaderboard.pairs import Pair, published_pairs
 from vgbench.leaderboard.published import PublishedRow
 from vgbench.leaderboard.published_rows import page_row, published_tables, rows_by_model
 from vgbench.leaderboard.tables import folder_names, second_definitions
+from vgbench.leaderboard.versions import Versions
 from vgbench.metrics.tasks import STRESS, task_of
 from vgbench.records.curves import read_curves
 from vgbench.records.record import Record
@@ -64,10 +65,11 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow], others
     published_rows = _add_published(gathered, len(rows), published) if others else []
     order = sorted(gathered.columns, key=Column.sort_key)
     runs = {id(record): run for run, record in enumerate(records)}
-    pairs = [
-        _pair(pair, row_numbers[RowKey(runs[id(pair.record)], pair.result.prediction_set)], gathered.columns)
-        for pair in published_pairs(records, published)
-    ]
+    versions = Versions(records)
+    pairs = []
+    for pair in published_pairs(records, published):
+        row = row_numbers[RowKey(runs[id(pair.record)], pair.result.prediction_set)]
+        pairs.append(_pair(pair, row, gathered.columns[versions.joined(pair.column)]))
     examples, images = collect_examples(records, row_numbers)
     return {
         "version": __version__,
@@ -147,21 +149,33 @@ def _row(record: Record, name: str) -> dict[str, Any]:
         "commit": (code.commit or "")[:10] + (" + changes" if code.dirty else ""),
         "created": record.created,
         "training": training,
-        "notes": record.notes,
+        "notes": [*record.notes, *_part_notes(record)],
     }
+
+
+def _part_notes(record: Record) -> list[str]:
+    """Which splits the run was scored on in part, one line each."""
+    notes = {
+        f"part of {result.dataset} {result.split}: {result.part} expressions scored; not comparable with whole splits"
+        for result in record.results
+        if result.part is not None
+    }
+    return sorted(notes)
 
 
 def _numbers(records: Sequence[Record], row_numbers: Mapping[RowKey, int]) -> Numbers:
     gathered = Numbers(row_columns=[set() for _ in row_numbers])
+    versions = Versions(records)
     for run, record in enumerate(records):
         for result in record.results:
             row = row_numbers[RowKey(run, result.prediction_set)]
             if result.task == STRESS:
                 continue  # shown by probe, see :mod:`.page_stress`
-            for column, metric in numbers(result):
+            for own_column, metric in numbers(result):
+                column = versions.joined(own_column)
                 number = gathered.columns.setdefault(column, len(gathered.columns))
                 gathered.row_columns[row].add(column)
-                gathered.cells.append([row, number, metric.value, metric.low, metric.high, metric.n])
+                gathered.cells.append([row, number, metric.value, metric.low, metric.high, metric.n, result.part])
                 rules = {} if column.control else result.slices.get(column.metric, {})
                 gathered.slices += [
                     [row, number, rule, bucket, part.value, part.low, part.high, part.n]
@@ -188,11 +202,11 @@ def _columns(gathered: Numbers) -> list[dict[str, Any]]:
     ]
 
 
-def _pair(pair: Pair, row: int, columns: Mapping[Column, int]) -> dict[str, Any]:
+def _pair(pair: Pair, row: int, column: int) -> dict[str, Any]:
     published = pair.published
     return {
         "row": row,
-        "column": columns[pair.column],
+        "column": column,
         "value": published.value,
         "as": ", ".join(filter(None, (published.method, published.variant, published.backbone))),
         "measured": pair.measured.value,

@@ -62,6 +62,7 @@ def add_published(table: Table, published: Sequence[PublishedRow]) -> None:
                 "these decide the number"
             )
     table.rows += sorted(rows.values(), key=by_first(table.columns))
+    table.rows.sort(key=lambda row: table.columns[0] in row.parts)  # of part of a split: behind all whole ones
 
 
 def _published_in(column: Column, published: Sequence[PublishedRow]) -> list[PublishedRow]:

@@ -23,6 +23,7 @@ from vgbench.leaderboard.columns import (
     task_title,
 )
 from vgbench.leaderboard.training_data import NOT_KNOWN, statement_of
+from vgbench.leaderboard.versions import Versions
 from vgbench.metrics.tasks import STRESS, task_of
 from vgbench.records.record import Metric, Record, Result
 
@@ -60,10 +61,13 @@ class Row:
     runs: dict[Column, list[Run]] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     prediction_set: str = "main"
+    parts: dict[Column, str] = field(default_factory=dict)  # what was scored where it was part of the split
 
-    def add(self, metrics: Mapping[Column, Metric], record: Record) -> None:
-        """Put a result of a run into its cells."""
+    def add(self, metrics: Mapping[Column, Metric], record: Record, part: str | None = None) -> None:
+        """Put a result of a run into its cells; ``part``: what was scored where it is not the whole split."""
         for column, metric in metrics.items():
+            if part is not None:
+                self.parts[column] = part
             self.cells.setdefault(column, []).append(metric)
             self.runs.setdefault(column, []).append(Run(record.config_hash, record.seed))
         if not any(earlier is record for earlier in self.records):
@@ -104,7 +108,9 @@ def tables(records: Iterable[Record], *, all_metrics: bool = False, seeds: bool 
     until a cell is taken twice: then there is a second row, named by its seed or run folder. With ``seeds``, runs that
     differ in nothing but the seed share the cell, as mean and standard deviation.
     """
-    rows = _rows(records, seeds)
+    records = list(records)
+    versions = Versions(records)
+    rows = _rows(records, seeds, versions)
     _tell_apart(rows)
     columns = sorted({column for row in rows for column in row.cells}, key=Column.sort_key)
     hidden: set[Column] = set()
@@ -113,17 +119,17 @@ def tables(records: Iterable[Record], *, all_metrics: bool = False, seeds: bool 
         hidden = second_definitions(columns, [row.cells for row in rows])
         columns = [column for column in columns if column not in hidden]
     kinds = dict.fromkeys((column.embedded, column.task) for column in columns)
-    return [_table(task, embedded, columns, rows, hidden) for embedded, task in kinds]
+    return [_table(task, embedded, columns, rows, hidden, versions) for embedded, task in kinds]
 
 
-def _rows(records: Iterable[Record], seeds: bool) -> list[Row]:
+def _rows(records: Iterable[Record], seeds: bool, versions: Versions) -> list[Row]:
     """Every result in the first row of its key that has room for it."""
     rows_by_key: dict[RowKey, list[Row]] = {}
     for record in records:
         for result in record.results:
             if result.task == STRESS:
                 continue
-            metrics = dict(numbers(result))
+            metrics = {versions.joined(column): metric for column, metric in numbers(result)}
             run = Run(record.config_hash, record.seed)
             key = _row_key(record, result, seeds)
             rows = rows_by_key.setdefault(key, [])
@@ -131,7 +137,7 @@ def _rows(records: Iterable[Record], seeds: bool) -> list[Row]:
             if row is None:
                 row = Row(key.label, key.embedded, key.provenance, prediction_set=key.prediction_set)
                 rows.append(row)
-            row.add(metrics, record)
+            row.add(metrics, record, result.part)
     return [row for rows in rows_by_key.values() for row in rows]
 
 
@@ -151,7 +157,12 @@ def _row_key(record: Record, result: Result, seeds: bool) -> RowKey:
 
 
 def _table(
-    task: str, embedded: bool, columns: Iterable[Column], rows: Iterable[Row], hidden: Iterable[Column]
+    task: str,
+    embedded: bool,
+    columns: Iterable[Column],
+    rows: Iterable[Row],
+    hidden: Iterable[Column],
+    versions: Versions,
 ) -> Table:
     """The table of one task on one kind of data; a note names the ``hidden`` columns."""
     task_columns = [column for column in columns if (column.embedded, column.task) == (embedded, task)]
@@ -159,7 +170,8 @@ def _table(
         task_title(task, embedded), task_columns, [row for row in rows if not row.cells.keys().isdisjoint(task_columns)]
     )
     table.rows.sort(key=by_first(task_columns))
-    _mark_data(table)
+    _mark_data(table, versions)
+    table.notes += _part_notes(table)
     if not embedded:
         table.notes += language_model_notes(table.rows)
     hidden_titles = sorted(
@@ -186,11 +198,11 @@ def language_model_notes(rows: Iterable[Row]) -> list[str]:
 
 
 def by_first(columns: Sequence[Column]) -> Callable[[Row], float]:
-    """Sort key: the value in the first column, best first, empty cells last."""
+    """Sort key: the value in the first column, best first; parts of a split and empty cells last."""
 
     def key(row: Row) -> float:
         value = mean_value(row.cells.get(columns[0]))
-        if value is None:
+        if value is None or columns[0] in row.parts:
             return float("inf")
         return value if task_of(columns[0].task).lower_is_better else -value
 
@@ -258,26 +270,46 @@ def folder_names(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _mark_data(table: Table) -> None:
+def _mark_data(table: Table, versions: Versions) -> None:
     """A split of which there are several versions has its columns marked, and a note about each version."""
-    versions: dict[Split, list[str]] = {}
+    first_columns: dict[Split, dict[str, Column]] = {}  # by data hash
     for column in table.columns:
-        hashes = versions.setdefault(column.named_split, [])
-        if column.data_hash not in hashes:
-            hashes.append(column.data_hash)
+        first_columns.setdefault(column.named_split, {}).setdefault(column.data_hash, column)
     notes: dict[tuple[str, str], str] = {}
     for column in table.columns:
-        hashes = versions[column.named_split]
-        if len(hashes) > 1:
-            table.marks[column] = f" #{hashes.index(column.data_hash) + 1}"
+        firsts = first_columns[column.named_split]
+        layouts = versions.layouts(column)
+        if len(firsts) > 1:
+            table.marks[column] = f" #{list(firsts).index(column.data_hash) + 1}"
             where = table.where(column)
             expressions = max(metric.n for row in table.rows for metric in row.cells.get(column, ()))
+            other = next(other for data_hash, other in firsts.items() if data_hash != column.data_hash)
+            difference = versions.difference(column, other)
             note = (
                 f"{where}: data {column.data_hash[:8]}, {expressions} expressions; "
-                "not the same data as the other columns of this split"
+                f"not the same data as the other columns of this split{f' ({difference})' if difference else ''}"
             )
             notes.setdefault((where, column.data_hash), note)
+        elif len(layouts) > 1:
+            where = table.where(column)
+            hashes = ", ".join(data_hash[:8] for data_hash in layouts)
+            notes.setdefault(
+                (where, column.data_hash),
+                f"{where}: read from several layouts ({hashes}) that differ in ids only, not in what is measured",
+            )
     table.notes += notes.values()
+
+
+def _part_notes(table: Table) -> list[str]:
+    """Which rows were scored on part of a split, one line for each row and split."""
+    notes = {
+        f"[part] {row.label}: {table.where(column)}, {row.parts[column]} expressions scored, part of the split; not "
+        "comparable with whole ones, and in no order with them": None
+        for row in table.rows
+        for column in table.columns
+        if column in row.parts
+    }
+    return list(notes)
 
 
 def mean_value(metrics: Sequence[Metric] | None) -> float | None:
@@ -296,9 +328,13 @@ def spread(metrics: Sequence[Metric]) -> tuple[float | None, int]:
 
 
 def best_values(table: Table) -> dict[Column, float]:
-    """The best value of each column as it is printed; controls have none."""
+    """The best value of each column as it is printed; controls, and parts of a split, have none."""
     values = {
-        column: [value for row in table.rows if (value := mean_value(row.cells.get(column))) is not None]
+        column: [
+            value
+            for row in table.rows
+            if column not in row.parts and (value := mean_value(row.cells.get(column))) is not None
+        ]
         for column in table.columns
         if not column.control
     }

@@ -53,6 +53,8 @@ class Result:
         leaked_images: images of this split that the model was trained on; None where nobody knows.
         resolution: the frame that masks and boxes were scored in ("original", "480x480", ...).
         predictions: file of the per-expression predictions, relative to the run folder.
+        content: what metrics see of the table, by level (:func:`~vgbench.data.content.content_hashes`): equal for the
+            same expressions from two layouts. Empty in records that were written before there was one.
     """
 
     dataset: str
@@ -71,6 +73,14 @@ class Result:
     leaked_images: int | None = None
     resolution: str = "original"
     predictions: str | None = None
+    content: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def part(self) -> str | None:
+        """What was scored of the split where it was not all of it: "4 of 5,657"; None for a whole split."""
+        if self.expected_expressions is None or self.expressions >= self.expected_expressions:
+            return None
+        return f"{self.expressions:,} of {self.expected_expressions:,}"
 
 
 @dataclass

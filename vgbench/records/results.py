@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vgbench.data.content import content_hashes
 from vgbench.data.dataset import GroundingData
 from vgbench.data.table import AnnotationTable
 from vgbench.metrics import slices
@@ -45,6 +46,7 @@ def results_of(scored: ScoredOutput) -> list[Result]:
     """The results for the record: one per metric and variant."""
     dataset, split, report = scored.dataset, scored.split, scored.report
     published = dataset.splits[split].expressions if split in dataset.splits else None
+    content = content_hashes(scored.table)
     results = []
     for spec in report.outcomes:
         task, _, variant = spec.partition("/")
@@ -67,6 +69,7 @@ def results_of(scored: ScoredOutput) -> list[Result]:
                 prediction_set=scored.output,
                 resolution=next(s.resolution for s in report.scores.values() if (s.task, s.variant) == key),
                 predictions=None if scored.predictions is None else str(scored.predictions),
+                content=content,
             )
         )
     return results

@@ -45,7 +45,7 @@
   }
 
   const cells = data.columns.map(() => new Map());
-  for (const [row, column, value, low, high, n] of data.cells) cells[column].set(row, { value, low, high, n });
+  for (const [row, column, value, low, high, n, part] of data.cells) cells[column].set(row, { value, low, high, n, part });
 
   function options(select, pairs, chosen) {
     select.replaceChildren(...pairs.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
@@ -119,7 +119,7 @@
     const fields = [
       ...columns.map((number) => ({
         key: String(number), text: data.columns[number].split + versions(data.columns[number]) + " " + data.columns[number].title,
-        value: (row) => cells[number].get(row)?.value ?? null, cell: (row) => numberCell(number, row, best.get(number)),
+        value: (row) => ranked(number, row) ?? null, filled: (row) => (cells[number].get(row)?.value ?? null) !== null, cell: (row) => numberCell(number, row, best.get(number)),
       })),
       cost("params", "Params (M)", (row) => row.parameters, (value) => (value / 1e6).toFixed(value >= 1e5 ? 1 : 3)),
       cost("train", "Train/s", (row) => row.train_rate, rate),
@@ -133,9 +133,9 @@
       words("device", "Device", (row) => row.device),
       words("provenance", "Provenance", (row) => row.provenance),
       words("run", "Run", runName, about),
-    ].filter((field) => !hidden.has(field.key) && rows.some((row) => field.value(row) !== null && field.value(row) !== ""));
+    ].filter((field) => !hidden.has(field.key) && rows.some((row) => field.filled ? field.filled(row) : field.value(row) !== null && field.value(row) !== ""));
     const best = new Map(columns.filter((number) => !data.columns[number].control).map((number) => {
-      const values = rows.map((row) => cells[number].get(row)?.value).filter((value) => value !== null && value !== undefined);
+      const values = rows.map((row) => ranked(number, row)).filter((value) => value !== null && value !== undefined);
       const extreme = data.columns[number].lower ? Math.min : Math.max;
       return [number, values.length > 1 ? extreme(...values).toFixed(2) : null];
     }));
@@ -172,11 +172,16 @@
     const value = (row) => get(data.rows[row]) || "";
     return { key, text, value, text_cell: true, cell: (row) => el("td", { class: "text", title: hint?.(data.rows[row]) }, value(row)) };
   }
+  function ranked(number, row) {  // what was scored on part of a split has no place among whole ones
+    const cell = cells[number].get(row);
+    return cell?.part ? null : cell?.value;
+  }
   function numberCell(number, row, best) {
     const cell = cells[number].get(row);
     if (!cell) return el("td", {});
     if (cell.value === null) return el("td", { title: "not defined on this split" }, "n/d");
     const text = fixed(cell.value);
+    if (cell.part) return el("td", { title: `part of the split: ${cell.part} expressions` }, `${text} [part]`, el("small", {}, half(cell.low, cell.high)));
     return el("td", { title: cell.n ? `${cell.n} expressions` : "published" }, text === best ? el("strong", {}, text) : text, el("small", {}, half(cell.low, cell.high)));
   }
 
