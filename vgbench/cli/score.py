@@ -83,9 +83,7 @@ def execute(arguments: Namespace) -> int:
         if published is not None and len(table) < published:
             notes.append(f"{len(table):,} of {published:,} expressions of {name}: part of the split, not comparable")
         if not json_alone:
-            print(format_report(reports[name]), end="
-
-")
+            print(format_report(reports[name]), end="\n\n")
     for note in notes[1:]:
         print(f"note: {note}", file=sys.stderr if json_alone else sys.stdout)
     if arguments.json:
