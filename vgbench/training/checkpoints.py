@@ -95,7 +95,7 @@ def is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, zlib.error, NotImplementedError):
+    except (zipfile.BadZipFile, OSError, zlib.error, EOFError, RuntimeError, ValueError):
         return False
 
 
