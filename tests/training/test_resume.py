@@ -57,7 +57,7 @@ def log_of(folder: Path) -> str:
 def timeless(record: Record) -> Record:
     """A record without what is measured with a clock, and without where it lies."""
     training = record.training
-    assert training is not None and training.wall_s > 0 and record.cost.train_samples_per_s
+    assert training is not None and training.wall_s > 0
     cost = Cost(parameters=record.cost.parameters, flops=record.cost.flops)
     config = {
         key: value
