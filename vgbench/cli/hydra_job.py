@@ -70,6 +70,8 @@ def execute(arguments: Namespace, work: Callable[[Any], Any], config_name: str =
 
 def _lost_process(error: Exception) -> UserError | Stopped | None:
     """What to say instead of an error that is the consequence of another process's end."""
+    if isinstance(error, (UserError, ImportError)):
+        return None
     from vgbench.training.launch import lost_process
 
-    return None if isinstance(error, UserError) else lost_process()
+    return lost_process()

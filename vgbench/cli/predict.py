@@ -63,7 +63,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.description = f"{parser.description} {FORMS}"
     parser.add_argument(
         "overrides",
-        nargs="+",
+        nargs="*",
         metavar="IMAGE... [TEXT] [key=value]",
         help="images or folders of images, one expression (or several with -e), checkpoint=... and the like",
     )
@@ -132,6 +132,8 @@ def _request(arguments: Namespace) -> Request:
         if not places:
             raise UserError("predict: no image; give one before the expressions")
         return Request([Path(place).expanduser() for place in places], arguments.expression, rest)
+    if all(map(_is_override, items)) and not (items and Path(items[0]).exists()):
+        raise UserError('predict: no image and no expression; e.g. vgbench predict photo.jpg "the red mug"')
     head, tail = items[:2], items[2:]  # the form with one image: the second item is an expression, whatever is in it
     if len(head) < 2 or (_is_override(head[1]) and all(map(_is_override, tail))):
         raise UserError(f'predict {head[0]}: no expression; say what to find, e.g. "the red mug" or -e "the red mug"')
