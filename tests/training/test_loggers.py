@@ -99,3 +99,15 @@ def test_a_logger_without_its_package_names_the_extra(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(arguments(tmp_path, "logger=tensorboard")) == 2
     assert 'pip install "vgbench[tensorboard]"' in capsys.readouterr().err
+
+
+def test_a_log_that_lost_its_lines_costs_the_curves_and_not_the_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path)) == 0
+    folder = tmp_path / "runs" / "alvg-refshapes"
+    (folder / "logs" / "metrics.csv").write_text("")
+    (folder / "record.json").unlink()
+    capsys.readouterr()
+    assert main(arguments(tmp_path, "resume=true")) == 0
+    assert (folder / "record.json").is_file() and "no curves.png" in capsys.readouterr().out

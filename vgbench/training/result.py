@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vgbench.config.identity import config_hash, resolved
+from vgbench.core.errors import UserError
 from vgbench.method import GroundingMethod
 from vgbench.records import store
 from vgbench.records.environment import environment
@@ -52,10 +53,7 @@ def write_record(config: DictConfig, model: TrainedModel, scores: Scores, folder
     primary = scores.splits[-1].primary if scores.splits else math.nan
     if not scores.whole:
         return RunResult(folder, None, primary)
-    from vgbench.pictures import curves
-
-    if (folder / "logs" / "metrics.csv").exists():
-        curves.curves(folder / "logs" / "metrics.csv", folder / "curves.png")
+    drawn = ", curves.png" if _draw_curves(folder) else ""
     node, method = resolved(config), model.method
     split_notes = [note for split in scores.splits for note in split.notes]
     record = Record(
@@ -79,7 +77,6 @@ def write_record(config: DictConfig, model: TrainedModel, scores: Scores, folder
     store.write(record, folder)
     with quiet():
         log_results(config, folder, record)
-    drawn = "" if model.training is None else ", curves.png"
     say(f"run folder: {folder} (record.json, predictions/, examples/{drawn})")
     say(SMOKE_NOTE if config.smoke else f"next: vgbench compare {folder.parent}   (tables; --html PAGE: with pictures)")
     return RunResult(folder, record, primary)
@@ -110,6 +107,21 @@ def _cost(model: TrainedModel, scores: Scores, started: float) -> Cost:
         answer_tokens=usage.per_answer(usage.answer_tokens) if usage else None,
         answer_s=usage.per_answer(usage.seconds) if usage else None,
     )
+
+
+def _draw_curves(folder: Path) -> bool:
+    """Draw the training curves, if there is a log; one that lost its lines with a killed process costs the picture."""
+    from vgbench.pictures import curves
+
+    log = folder / "logs" / "metrics.csv"
+    if not log.exists():
+        return False
+    try:
+        curves.curves(log, folder / "curves.png")
+    except UserError as error:
+        say(f"note: no curves.png; {error}")
+        return False
+    return True
 
 
 def _single_sample(method: GroundingMethod) -> Batch:
