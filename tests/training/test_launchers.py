@@ -56,7 +56,7 @@ def wait(*processes: subprocess.Popen[str]) -> None:
 
 
 def losses(folder: Path) -> pd.Series:
-    table = pd.read_csv(folder / "logs" / "metrics.csv", float_precision="round_trip").dropna(subset=["train/total"])
+    table = pd.read_csv(folder / "logs" / "metrics.csv").dropna(subset=["train/total"])
     return table.set_index("step")["train/total"]
 
 

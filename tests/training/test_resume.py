@@ -320,7 +320,6 @@ def phase(folder: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
-@pytest.mark.timeout(3600)
 def test_killed_at_random_moments(data_root: Path, whole: Path, tmp_path: Path) -> None:
     """Weights, metrics, log and record of every run that was killed are those of the run that was not."""
     generator = random.Random(SEED)

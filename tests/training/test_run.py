@@ -62,7 +62,7 @@ def config_of(data_root: Path, folder: Path, *overrides: str) -> DictConfig:
 
 
 def losses(folder: Path) -> pd.Series:
-    table = pd.read_csv(folder / "logs" / "metrics.csv", float_precision="round_trip").dropna(subset=["train/total"])
+    table = pd.read_csv(folder / "logs" / "metrics.csv").dropna(subset=["train/total"])
     return table.set_index("step")["train/total"]
 
 
