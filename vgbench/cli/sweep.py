@@ -21,12 +21,12 @@ class SweepPoints:
 
     Attributes:
         sweep: the sweep.
-        folder: of all points.
+        runs: where run folders go.
         prefix: of the points' names.
     """
 
     sweep: Sweep
-    folder: Path
+    runs: Path
     prefix: str
 
     def __call__(self, config: Any, work: Callable[[Any], float]) -> float:
@@ -34,7 +34,8 @@ class SweepPoints:
 
         from vgbench.training.sweep import sweep_point
 
-        return sweep_point(config, self.sweep.folder(config, HydraConfig.get().overrides.task, self.prefix), work)
+        base = self.sweep.folder(config, HydraConfig.get().overrides.task, self.prefix)
+        return sweep_point(config, base, self.sweep.index(self.runs), work)
 
     @contextmanager
     def table(self) -> Iterator[None]:
@@ -49,15 +50,17 @@ class SweepPoints:
         from vgbench.leaderboard.compare import compare
         from vgbench.records.store import find
 
-        points = sorted(self.folder.glob("*/config.yaml")) if process_rank() == 0 else []
-        done = [path.parent for path in points if (path.parent / "record.json").is_file()]
+        index = self.sweep.index(self.runs)
+        if process_rank() or not index.is_file():
+            return
+        points = [Path(line) for line in dict.fromkeys(index.read_text("utf-8").splitlines()) if Path(line).is_dir()]
+        done = [folder for folder in points if (folder / "record.json").is_file()]
         if done:
             print("\n" + compare(find(done), "markdown", seeds=True), end="")
-        for path in points:
-            if path.parent not in done:
-                print(f"not finished: {path.parent}; the same command goes on with it")
-        if points:
-            print(f"{self.folder}: {len(done)} of {len(points)} points that were begun are done")
+        for folder in points:
+            if folder not in done:
+                print(f"not finished: {folder}; the same command goes on with it")
+        print(f"{len(done)} of {len(points)} points that were begun are done: {', '.join(map(str, done)) or 'none'}")
 
 
 def sweep_points(
@@ -80,4 +83,4 @@ def sweep_points(
     ray.register()
     sweep = Sweep.of(overrides, name)
     runs = next((item.partition("=")[2] for item in reversed(overrides) if item.startswith("runs=")), "runs")
-    return SweepPoints(sweep, Path(runs.strip("'\"")) / sweep.name, prefix)
+    return SweepPoints(sweep, Path(runs.strip("'\"")), prefix)

@@ -1,4 +1,4 @@
-"""A sweep is one folder with a run folder per point: what is finished is not done again, what was stopped goes on."""
+"""A sweep has a run folder per point: what is finished is not done again, what was stopped goes on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from omegaconf import DictConfig, open_dict
 from vgbench.config.identity import config_hash, resolved, training_differences
 from vgbench.config.stored import stored_config
 from vgbench.core.errors import UserError
+from vgbench.core.processes import process_rank
 from vgbench.metrics.tasks import task_of
 from vgbench.records import store
 from vgbench.records.record import FILE_NAME, Record
@@ -29,12 +30,14 @@ class Sweep:
     """The points of one ``-m`` command.
 
     Attributes:
-        name: of its folder below ``runs``; the same for the same command with more values.
+        name: the same for the same command with more values.
         keys: what is swept over, in the order of the command.
+        folder_name: below ``runs``, for the run folders; None: they stand in ``runs`` itself.
     """
 
     name: str
     keys: tuple[str, ...]
+    folder_name: str | None = None
 
     @classmethod
     def of(cls, overrides: Sequence[str], name: str | None = None) -> Sweep:
@@ -45,37 +48,65 @@ class Sweep:
         keys = tuple(override.get_key_element() for override in parsed if override.is_sweep_override())
         fixed = [item for item in overrides if item.partition("=")[0].lstrip("+~") not in keys]
         identity = "\n".join(sorted([*keys, *(item for item in fixed if not item.startswith(NO_PART))]))
-        return cls(name or f"sweep-{hashlib.sha256(identity.encode()).hexdigest()[:8]}", keys)
+        return cls(name or hashlib.sha256(identity.encode()).hexdigest()[:8], keys, name)
+
+    def index(self, runs: Path) -> Path:
+        """The file that lists the run folders of the points, below ``runs``."""
+        return runs / ".sweeps" / f"{self.name}.txt"
 
     def folder(self, config: DictConfig, overrides: Sequence[str], prefix: str) -> Path:
-        """The run folder of a point: ``runs/SWEEP/METHOD-DATASET-KEYVALUE...``."""
+        """The run folder of a point: ``runs/[SWEEP/]METHOD-DATASET-KEYVALUE...``."""
         values = dict(item.lstrip("+").split("=", 1) for item in overrides if "=" in item)
         groups = ("method", "dataset")
         parts = [f"{key.rpartition('.')[2]}{values.get(key, '')}" for key in self.keys if key not in groups]
         point = "-".join([f"{prefix}{choices(config)['method']}", choices(config)["dataset"], *parts])
-        return Path(config.runs) / self.name / re.sub(r"[^\w.+-]", "_", point)
+        return Path(config.runs) / (self.folder_name or "") / re.sub(r"[^\w.+-]", "_", point)
 
 
-def sweep_point(config: DictConfig, folder: Path, work: Callable[[DictConfig], float]) -> float:
-    """Do the point of a sweep whose run folder is ``folder``, unless it is done; a stopped one is resumed.
+def sweep_point(config: DictConfig, base: Path, index: Path, work: Callable[[DictConfig], float]) -> float:
+    """Do a point of a sweep, unless it is done; a stopped one is resumed. Its folder is written into ``index``.
+
+    Args:
+        base: its run folder; where another training stands, the folder gets a number.
 
     Returns:
         the number to look at first.
-
-    Raises:
-        UserError: if another training stands in the folder.
     """
+    node = resolved(config)
+    folder = _run_folder(base, node)
     with open_dict(config):
-        config.run_dir = str(folder)
-    if (folder / CONFIG_FILE).is_file():
-        node = resolved(config)
-        record = _record(folder)
-        if record is not None and _same(folder, node):
-            say(f"{folder}: done already")
-            return _primary(record)
-        with open_dict(config):
+        config.run_dir = str(folder or base)
+        if folder is not None:
+            record = _record(folder)
+            if record is not None and config_hash(dict(stored_config(folder / CONFIG_FILE))) == config_hash(node):
+                say(f"{folder}: done already")
+                _note(index, folder)
+                return _primary(record)
             config.resume = True
-    return work(config)
+    try:
+        return work(config)
+    finally:
+        if (begun := _run_folder(base, node)) is not None:
+            _note(index, begun)
+
+
+def _run_folder(base: Path, node: Mapping[str, object]) -> Path | None:
+    """The folder of the training ``node`` among those called ``base``, with or without a number."""
+    numbered = sorted(base.parent.glob(f"{base.name}-[0-9]*"), key=lambda path: (len(path.name), path.name))
+    for folder in (base, *numbered):
+        try:
+            if not training_differences(dict(stored_config(folder / CONFIG_FILE)), node):
+                return folder
+        except UserError:
+            continue  # none, or a damaged one
+    return None
+
+
+def _note(index: Path, folder: Path) -> None:
+    if process_rank() == 0:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        with index.open("a", encoding="utf-8") as file:
+            file.write(f"{folder}\n")
 
 
 def _record(folder: Path) -> Record | None:
@@ -83,14 +114,6 @@ def _record(folder: Path) -> Record | None:
         return store.read(folder) if (folder / FILE_NAME).is_file() else None
     except UserError:
         return None  # damaged: what is missing is done again
-
-
-def _same(folder: Path, node: Mapping[str, object]) -> bool:
-    try:
-        stored = dict(stored_config(folder / CONFIG_FILE))
-    except UserError:
-        return False
-    return config_hash(stored) == config_hash(node) and not training_differences(stored, node)
 
 
 def _primary(record: Record) -> float:
