@@ -10,7 +10,8 @@ environment = test -x $(VENV)/bin/python || $(UV) venv --quiet --seed --python $
 install = $(UV) pip install --quiet --python $(VENV)/bin/python
 else
 environment = test -x $(VENV)/bin/python || $(PYTHON) -m venv --upgrade-deps $(VENV)
-install = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+# setuptools warns of every editable installation, at length
+install = PYTHONWARNINGS="ignore:Editable installation" $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .PHONY: demo test lint types docs ci clean
