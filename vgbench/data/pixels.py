@@ -54,7 +54,7 @@ def open_image(source: str | Path | IO[bytes]) -> Iterator[Image.Image]:
     Raises:
         IMAGE_ERRORS: when it is opened and whenever its pixels are looked at.
     """
-    limit = max_pixels()
+    limit, before = max_pixels(), Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = max(limit // 2, 1)  # Pillow refuses from twice as many on
     try:
         with Image.open(source, formats=_formats()) as image:
@@ -63,6 +63,8 @@ def open_image(source: str | Path | IO[bytes]) -> Iterator[Image.Image]:
             yield image
     except Image.DecompressionBombError:
         raise ValueError(f"it has more than {limit:,} pixels; {MAX_PIXELS_VARIABLE}=NUMBER allows more") from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
