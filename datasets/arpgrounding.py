@@ -48,11 +48,8 @@ class ARPGrounding(GroundingData):
 
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
-        for folder in (".", "arpgrounding", "ARPGrounding/arpgrounding"):
-            path = self.data_root / folder / FILES[split]
-            if path.is_file():
-                return [path]
-        raise self.missing(f"{FILES[split]} is not there")
+        folders = (".", "arpgrounding", "ARPGrounding/arpgrounding")
+        return [self.first_file(FILES[split], folders, f"{FILES[split]} is not there")]
 
     def read(self, split: str) -> AnnotationTable:
         """The pairs of every image, two expressions each."""

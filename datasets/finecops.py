@@ -39,11 +39,8 @@ class FineCopsRef(GroundingData):
 
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
-        for folder in (".", "annotations", "FineCops-Ref", "FineCops-Ref/annotations"):
-            path = self.data_root / folder / FILE
-            if path.is_file():
-                return [path]
-        raise self.missing(f"{FILE} is not there")
+        folders = (".", "annotations", "FineCops-Ref", "FineCops-Ref/annotations")
+        return [self.first_file(FILE, folders, f"{FILE} is not there")]
 
     def read(self, split: str) -> AnnotationTable:
         """All expressions; the level is the category of a target."""

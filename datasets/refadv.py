@@ -39,11 +39,8 @@ class RefAdv(GroundingData):
 
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
-        for folder in (".", "ref-adv", "aws-refcocog-adv"):
-            path = self.data_root / folder / "refcocog_adv_annotations.json"
-            if path.is_file():
-                return [path]
-        raise self.missing()
+        folders = (".", "ref-adv", "aws-refcocog-adv")
+        return [self.first_file("refcocog_adv_annotations.json", folders)]
 
     def read(self, split: str) -> AnnotationTable:
         """The rewritten expressions, one per crowd worker's task."""

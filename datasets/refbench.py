@@ -42,11 +42,8 @@ class RefBenchPro(GroundingData):
 
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
-        for folder in (".", "RefBench-PRO", "thisis1go/RefBench-PRO"):
-            path = self.data_root / folder / FILE
-            if path.is_file():
-                return [path]
-        raise self.missing(f"{FILE} is not there")
+        folders = (".", "RefBench-PRO", "thisis1go/RefBench-PRO")
+        return [self.first_file(FILE, folders, f"{FILE} is not there")]
 
     def read(self, split: str) -> AnnotationTable:
         """The expressions whose box is known, and the rejections; the kind of an expression is its category."""

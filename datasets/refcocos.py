@@ -36,11 +36,8 @@ class RefCOCOS(GroundingData):
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
         # the authors' repository has an older, shorter file of the same name at its top
-        for folder in ("results", "refcocos", "."):
-            path = self.data_root / folder / "refcocos_test.json"
-            if path.is_file():
-                return [path]
-        raise self.missing()
+        folders = ("results", "refcocos", ".")
+        return [self.first_file("refcocos_test.json", folders)]
 
     def read(self, split: str) -> AnnotationTable:
         """The expressions in the order of the file; without a solution they have no target."""

@@ -139,11 +139,8 @@ class RefL4(GroundingData):
 
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
-        for folder in (".", "Ref-L4", "JierunChen/Ref-L4"):
-            path = self.data_root / folder / f"ref-l4-{split}.parquet"
-            if path.is_file():
-                return [path]
-        raise self.missing(f"ref-l4-{split}.parquet is not there")
+        folders = (".", "Ref-L4", "JierunChen/Ref-L4")
+        return [self.first_file(f"ref-l4-{split}.parquet", folders, f"ref-l4-{split}.parquet is not there")]
 
     def read(self, split: str) -> AnnotationTable:
         """The captions of ``split``; those of one box are a group."""

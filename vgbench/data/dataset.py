@@ -177,6 +177,17 @@ class GroundingData(ImageFinder, ABC):
             raise self.missing()
         return self._data_root
 
+    def first_file(self, name: str, folders: Sequence[str], what: str = "") -> Path:
+        """The file ``name`` in the first of ``folders`` below ``data_root`` that holds it.
+
+        Raises:
+            MissingData: if none does; ``what`` is missing then (see :meth:`missing`).
+        """
+        for folder in folders:
+            if (path := self.data_root / folder / name).is_file():
+                return path
+        raise self.missing(what)
+
     def missing(self, what: str = "") -> MissingData:
         """The error for missing files: says what is expected where, and which key to set."""
         if self._data_root is None:
