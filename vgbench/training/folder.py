@@ -134,7 +134,7 @@ def _folder_to_resume(base: Path, node: dict[str, Any]) -> Path:
         UserError: if there is none; the message names what differs.
     """
     folders = [path for path in reversed(numbered_folders(base)) if (path / CONFIG_FILE).exists()]
-    stored = {path: config for path in folders if (config := _stored_config(path)) is not None}
+    stored = {path: config for path in folders if (config := run_config(path)) is not None}
     fitting = [path for path, config in stored.items() if not training_differences(config, node)]
     if fitting:
         same = [path for path in fitting if config_hash(stored[path]) == config_hash(node)]
@@ -161,7 +161,7 @@ def _folder_to_resume(base: Path, node: dict[str, Any]) -> Path:
     return folder
 
 
-def _stored_config(folder: Path) -> dict[str, Any] | None:
+def run_config(folder: Path) -> dict[str, Any] | None:
     """The configuration of a run folder, or None if it was cut off."""
     try:
         node = dict(stored_config(folder / CONFIG_FILE))

@@ -12,13 +12,12 @@ from pathlib import Path
 from omegaconf import DictConfig, open_dict
 
 from vgbench.config.identity import config_hash, resolved, training_differences
-from vgbench.config.stored import stored_config
 from vgbench.core.errors import UserError
 from vgbench.core.processes import process_rank
 from vgbench.metrics.tasks import task_of
 from vgbench.records import store
 from vgbench.records.record import FILE_NAME, Record
-from vgbench.training.folder import CONFIG_FILE
+from vgbench.training.folder import numbered_folders, run_config
 from vgbench.training.logs import say
 from vgbench.training.setup import choices
 
@@ -78,7 +77,7 @@ def sweep_point(config: DictConfig, base: Path, index: Path, work: Callable[[Dic
         config.run_dir = str(folder or base)
         if folder is not None:
             record = _record(folder)
-            if record is not None and config_hash(dict(stored_config(folder / CONFIG_FILE))) == config_hash(node):
+            if record is not None and config_hash(run_config(folder) or {}) == config_hash(node):
                 say(f"{folder}: done already")
                 _note(index, folder)
                 return _primary(record)
@@ -92,13 +91,10 @@ def sweep_point(config: DictConfig, base: Path, index: Path, work: Callable[[Dic
 
 def _run_folder(base: Path, node: Mapping[str, object]) -> Path | None:
     """The folder of the training ``node`` among those called ``base``, with or without a number."""
-    numbered = sorted(base.parent.glob(f"{base.name}-[0-9]*"), key=lambda path: (len(path.name), path.name))
-    for folder in (base, *numbered):
-        try:
-            if not training_differences(dict(stored_config(folder / CONFIG_FILE)), node):
-                return folder
-        except UserError:
-            continue  # none, or a damaged one
+    for folder in numbered_folders(base):
+        stored = run_config(folder)
+        if stored is not None and not training_differences(stored, node):
+            return folder
     return None
 
 
