@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from vgbench.leaderboard.columns import inference_rate, tokens_per_answer
 from vgbench.leaderboard.grid import Grid, GridCell, Heading
+from vgbench.leaderboard.leading import LEGEND, leading_rows
 from vgbench.leaderboard.pairs import Pair
-from vgbench.leaderboard.tables import Row, Table, best_values, mean_value, spread
+from vgbench.leaderboard.tables import Row, Table, mean_value, spread
 from vgbench.records.record import Metric, Record
 
 _COSTS = ("Params (M)", "Train/s", "Infer/s", "Tokens/answer", "s/answer")
@@ -20,15 +21,19 @@ def table_grid(table: Table) -> Grid:
     for column in table.columns:
         headings.append(Heading(column.title, table.where(column)))
     headings += [*map(Heading, _COSTS), Heading("Provenance", align="left")]
-    best = best_values(table)
+    leaders = leading_rows(table)
     rows = []
-    for row in table.rows:
+    for place, row in enumerate(table.rows):
         cells = [GridCell(row.label)]
-        cells += [_value(row.cells.get(column), best.get(column), part=column in row.parts) for column in table.columns]
+        cells += [
+            _value(row.cells.get(column), strong=place in leaders.get(column, ()), part=column in row.parts)
+            for column in table.columns
+        ]
         cells += [GridCell(text) for text in _costs(row)]
         rows.append([*cells, GridCell(row.provenance)])
     notes = [*table.notes, *(_run_note(row.label, record) for row in table.rows for record in row.records)]
-    return Grid(table.title, headings, rows, _legend(table), notes).without_empty_columns()
+    legend = _legend(table) + ([LEGEND] if any(leaders.values()) else [])
+    return Grid(table.title, headings, rows, legend, notes).without_empty_columns()
 
 
 def pairs_grid(pairs: Sequence[Pair]) -> Grid:
@@ -61,13 +66,13 @@ def pairs_grid(pairs: Sequence[Pair]) -> Grid:
     return Grid("Published and measured", headings, rows, footnotes={mark: note for note, mark in marks.items()})
 
 
-def _value(metrics: Sequence[Metric] | None, best: float | None = None, part: bool = False) -> GridCell:
+def _value(metrics: Sequence[Metric] | None, strong: bool = False, part: bool = False) -> GridCell:
     """The mean of a cell's metrics.
 
     Args:
         metrics: one, or one per seed.
-        best: the highest of its column, rounded as it is printed.
-        part: it was scored on part of the split, which the cell says, and is never the best.
+        strong: it leads its column.
+        part: it was scored on part of the split, which the cell says.
     """
     if not metrics:
         return GridCell()
@@ -77,7 +82,7 @@ def _value(metrics: Sequence[Metric] | None, best: float | None = None, part: bo
     half, seeds = spread(metrics)
     if part:
         return GridCell(f"{value:.2f} [part]", False, half, seeds)
-    return GridCell(f"{value:.2f}", best == round(value, 2), half, seeds)
+    return GridCell(f"{value:.2f}", strong, half, seeds)
 
 
 def _costs(row: Row) -> tuple[str, ...]:

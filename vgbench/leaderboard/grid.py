@@ -22,7 +22,7 @@ class GridCell:
     """One cell, without any mark-up.
 
     Attributes:
-        strong: printed bold: the best of its column.
+        strong: printed bold: it leads its column (:mod:`.leading`).
         spread: behind the text: half the width of an interval or, of several ``seeds``, their standard deviation.
     """
 

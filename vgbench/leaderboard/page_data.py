@@ -19,6 +19,7 @@ from vgbench.leaderboard.columns import (
     task_title,
     tokens_per_answer,
 )
+from vgbench.leaderboard.leading import LEGEND, Span, leading
 from vgbench.leaderboard.page_examples import RowKey, collect_examples
 from vgbench.leaderboard.page_stress import collect_stress
 from vgbench.leaderboard.pairs import Pair, published_pairs
@@ -40,7 +41,7 @@ class Numbers:
     Attributes:
         columns: number of each column, in the order in which they were met.
         row_columns: the columns that each row has a value in.
-        cells: row, column, value, low, high, n.
+        cells: row, column, value, low, high, n, part; last whether the value leads its column.
         slices: row, column, rule, bucket, value, low, high, n.
     """
 
@@ -63,6 +64,7 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow], others
     row_numbers = {key: number for number, key in enumerate(rows)}
     gathered = _numbers(records, row_numbers)
     published_rows = _add_published(gathered, len(rows), published) if others else []
+    _mark_leading(gathered)
     order = sorted(gathered.columns, key=Column.sort_key)
     runs = {id(record): run for run, record in enumerate(records)}
     versions = Versions(records)
@@ -78,6 +80,7 @@ def collect(records: Sequence[Record], published: Sequence[PublishedRow], others
         "columns": _columns(gathered),
         "order": [gathered.columns[column] for column in order],
         "cells": gathered.cells,
+        "bold": LEGEND,
         "slices": gathered.slices,
         "published": pairs,
         "curves": _curves(records),
@@ -95,7 +98,7 @@ def _add_published(gathered: Numbers, first: int, published: Sequence[PublishedR
     for row, values in enumerate(models.values(), start=first):
         for column, value in values.items():
             number = gathered.columns.setdefault(column, len(gathered.columns))
-            gathered.cells.append([row, number, value, None, None, None])
+            gathered.cells.append([row, number, value, None, None, None, None])
         gathered.row_columns.append(set(values))
     return [page_row(model) for model in models]
 
@@ -184,6 +187,21 @@ def _numbers(records: Sequence[Record], row_numbers: Mapping[RowKey, int]) -> Nu
                     if part.variant == column.variant
                 ]
     return gathered
+
+
+def _mark_leading(gathered: Numbers) -> None:
+    """Add to every cell whether it leads its column: among all rows, whichever of them a reader looks at."""
+    spans: dict[Column, dict[int, Span]] = {column: {} for column in gathered.columns}
+    columns = list(gathered.columns)
+    for row, number, value, low, high, _, part in gathered.cells:
+        if value is not None and part is None and not columns[number].control:
+            known = low is not None and high is not None
+            spans[columns[number]][row] = Span(value, low, high) if known else Span(value, value, value)
+    leaders = {
+        column: leading(values, task_of(column.task).lower_is_better) for column, values in spans.items() if values
+    }
+    for cell in gathered.cells:
+        cell.append(cell[6] is None and cell[0] in leaders.get(columns[cell[1]], ()))
 
 
 def _columns(gathered: Numbers) -> list[dict[str, Any]]:

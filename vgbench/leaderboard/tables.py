@@ -325,21 +325,3 @@ def spread(metrics: Sequence[Metric]) -> tuple[float | None, int]:
         return statistics.stdev(values), len(values)
     only = metrics[0]
     return ((only.high - only.low) / 2 if only.low is not None and only.high is not None else None), 1
-
-
-def best_values(table: Table) -> dict[Column, float]:
-    """The best value of each column as it is printed; controls, and parts of a split, have none."""
-    values = {
-        column: [
-            value
-            for row in table.rows
-            if column not in row.parts and (value := mean_value(row.cells.get(column))) is not None
-        ]
-        for column in table.columns
-        if not column.control
-    }
-    return {
-        column: round((min if task_of(column.task).lower_is_better else max)(column_values), 2)
-        for column, column_values in values.items()
-        if len(column_values) > 1
-    }

@@ -45,7 +45,7 @@
   }
 
   const cells = data.columns.map(() => new Map());
-  for (const [row, column, value, low, high, n, part] of data.cells) cells[column].set(row, { value, low, high, n, part });
+  for (const [row, column, value, low, high, n, part, leads] of data.cells) cells[column].set(row, { value, low, high, n, part, leads });
 
   function options(select, pairs, chosen) {
     select.replaceChildren(...pairs.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
@@ -108,7 +108,7 @@
       blocks.push(el("section", { class: "table" }, el("h3", {}, title), table, rest ? [rest] : []));
     }
     byId("table-list").replaceChildren(...blocks);
-    byId("count").textContent = `${shown} rows in ${blocks.length} tables. ±x is half of the 95 % interval (bootstrap clustered by image).`;
+    byId("count").textContent = `${shown} rows in ${blocks.length} tables. ±x is half of the 95 % interval (bootstrap clustered by image). ${data.bold}`;
   }
 
   const runName = (row) => `${row.run}${row.seed === null ? "" : `, seed ${row.seed}`}`;
@@ -119,7 +119,7 @@
     const fields = [
       ...columns.map((number) => ({
         key: String(number), text: data.columns[number].split + versions(data.columns[number]) + " " + data.columns[number].title,
-        value: (row) => ranked(number, row) ?? null, filled: (row) => (cells[number].get(row)?.value ?? null) !== null, cell: (row) => numberCell(number, row, best.get(number)),
+        value: (row) => ranked(number, row) ?? null, filled: (row) => (cells[number].get(row)?.value ?? null) !== null, cell: (row) => numberCell(number, row),
       })),
       cost("params", "Params (M)", (row) => row.parameters, (value) => (value / 1e6).toFixed(value >= 1e5 ? 1 : 3)),
       cost("train", "Train/s", (row) => row.train_rate, rate),
@@ -134,11 +134,6 @@
       words("provenance", "Provenance", (row) => row.provenance),
       words("run", "Run", runName, about),
     ].filter((field) => !hidden.has(field.key) && rows.some((row) => field.filled ? field.filled(row) : field.value(row) !== null && field.value(row) !== ""));
-    const best = new Map(columns.filter((number) => !data.columns[number].control).map((number) => {
-      const values = rows.map((row) => ranked(number, row)).filter((value) => value !== null && value !== undefined);
-      const extreme = data.columns[number].lower ? Math.min : Math.max;
-      return [number, values.length > 1 ? extreme(...values).toFixed(2) : null];
-    }));
     const [by, descending] = sorting.get(title) || [String(columns[0]), !data.columns[columns[0]].lower];
     const method = words("method", "Method", (row) => row.label);
     const order = [method, ...fields].find((field) => field.key === by) || fields[0];
@@ -176,13 +171,13 @@
     const cell = cells[number].get(row);
     return cell?.part ? null : cell?.value;
   }
-  function numberCell(number, row, best) {
+  function numberCell(number, row, bold = true) {
     const cell = cells[number].get(row);
     if (!cell) return el("td", {});
     if (cell.value === null) return el("td", { title: "not defined on this split" }, "n/d");
     const text = fixed(cell.value);
     if (cell.part) return el("td", { title: `part of the split: ${cell.part} expressions` }, `${text} [part]`, el("small", {}, half(cell.low, cell.high)));
-    return el("td", { title: cell.n ? `${cell.n} expressions` : "published" }, text === best ? el("strong", {}, text) : text, el("small", {}, half(cell.low, cell.high)));
+    return el("td", { title: cell.n ? `${cell.n} expressions` : "published" }, bold && cell.leads ? el("strong", {}, text) : text, el("small", {}, half(cell.low, cell.high)));
   }
 
   function initTables() {
@@ -296,7 +291,7 @@
       el("tbody", {}, data.published.map((pair) => el("tr", {},
         el("th", { scope: "row" }, data.rows[pair.row].label),
         el("td", { class: "text" }, name(data.columns[pair.column])),
-        numberCell(pair.column, pair.row, null),
+        numberCell(pair.column, pair.row, false),
         el("td", {}, fixed(pair.value)),
         el("td", {}, pair.difference === null ? "" : (pair.comparable ? "" : "(") + (pair.difference > 0 ? "+" : "") + fixed(pair.difference) + (pair.comparable ? "" : ")")),
         el("td", { class: "text" }, pair.as), el("td", { class: "text" }, pair.notes.join("; ")), el("td", { class: "text" }, pair.source)))));
