@@ -6,7 +6,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 import copy
 import random
+import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,3 +90,21 @@ def browser(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Br
     chromium.open(page)
     yield chromium
     chromium.close()
+
+
+@pytest.fixture
+def terminal_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[], object]], list[str]]:
+    """A function that calls another with a terminal of 80 columns as standard output: its lines, without colours."""
+
+    def lines(call: Callable[[], object]) -> list[str]:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.stdout, "isatty", lambda: True)
+            patch.setenv("COLUMNS", "80")
+            patch.setenv("TERM", "xterm")
+            call()
+        return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+
+    return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -138,7 +138,12 @@ def registered(folder: Path, table: AnnotationTable, box: list[float] | None, ca
     return run
 
 
-def test_errors_of_several_runs(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_several_runs(
+    tmp_path: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    terminal_lines: Callable[[Callable[[], object]], list[str]],
+) -> None:
     table = RefShapes(images=IMAGES, cache_dir=cache).load("val")
     runs = [
         registered(tmp_path, table, [0, 0, 1, 1], cache, "corner"),
@@ -155,6 +160,8 @@ def test_errors_of_several_runs(tmp_path: Path, cache: Path, capsys: pytest.Capt
     kinds = json.loads((tmp_path / "e.json").read_text())[0]["rows"]
     for row in kinds:
         assert sum(float(value) for name, value in row.items() if name != "Row") == pytest.approx(100, abs=0.05)
+    lines = terminal_lines(lambda: main(["stress", "errors", *runs]))
+    assert max(map(len, lines)) <= 80 and not any("|" in line for line in lines)
     assert main(["stress", "errors", truth, "--ceiling", "nobody"]) == 2
     assert "neither a published review nor a data set" in capsys.readouterr().err
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from vgbench.core.terminal import show
 from vgbench.leaderboard.compare import compare, leaderboard
 from vgbench.leaderboard.leading import LEGEND, Span, leading
 from vgbench.leaderboard.page import write_page
 from vgbench.leaderboard.published import PublishedRow
-from vgbench.leaderboard.terminal import show
 from vgbench.records.record import Code, Environment, Hardware, Metric, Record, Result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -136,5 +137,19 @@ def test_the_command_compares_two_runs(
     assert main(["compare", *paths, "--slices"]) == 0
     out = capsys.readouterr().out
     assert out.index("## REC on real data") < out.index("## two against one: synthetic val, Prec@0.5")
+    assert main(["compare", *paths, "--slices", "--format", "md"]) == 0
+    assert capsys.readouterr().out == out
     with pytest.raises(UserError, match="--slices compares two runs, found 1"):
         main(["--debug", "compare", paths[0], "--slices"])
+
+
+def test_on_a_terminal_the_tables_fit(
+    two_runs: tuple[Record, Record], tmp_path: Path, terminal_lines: Callable[[Callable[[], object]], list[str]]
+) -> None:
+    words = ["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--slices", "--pictures", str(tmp_path / "p")]
+    lines = terminal_lines(lambda: main(words))
+    assert max(map(len, lines)) <= 80 and not any("|" in line for line in lines)
+    assert any(line.split()[:4] == ["location", "words:", "with", "0.00"] for line in lines)
+    assert any(line.startswith("- Pictures: ") for line in lines)
+    markdown = terminal_lines(lambda: main([*words, "--format", "markdown"]))
+    assert "| location words: with | 0.00 | 100.00 | +100.00 * |" in "\n".join(markdown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from vgbench.reproduce.commit import commit
 from vgbench.reproduce.existing import Misfit, Mismatch, misfit
 from vgbench.reproduce.judge import judge
 from vgbench.reproduce.plan import Cell, Job, Lack, Need, Plan, Step, available, parse_plan, read_plan
-from vgbench.reproduce.report import format_plan
+from vgbench.reproduce.report import page_text, plan_grid
 from vgbench.reproduce.steps import Inputs, choose_action, execute, lacking_inputs, plan_steps
 from vgbench.training import run
 from vgbench.training.result import RunResult
@@ -250,6 +251,14 @@ def test_dry_run_says_that_hours_are_estimates(capsys: pytest.CaptureFixture[str
     assert "uvavision/AMC-grounding" in out  # where the files are
 
 
+def test_on_a_terminal_the_plan_fits(
+    terminal_lines: Callable[[Callable[[], object]], list[str]], tmp_path: Path
+) -> None:
+    lines = terminal_lines(lambda: main(["reproduce", "paper=amc", f"runs={tmp_path}", "--dry-run"]))
+    assert max(map(len, lines)) <= 80 and not any("|" in line for line in lines)
+    assert any(line.startswith("What is not there yet, on one GPU:") for line in lines)
+
+
 def test_the_dry_run_names_the_start_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["reproduce", "paper=alvg", f"runs={tmp_path}", "--dry-run"]) == 0
     assert "nor pretrained=FOLDER with 'beit3_base_indomain_patch16_224.pth' to train from" in capsys.readouterr().out
@@ -345,7 +354,7 @@ def test_shipped_weights_are_evaluated_by_name_and_their_record_is_found_again(
     (step,) = plan_steps(plan, [], tmp_path, checkpoints=None, pretrained=None, check_data=False)
     assert step.action == "evaluate"
     command = "vgbench eval method=alvg dataset=grefshapes checkpoint=shipped:refshapes"
-    assert command in format_plan(plan, [step])
+    assert command in page_text(plan, plan_grid(plan, [step]))
     step = execute(plan, step, tmp_path)
     assert asked == ["shipped:refshapes"]
     (again,) = plan_steps(plan, [], tmp_path, checkpoints=None, pretrained=None, check_data=False)

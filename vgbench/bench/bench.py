@@ -20,8 +20,8 @@ from omegaconf import DictConfig
 from vgbench.bench import measure
 from vgbench.bench.combination import Combination, device_name, measured
 from vgbench.bench.loading import loading_rate
-from vgbench.core.console import text_table
 from vgbench.core.files import write_atomically
+from vgbench.core.terminal import output_lines
 from vgbench.method import GroundingMethod
 from vgbench.training.speed import set_float32
 
@@ -58,11 +58,11 @@ def bench(config: DictConfig) -> None:
     name = device_name(device)
     print(f"device: {name}")
     cells = [{key: _cell(value) for key, value in row.items()} for row in rows]
-    print(text_table([[key, *(row.get(key, "") for row in cells)] for key in _keys(cells)]))
+    output_lines([[key, *(row.get(key, "") for row in cells)] for key in _keys(cells)])
     print(_loading_line(loading, tuple(options.image), rows))
     for title, lines in tables.items():
         keys = _keys(lines)
-        print(f"\n{title}\n{text_table([[_cell(line.get(key, '')) for key in keys] for line in lines], keys)}")
+        output_lines([[_cell(line.get(key, "")) for key in keys] for line in lines], keys, title)
     if options.json:
         result = {"device": name, "loading samples/s per worker": loading, "rows": rows, "tables": tables}
         write_atomically(Path(str(options.json)), json.dumps(result, indent=1).encode())

@@ -7,11 +7,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vgbench.core.errors import UserError
 
 if TYPE_CHECKING:
+    from vgbench.core.grid import Grid
+    from vgbench.leaderboard.versus import Versus
     from vgbench.records.record import Record
 
 NAME = "compare"
@@ -23,7 +25,11 @@ TAKES_PLUGINS = True
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of this command."""
     parser.add_argument("runs", nargs="*", type=Path, help="run folders, or folders of them (default: runs/)")
-    parser.add_argument("--format", choices=["markdown", "csv", "json", "latex"], default="markdown")
+    parser.add_argument(
+        "--format",
+        choices=["markdown", "md", "csv", "json", "latex"],
+        help="default: tables that fit the terminal; Markdown in a pipe or a file",
+    )
     parser.add_argument("--json", dest="format", action="store_const", const="json", help="short for --format json")
     parser.add_argument("--output", type=Path, help="write to a file instead of the terminal")
     parser.add_argument("--all-metrics", action="store_true", help="every metric, not only a task's headline")
@@ -61,9 +67,8 @@ def execute(arguments: Namespace) -> int:
     if arguments.html is not None:
         print(write_html(records, arguments.html, arguments.published == "all" or not records))
         return 0
-    in_terminal = arguments.format == "markdown" and arguments.output is None and sys.stdout.isatty()
-    if in_terminal and not arguments.slices:
-        show(records, **_options(arguments))
+    if arguments.format is None and arguments.output is None and sys.stdout.isatty():
+        _show(arguments, records)
         return 0
     text = _text(arguments, records)
     if arguments.output is None:
@@ -80,12 +85,10 @@ def show(records: Sequence[Record], **options: Any) -> None:
 
     ``options``: as of :func:`vgbench.leaderboard.compare.leaderboard`.
     """
-    from vgbench.leaderboard import compare, terminal
+    from vgbench.core.terminal import output
+    from vgbench.leaderboard.compare import leaderboard
 
-    if sys.stdout.isatty():
-        terminal.show(compare.leaderboard(records, **options))
-    else:
-        print(compare.compare(records, **options), end="")
+    output(leaderboard(records, **options))
 
 
 def write_html(records: Sequence[Record], folder: Path, others: bool = False) -> Path:
@@ -112,9 +115,14 @@ def _serve(arguments: Namespace) -> int:
     return 0
 
 
+def _format(arguments: Namespace) -> Literal["markdown", "csv", "json", "latex"]:
+    """The format of a text: Markdown unless another one is asked for."""
+    return "markdown" if arguments.format in (None, "md") else arguments.format
+
+
 def _check(arguments: Namespace) -> None:
     """Raises UserError for options that do not go together."""
-    form = arguments.format
+    form = _format(arguments)
     if arguments.pictures is not None and not arguments.slices:
         raise UserError("--pictures draws the disagreements of two runs: add --slices")
     of_tables = arguments.slices or arguments.seeds or arguments.output is not None or form != "markdown"
@@ -167,17 +175,40 @@ def _options(arguments: Namespace) -> dict[str, Any]:
 def _text(arguments: Namespace, records: Sequence[Record]) -> str:
     from vgbench.leaderboard.compare import compare
 
-    text = compare(records, arguments.format, **_options(arguments))
     if not arguments.slices:
-        return text
-    if len(records) != 2:
-        raise UserError(f"--slices compares two runs, found {len(records)}; name two run folders")
-    from vgbench.leaderboard.markdown import markdown
-    from vgbench.leaderboard.stress_versus import versus_grids
-    from vgbench.leaderboard.versus import versus
+        return compare(records, _format(arguments), **_options(arguments))
+    from vgbench.core.markdown import markdown
     from vgbench.leaderboard.versus_text import format_versus
 
-    stressed = versus_grids(records[0], records[1])
-    comparisons = versus(*records, needed=not stressed)
+    comparisons, stressed = _slices(records)
     parts = [format_versus(comparisons, arguments.pictures)] if comparisons else []
+    text = compare(records, _format(arguments), **_options(arguments))
     return "\n".join([text, *parts, *([markdown(stressed)] if stressed else [])])
+
+
+def _show(arguments: Namespace, records: Sequence[Record]) -> None:
+    """The tables, as wide as the terminal."""
+    from vgbench.core import terminal
+    from vgbench.leaderboard.versus_text import comparison_grids
+
+    grids: list[Grid] = []
+    if arguments.slices:
+        comparisons, stressed = _slices(records)
+        grids = [grid for one in comparisons for grid in comparison_grids(one, arguments.pictures)] + stressed
+    show(records, **_options(arguments))
+    terminal.show(grids)
+
+
+def _slices(records: Sequence[Record]) -> tuple[list[Versus], list[Grid]]:
+    """The paired tests between two runs: of their answers, and of those to probes.
+
+    Raises:
+        UserError: if it is not two runs, or there is nothing to compare.
+    """
+    from vgbench.leaderboard.stress_versus import versus_grids
+    from vgbench.leaderboard.versus import versus
+
+    if len(records) != 2:
+        raise UserError(f"--slices compares two runs, found {len(records)}; name two run folders")
+    stressed = versus_grids(records[0], records[1])
+    return versus(*records, needed=not stressed), stressed

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def stats(arguments: Arguments) -> int:
     """Words, boxes and targets per split, of those that are there; ``out`` draws them."""
+    from vgbench.core.terminal import output_lines
     from vgbench.data import describe
 
     own, dataset = arguments.own, arguments.dataset()
@@ -34,7 +35,7 @@ def stats(arguments: Arguments) -> int:
             missing.append(f"{name}: {error}")
     if not splits:
         raise UserError(missing[0])
-    print(describe.text(splits))
+    output_lines(describe.table_rows(splits), ["", *splits])
     for line in missing:
         print(f"not read: {line}")
     if "out" in own:

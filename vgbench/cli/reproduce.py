@@ -55,11 +55,11 @@ def execute(arguments: Namespace) -> int:
     checkpoints, pretrained = _folder(own, "checkpoints"), _folder(own, "pretrained")
     todo = steps.plan_steps(plan, overrides, runs, checkpoints, pretrained, check_data=not arguments.dry_run)
     if arguments.dry_run:
-        print(report.format_plan(plan, todo), end="")
+        report.print_page(plan, report.plan_grid(plan, todo))
         return 0
     done = [steps.execute(plan, step, runs) if step.action in ("evaluate", "train") else step for step in todo]
     lines = _judged(plan, done)
-    print(report.format_lines(plan, lines), end="")
+    report.print_page(plan, report.lines_grid(plan, lines))
     _write(arguments, plan, done, lines)
     return 1 if arguments.strict and any(line.outcome is Outcome.DIFFERS for line in lines) else 0
 

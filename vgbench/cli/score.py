@@ -54,8 +54,9 @@ def execute(arguments: Namespace) -> int:
     from hydra.utils import instantiate
 
     from vgbench.core.files import write_atomically
+    from vgbench.core.terminal import output
     from vgbench.metrics.catalog import make_metric
-    from vgbench.metrics.evaluator import evaluate_predictions, format_report
+    from vgbench.metrics.evaluator import evaluate_predictions, format_report, report_grid
     from vgbench.records.external import ExternalSplit, check_register, register
 
     own, overrides = split_overrides(arguments.overrides, "split", *FOREIGN)
@@ -83,7 +84,7 @@ def execute(arguments: Namespace) -> int:
         if published is not None and len(table) < published:
             notes.append(f"{len(table):,} of {published:,} expressions of {name}: part of the split, not comparable")
         if not json_alone:
-            print(format_report(reports[name]), end="\n\n")
+            output([report_grid(reports[name])], format_report(reports[name]) + "\n\n")
     for note in notes[1:]:
         print(f"note: {note}", file=sys.stderr if json_alone else sys.stdout)
     if arguments.json:

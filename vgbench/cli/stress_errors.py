@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vgbench.config.compose import split_overrides
 
 if TYPE_CHECKING:
-    from vgbench.leaderboard.grid import Grid
+    from vgbench.core.grid import Grid
 
 
 def errors(arguments: Namespace) -> int:
@@ -19,9 +19,9 @@ def errors(arguments: Namespace) -> int:
     Raises:
         UserError: if a run has no predictions, its data are gone, or there is no such review.
     """
+    from vgbench.core.terminal import output
     from vgbench.leaderboard.ceiling import ceiling_grid
     from vgbench.leaderboard.errors import agreement_grid, draw_wrong, errors_grid, split_errors
-    from vgbench.leaderboard.markdown import markdown
     from vgbench.records.store import find
 
     grids: list[Grid] = []
@@ -34,7 +34,7 @@ def errors(arguments: Namespace) -> int:
         if arguments.pictures and len(part.rows) > 1:
             folder = arguments.pictures / part.where.replace(" ", "-")
             print(f"{draw_wrong(part, folder)} pictures in {folder}")
-    print(markdown(grids), end="")
+    output(grids)
     _write(arguments, [_as_json(grid) for grid in grids])
     return 0
 
@@ -45,13 +45,13 @@ def threshold(arguments: Namespace) -> int:
     Raises:
         UserError: if the run was not scored on several splits with any number of targets.
     """
-    from vgbench.leaderboard.markdown import markdown
+    from vgbench.core.terminal import output
     from vgbench.leaderboard.thresholds import threshold_grids
     from vgbench.records.store import find
 
     own, places = split_overrides(arguments.overrides, "select")
     grids = threshold_grids(find(map(Path, places or ["runs"])), own.get("select", "val"))
-    print(markdown(grids), end="")
+    output(grids)
     _write(arguments, [_as_json(grid) for grid in grids])
     return 0
 

@@ -131,10 +131,11 @@ def _report(
     notes: list[str],
 ) -> None:
     """Print every number, and what is to be known of them."""
-    from vgbench.metrics.evaluator import format_report
+    from vgbench.core.terminal import output
+    from vgbench.metrics.evaluator import format_report, report_grid
 
     for _, one in scored.values():
-        print(format_report(one.report), end="\n\n")
+        output([report_grid(one.report)], format_report(one.report) + "\n\n")
     for note in notes:
         print(f"note: {note}")
     if arguments.json:

@@ -47,7 +47,8 @@ class SweepPoints:
 
     def _print(self) -> None:
         from vgbench.core.processes import process_rank
-        from vgbench.leaderboard.compare import compare
+        from vgbench.core.terminal import output
+        from vgbench.leaderboard.compare import leaderboard
         from vgbench.records.store import find
 
         index = self.sweep.index(self.runs)
@@ -56,7 +57,8 @@ class SweepPoints:
         points = [Path(line) for line in dict.fromkeys(index.read_text("utf-8").splitlines()) if Path(line).is_dir()]
         done = [folder for folder in points if (folder / "record.json").is_file()]
         if done:
-            print("\n" + compare(find(done), "markdown", seeds=True), end="")
+            print()
+            output(leaderboard(find(done), seeds=True))
         for folder in points:
             if folder not in done:
                 print(f"not finished: {folder}; the same command goes on with it")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vgbench.core.console import text_table
 from vgbench.core.errors import UserError
 from vgbench.data.table import AnnotationTable
 
@@ -107,8 +106,8 @@ def statistics(table: AnnotationTable) -> Statistics:
     )
 
 
-def text(splits: Mapping[str, Statistics]) -> str:
-    """A table with one column per split."""
+def table_rows(splits: Mapping[str, Statistics]) -> list[list[str]]:
+    """What a table with one column per split shows, the first cell of each row saying what it is."""
     rows: list[list[str]] = []
 
     def add(label: str, value: Callable[[Statistics], str]) -> None:
@@ -125,7 +124,7 @@ def text(splits: Mapping[str, Statistics]) -> str:
     add("duplicates", lambda s: f"{s.duplicates:,}")
     add("same text, other target", lambda s: f"{s.ambiguous:,}")
     add("most frequent words", lambda s: " ".join(word for word, _ in s.common[:6]))
-    return text_table(rows, ["", *splits])
+    return rows
 
 
 def figure(splits: Mapping[str, Statistics], path: Path) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from vgbench.core.errors import UserError
+from vgbench.core.grid import Grid, Heading, text_row
 from vgbench.core.registry import datasets
 from vgbench.data import rle
 from vgbench.data.boxes import iou
 from vgbench.data.filters import named_filters
 from vgbench.data.table import AnnotationTable, Row
 from vgbench.leaderboard.errors import SplitErrors
-from vgbench.leaderboard.grid import Grid, Heading, text_row
 from vgbench.metrics.pairs import Pairs
 from vgbench.metrics.verdict import answer_kind, is_right
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
+from vgbench.core.grid import Grid, GridCell, Heading
 from vgbench.leaderboard.columns import inference_rate, tokens_per_answer
-from vgbench.leaderboard.grid import Grid, GridCell, Heading
 from vgbench.leaderboard.leading import LEGEND, leading_rows
 from vgbench.leaderboard.pairs import Pair
 from vgbench.leaderboard.tables import Row, Table, mean_value, spread

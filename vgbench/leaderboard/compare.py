@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
+from vgbench.core.grid import Grid
+from vgbench.core.markdown import markdown
 from vgbench.leaderboard.cells import pairs_grid, table_grid
 from vgbench.leaderboard.flat import csv_text, flat, flat_pair
-from vgbench.leaderboard.grid import Grid
 from vgbench.leaderboard.latex import latex
-from vgbench.leaderboard.markdown import markdown
 from vgbench.leaderboard.pairs import published_pairs
 from vgbench.leaderboard.published import PublishedRow
 from vgbench.leaderboard.published_rows import add_published, published_tables

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from vgbench.core.errors import UserError
+from vgbench.core.grid import Grid, Heading, text_row
 from vgbench.data.boxes import iou
 from vgbench.data.dataset import GroundingData
 from vgbench.data.table import AnnotationTable
 from vgbench.leaderboard.columns import row_label
-from vgbench.leaderboard.grid import Grid, Heading, text_row
 from vgbench.leaderboard.versus import Side, load_table, side_predictions
 from vgbench.metrics.errors import KINDS, TITLES, ErrorKinds, error_kinds
 from vgbench.metrics.pairs import Pairs

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
+from vgbench.core.grid import Grid, GridCell, Heading
 from vgbench.core.lines import one_line
-from vgbench.leaderboard.grid import Grid, GridCell, Heading
 
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
 _ALIGN = {"left": "l", "right": "r", "centre": "c"}

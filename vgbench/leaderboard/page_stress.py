@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from vgbench.leaderboard.grid import Grid
+from vgbench.core.grid import Grid
 from vgbench.leaderboard.stress import StressSplit, judged, probe_order
 from vgbench.metrics.tasks import STRESS
 from vgbench.probes.names import split_and_probe

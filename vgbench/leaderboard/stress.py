@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from vgbench.core.grid import Grid, GridCell, Heading, text_row
 from vgbench.core.registry import probes
 from vgbench.leaderboard.columns import row_label
-from vgbench.leaderboard.grid import Grid, GridCell, Heading, text_row
 from vgbench.leaderboard.tables import folder_names
 from vgbench.metrics.tasks import STRESS
 from vgbench.probes.names import split_and_probe

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vgbench.core.grid import Grid, Heading, text_row
 from vgbench.leaderboard.columns import row_label
-from vgbench.leaderboard.grid import Grid, Heading, text_row
 from vgbench.leaderboard.stress import percent, stressed
 from vgbench.leaderboard.versus import holm
 from vgbench.metrics.bootstrap import compare_paired

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vgbench.core.errors import UserError
+from vgbench.core.grid import Grid, Heading, text_row
 from vgbench.leaderboard.columns import row_label
-from vgbench.leaderboard.grid import Grid, Heading, text_row
 from vgbench.leaderboard.versus import Side, load_table, side_predictions
 from vgbench.metrics.bootstrap import compare_paired
 from vgbench.metrics.evaluator import evaluate_predictions

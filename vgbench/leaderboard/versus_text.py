@@ -1,15 +1,16 @@
-"""Two runs against each other as Markdown, and pictures of where they disagree."""
+"""Two runs against each other as tables, and pictures of where they disagree."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from vgbench.core.grid import Grid, GridCell, Heading, text_row
+from vgbench.core.markdown import markdown_table
 from vgbench.data.images import open_image_file
 from vgbench.data.pixels import IMAGE_ERRORS, as_rgb
 from vgbench.leaderboard.columns import metric_title, task_title
-from vgbench.leaderboard.grid import Grid, GridCell, Heading, text_row
-from vgbench.leaderboard.markdown import markdown_table
 from vgbench.leaderboard.versus import Slice, Versus
 from vgbench.pictures import draw
 
@@ -19,19 +20,26 @@ _EXPLANATION = (
 )
 
 
+def comparison_grids(comparison: Versus, pictures: Path | None = None) -> list[Grid]:
+    """The slices of :func:`~vgbench.leaderboard.versus.versus`, then the disagreements, if there are any; with
+    ``pictures``, these are drawn into a folder below it."""
+    grids = [_slices_grid(comparison)]
+    if comparison.disagreements:
+        grids.append(_disagreements_grid(comparison))
+    if pictures is not None:
+        folder = pictures / _folder_name(comparison)
+        note = f"Pictures: {draw_disagreements(comparison, folder)} in {folder}"
+        grids[-1] = replace(grids[-1], notes=[note])
+    return grids
+
+
 def format_versus(comparisons: Sequence[Versus], pictures: Path | None = None) -> str:
-    """Markdown of :func:`~vgbench.leaderboard.versus.versus`; with ``pictures``, the disagreements are drawn into
-    folders below it."""
+    """The tables of :func:`comparison_grids` as Markdown."""
     parts = []
     for comparison in comparisons:
-        slices = _slices_grid(comparison)
-        parts += [f"## {slices.title}", markdown_table(slices, padded=False), _EXPLANATION]
-        if comparison.disagreements:
-            disagreements = _disagreements_grid(comparison)
-            parts += [f"{disagreements.title}:", markdown_table(disagreements, padded=False)]
-        if pictures is not None:
-            folder = pictures / _folder_name(comparison)
-            parts.append(f"Pictures: {draw_disagreements(comparison, folder)} in {folder}")
+        for place, grid in enumerate(comparison_grids(comparison, pictures)):
+            parts += [f"{grid.title}:" if place else f"## {grid.title}", markdown_table(grid, padded=False)]
+            parts += [*grid.legend, *grid.notes]
     return "\n\n".join(parts) + "\n"
 
 
@@ -63,7 +71,7 @@ def _slices_grid(comparison: Versus) -> Grid:
         Heading("expressions"),
         Heading("images"),
     ]
-    return Grid(title, headings, [_slice_row(line) for line in comparison.slices])
+    return Grid(title, headings, [_slice_row(line) for line in comparison.slices], [_EXPLANATION])
 
 
 def _slice_row(line: Slice) -> list[GridCell]:

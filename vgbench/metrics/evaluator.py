@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from vgbench.core.grid import Grid, GridCell, Heading, text_row
+from vgbench.core.markdown import markdown_table
 from vgbench.data.table import AnnotationTable
 from vgbench.metrics.base import GroundingMetric, Outcomes, Ratio
 from vgbench.metrics.bootstrap import intervals
@@ -206,23 +208,26 @@ def evaluate_predictions(
     return evaluator.report(bootstrap, seed)
 
 
-def format_report(report: ScoreReport) -> str:
-    """Markdown: a heading and a table of value, interval and count."""
-    lines = [
+def report_grid(report: ScoreReport) -> Grid:
+    """Value, interval and count of every metric; the one to look at first is strong."""
+    title = (
         f"{report.dataset} {report.split}: {report.expressions} expressions, {report.images} images "
-        f"(data {report.data_hash[:12]})",
-        "",
-        "| metric | % | 95 % interval | n |",
-        "|---|---:|:---:|---:|",
-    ]
+        f"(data {report.data_hash[:12]})"
+    )
+    headings = [Heading("metric", align="left"), Heading("%"), Heading("95 % interval", align="centre"), Heading("n")]
+    rows = []
     for name, score in report.scores.items():
-        title = f"**{name}**" if name == report.primary else name
-        if score.resolution != "original":
-            title += f" ({score.resolution})"
+        frame = "" if score.resolution == "original" else f" ({score.resolution})"
         value = "not defined" if math.isnan(score.value) else f"{score.value:.2f}"
         interval = "" if math.isnan(score.low) else f"{score.low:.2f} to {score.high:.2f}"
-        lines.append(f"| {title} | {value} | {interval} | {score.n} |")
-    return "\n".join(lines)
+        rows.append([GridCell(name + frame, strong=name == report.primary), *text_row(value, interval, str(score.n))])
+    return Grid(title, headings, rows)
+
+
+def format_report(report: ScoreReport) -> str:
+    """The grid of a report as Markdown, its title a line above."""
+    grid = report_grid(report)
+    return f"{grid.title}\n\n{markdown_table(grid, padded=False)}"
 
 
 def flat_metrics(reports: Mapping[str, ScoreReport], outputs: Sequence[str]) -> dict[str, float]:

@@ -1,19 +1,21 @@
-"""Plans and verdicts as text and JSON."""
+"""Plans and verdicts as tables, text and JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from vgbench.leaderboard.grid import Grid, Heading, text_row
-from vgbench.leaderboard.markdown import bullets, markdown_table
+from vgbench.core.grid import Grid, Heading, text_row
+from vgbench.core.markdown import bullets, markdown_table
+from vgbench.core.terminal import output
 from vgbench.reproduce.judge import Line, Outcome
 from vgbench.reproduce.plan import Plan, Step
 
 
-def format_plan(plan: Plan, steps: Sequence[Step]) -> str:
-    """The plan as Markdown."""
+def plan_grid(plan: Plan, steps: Sequence[Step]) -> Grid:
+    """What is there, what would be run and how long it may take, a row for each run."""
     headings = [
         Heading("Run", align="left"),
         Heading("What", align="left"),
@@ -38,7 +40,7 @@ def format_plan(plan: Plan, steps: Sequence[Step]) -> str:
         f"What is not there yet, on one GPU: {evaluation:.2g} hours to evaluate released checkpoints, "
         f"{training:.2g} hours to train. These are estimates, not measurements, from:"
     )
-    return _page(plan, markdown_table(Grid(plan.title, headings, rows)), estimates, bullets(basis or ["nothing to do"]))
+    return Grid(plan.title, headings, rows, [estimates], basis or ["nothing to do"])
 
 
 def _how(step: Step) -> str:
@@ -51,8 +53,8 @@ def _how(step: Step) -> str:
     return f"vgbench {verb} {' '.join(step.job.overrides)} {start}={step.config[start]}"
 
 
-def format_lines(plan: Plan, lines: Sequence[Line]) -> str:
-    """The table as Markdown."""
+def lines_grid(plan: Plan, lines: Sequence[Line]) -> Grid:
+    """Published, measured and verdict, a row for each cell of the table."""
     headings = [
         Heading("Row", align="left"),
         Heading("Where", align="left"),
@@ -82,7 +84,7 @@ def format_lines(plan: Plan, lines: Sequence[Line]) -> str:
         f"{len(lines)} cells: {reproduced} reproduced, {different} differ, {measured - reproduced - different} "
         f"measured but not judged, {len(lines) - measured} not run."
     )
-    return _page(plan, markdown_table(Grid(plan.title, headings, rows)), summary)
+    return Grid(plan.title, headings, rows, [summary])
 
 
 def _ours(line: Line) -> tuple[str, str]:
@@ -95,9 +97,15 @@ def _ours(line: Line) -> tuple[str, str]:
     return value, interval
 
 
-def _page(plan: Plan, *parts: str) -> str:
-    """Parts below the table's title, and its notes."""
-    return "\n\n".join([f"# {plan.title}", *parts, *([bullets(plan.notes)] if plan.notes else [])]) + "\n"
+def print_page(plan: Plan, grid: Grid) -> None:
+    """A grid and the notes of the plan: as wide as the terminal, as Markdown into a pipe."""
+    output([replace(grid, notes=[*grid.notes, *plan.notes])], page_text(plan, grid))
+
+
+def page_text(plan: Plan, grid: Grid) -> str:
+    """A grid and the notes of the plan as Markdown."""
+    lists = [bullets(notes) for notes in (grid.notes, plan.notes) if notes]
+    return "\n\n".join([f"# {grid.title}", markdown_table(grid), *grid.legend, *lists]) + "\n"
 
 
 def as_json(plan: Plan, lines: Sequence[Line]) -> str:

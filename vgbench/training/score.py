@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from vgbench.batches.samples import GroundingDataset, shuffled
 from vgbench.data.dataset import GroundingData
 from vgbench.data.table import AnnotationTable
-from vgbench.metrics.evaluator import ScoreReport, format_report
+from vgbench.metrics.evaluator import ScoreReport, format_report, report_grid
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.rereading import reading_notes
 from vgbench.predictions.styles import style
@@ -22,7 +22,7 @@ from vgbench.training.checks import as_list
 from vgbench.training.data import evaluation_loader, evaluation_samples, scored_splits
 from vgbench.training.evaluation import Evaluation, metrics_by_output
 from vgbench.training.guards import StopAtStep
-from vgbench.training.logs import say
+from vgbench.training.logs import say, say_table
 from vgbench.training.model import TrainedModel
 from vgbench.training.module import GroundingModule, Stopwatch
 from vgbench.training.progress import progress
@@ -188,7 +188,8 @@ class Scorer:
             title = method.output_labels.get(output) or (
                 method.name if output == "main" else f"{method.name} / {output}"
             )
-            say(f"\n{title} on {format_report(report)}")
+            grid = report_grid(report)
+            say_table(replace(grid, title=f"{title} on {grid.title}"), f"\n{title} on {format_report(report)}\n")
             for control, control_report in scored.controls.items():
                 value = control_report.values[control_report.primary]
                 say(f"control, {control}: {control_report.primary} {value:.2f} %")

@@ -22,7 +22,7 @@ class GridCell:
     """One cell, without any mark-up.
 
     Attributes:
-        strong: printed bold: it leads its column (:mod:`.leading`).
+        strong: printed bold: e.g. a value that leads its column.
         spread: behind the text: half the width of an interval or, of several ``seeds``, their standard deviation.
     """
 

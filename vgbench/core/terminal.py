@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from vgbench.leaderboard.grid import Align, Grid, GridCell, Heading
+from vgbench.core.console import is_number, text_table
+from vgbench.core.grid import Align, Grid, GridCell, Heading, text_row
+from vgbench.core.markdown import markdown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,6 +18,27 @@ if TYPE_CHECKING:
 _GAP = 3  # characters between two columns
 _TEXT = 28  # a column of words may be folded down to this width
 _JUSTIFY: dict[Align, Literal["left", "right", "center"]] = {"left": "left", "right": "right", "centre": "center"}
+
+
+def output(grids: Sequence[Grid], text: str | None = None) -> None:
+    """Print grids: as wide as the terminal; into a pipe or a file ``text``, None: as Markdown."""
+    if sys.stdout.isatty():
+        show(grids)
+    else:
+        print(markdown(grids) if text is None else text, end="", flush=True)
+
+
+def output_lines(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), title: str = "") -> None:
+    """Print rows of texts: as wide as the terminal; into a pipe or a file as columns of plain text."""
+    if not sys.stdout.isatty():
+        print(*([f"\n{title}"] if title else []), text_table(rows, headings), sep="\n")
+        return
+    count = max(map(len, (headings, *rows)))
+    whole = [[*map(str, row), *[""] * (count - len(row))] for row in rows]
+    names = [*headings, *[""] * (count - len(headings))]
+    numeric = [all(is_number(row[place]) or not row[place] for row in whole) for place in range(count)]
+    heads = [Heading(name, align="right" if right else "left") for name, right in zip(names, numeric, strict=True)]
+    show([Grid(title, heads, [text_row(*row) for row in whole])])
 
 
 def show(grids: Sequence[Grid], console: Console | None = None) -> None:
@@ -32,8 +56,10 @@ def show(grids: Sequence[Grid], console: Console | None = None) -> None:
 
 def show_grid(grid: Grid, console: Console) -> None:
     """One grid with its title, legend, notes and footnotes."""
-    console.print(f"\n{grid.title}", style="bold", markup=False)
-    for places in parts(grid, console.width):
+    console.print(f"\n{grid.title}" if grid.title else "", style="bold", markup=False)
+    for number, places in enumerate(parts(grid, console.width)):
+        if number:
+            console.print()
         console.print(_table(grid, places, console.width))
     if grid.legend:
         console.print(" ".join(grid.legend), style="dim", markup=False)
@@ -83,16 +109,14 @@ def _table(grid: Grid, places: Sequence[int], width: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    for place in places:
-        heading = grid.headings[place]
-        table.add_column(
-            Text("\n".join(_heading_lines(heading))),
-            justify=_JUSTIFY[heading.align],
-            overflow="fold",
-            no_wrap=heading.align != "left",
-            vertical="bottom",
-        )
+    named = any(grid.headings[place].text for place in places)
+    table = Table(box=box.SIMPLE_HEAD, show_header=named, pad_edge=False, show_edge=False, padding=(0, 1))
+    heads = [_heading_lines(grid.headings[place]) for place in places]
+    height = max(map(len, heads))
+    for place, lines in zip(places, heads, strict=True):
+        align = grid.headings[place].align
+        head = Text("\n".join([*[""] * (height - len(lines)), *lines]))  # all end on the line above the rule
+        table.add_column(head, justify=_JUSTIFY[align], overflow="fold", no_wrap=align != "left")
     for row in grid.rows:
         table.add_row(*(Text(_text(row[place]), style="bold" if row[place].strong else "") for place in places))
     return table

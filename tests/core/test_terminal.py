@@ -1,17 +1,18 @@
 """Tables on a terminal: never wider than it is, and the same numbers as in Markdown."""
 
 import io
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from vgbench.core.grid import Grid, GridCell, Heading, text_row
+from vgbench.core.terminal import output_lines, parts, shared_ends, show
 from vgbench.leaderboard.compare import compare, leaderboard
-from vgbench.leaderboard.grid import Grid, GridCell, Heading, text_row
 from vgbench.leaderboard.page import write_page
 from vgbench.leaderboard.published import read_published
-from vgbench.leaderboard.terminal import parts, shared_ends, show
 from vgbench.records.store import find
 
 COMMITTED = Path(str(files("vgbench.leaderboards") / "results"))
@@ -38,6 +39,27 @@ def test_a_wide_table_comes_in_parts_led_by_its_first_column() -> None:
     assert parts(grid, 5) == [[0, place] for place in range(1, 7)]
     lines = shown([grid], 40).splitlines()
     assert [line.split() for line in lines if line.startswith("a")] == [["a", "1", "2", "3"], ["a", "4", "5", "6"]]
+
+
+def test_lines_of_text_are_columns_in_a_pipe_and_fit_a_terminal(
+    capsys: pytest.CaptureFixture[str], terminal_lines: Callable[[Callable[[], object]], list[str]]
+) -> None:
+    rows = [["images", "3,600", "400"], ["words", "the one object left right plain", "the small object"]]
+    output_lines(rows, ["", "train", "val"])
+    assert capsys.readouterr().out.splitlines()[2] == "images  3,600                            400"
+    output_lines([["a", "1"]], title="costs")
+    assert capsys.readouterr().out == "\ncosts\na  1\n"
+    wide = [[*row, row[1], row[2]] for row in rows]
+    lines = terminal_lines(lambda: output_lines(wide, ["", "train", "val", "testA", "testB"]))
+    assert max(map(len, lines)) <= 80 and sum(line.startswith("images") for line in lines) == 2
+    assert terminal_lines(lambda: output_lines([["a", "1"]], title="costs"))[1:] == ["costs", "a   1"]
+
+
+def test_folded_cells_start_on_the_line_of_their_row() -> None:
+    words = " ".join(["word"] * 12)
+    headings = [Heading("name", align="left"), Heading("text", align="left")]
+    rows = shown([Grid("t", headings, [text_row("a", words)])], 40).splitlines()[4:]
+    assert rows[0].startswith("a      word") and rows[1].startswith("       word")
 
 
 def test_what_all_runs_share_is_said_once() -> None:

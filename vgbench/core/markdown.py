@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vgbench.core.grid import Grid, GridCell
 from vgbench.core.lines import printable
-from vgbench.leaderboard.grid import Grid, GridCell
 
 
 def markdown(grids: Sequence[Grid]) -> str:
@@ -28,7 +28,7 @@ def markdown_table(grid: Grid, *, padded: bool = True) -> str:
     """The grid's headings and rows alone; ``padded``: all cells of a column as wide as its widest, for a plain text."""
     header = [plain(f"{heading.group} {heading.text}") for heading in grid.headings]
     rows = [[_cell(cell) for cell in row] for row in grid.rows]
-    widths = [max(len(row[place]) for row in (header, *rows)) if padded else 1 for place in range(len(header))]
+    widths = [max(len(row[place]) for row in (header, *rows)) if padded else 0 for place in range(len(header))]
     fill = {"left": str.ljust, "right": str.rjust, "centre": str.center}
     rule = {"left": ":{0}-", "right": "{0}-:", "centre": ":{0}:"}
 
@@ -38,7 +38,7 @@ def markdown_table(grid: Grid, *, padded: bool = True) -> str:
         )
         return f"| {' | '.join(cells)} |"
 
-    rules = (rule[heading.align].format("-" * width) for heading, width in zip(grid.headings, widths, strict=True))
+    rules = (rule[heading.align].format("-" * max(width, 1)) for heading, width in zip(grid.headings, widths, strict=True))
     return "\n".join([line(header), f"|{'|'.join(rules)}|", *map(line, rows)])
 
 
