@@ -38,7 +38,9 @@ def markdown_table(grid: Grid, *, padded: bool = True) -> str:
         )
         return f"| {' | '.join(cells)} |"
 
-    rules = (rule[heading.align].format("-" * max(width, 1)) for heading, width in zip(grid.headings, widths, strict=True))
+    rules = (
+        rule[heading.align].format("-" * max(width, 1)) for heading, width in zip(grid.headings, widths, strict=True)
+    )
     return "\n".join([line(header), f"|{'|'.join(rules)}|", *map(line, rows)])
 
 
