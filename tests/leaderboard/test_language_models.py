@@ -10,6 +10,7 @@ import pytest
 import vgbench.leaderboards
 from vgbench.leaderboard.compare import compare
 from vgbench.leaderboard.names import paper_name
+from vgbench.leaderboard.page_data import collect
 from vgbench.leaderboard.pairs import published_pairs
 from vgbench.leaderboard.published import PublishedRow
 from vgbench.leaderboard.training_data import NOT_KNOWN, statement_of, statements
@@ -78,6 +79,21 @@ def test_tokens_and_seconds_are_columns_of_such_tables_only() -> None:
     assert "answer" not in compare([run("ALVG", Cost())])
     line = next(csv.DictReader(compare([record], "csv").splitlines()))
     assert (line["prompt_tokens"], line["answer_tokens"], line["answer_s"]) == ("500.0", "24.0", "0.4")
+
+
+def test_the_price_of_1000_expressions_is_a_column_and_a_chart(tmp_path: Path) -> None:
+    """By hand: (500 * 3 + 20 * 15) / 1e6 * 1000 = 1.8 $."""
+    tokens = {"prompt_tokens": 500.0, "answer_tokens": 20.0, "answer_s": 0.4}
+    record = run("Qwen2.5-VL-7B-Instruct", Cost(**tokens, prompt_price=3.0, answer_price=15.0))
+    text = compare([record])
+    assert "$/1000" in text.splitlines()[2] and "US dollars for 1,000 expressions" in text and " 1.8 |" in text
+    assert r"\$/1000" in compare([record], "latex")
+    line = next(csv.DictReader(compare([record], "csv").splitlines()))
+    assert float(line["price_per_1000"]) == pytest.approx(1.8)
+    data = collect([record, run("ALVG", Cost())], [])
+    assert [row["price"] for row in data["rows"]] == [pytest.approx(1.8), None]
+    assert "$/1000" not in compare([run("other", Cost(**tokens))])  # nobody gave a price
+    assert "$/1000" not in compare([run("other", Cost(prompt_price=3.0, answer_price=15.0))])  # or counted tokens
 
 
 def test_other_rows_and_embedded_data_have_no_such_note() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 NOT_IDENTITY = frozenset(
     {
         *("seed", "recipe.seed", "run_dir", "runs", "resume", "hydra", "logger", "workers", "checkpoint_every"),
-        *("dataset.data_root", "dataset.image_root", "checkpointing", "smoke"),
+        *("dataset.data_root", "dataset.image_root", "checkpointing", "smoke", "eval.price"),
     }
 )
 

@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from vgbench.core.grid import Grid, GridCell, Heading
-from vgbench.leaderboard.columns import inference_rate, tokens_per_answer
+from vgbench.leaderboard.columns import inference_rate, price_per_1000, tokens_per_answer
 from vgbench.leaderboard.leading import LEGEND, leading_rows
 from vgbench.leaderboard.pairs import Pair
 from vgbench.leaderboard.tables import Row, Table, mean_value, spread
 from vgbench.records.record import Metric, Record
 
-_COSTS = ("Params (M)", "Train/s", "Infer/s", "Tokens/answer", "s/answer")
+_COSTS = ("Params (M)", "Train/s", "Infer/s", "Tokens/answer", "s/answer", "$/1000")
 
 
 def table_grid(table: Table) -> Grid:
@@ -87,13 +87,14 @@ def _value(metrics: Sequence[Metric] | None, strong: bool = False, part: bool = 
 
 def _costs(row: Row) -> tuple[str, ...]:
     """Parameters in millions, samples per second in training and in inference; of a language model the tokens of a
-    question and its answer, and the seconds between them."""
+    question and its answer, the seconds between them, and the price of 1,000 expressions."""
     return (
         millions(row.records[0].cost.parameters if row.records else None),
         rate(record.cost.train_samples_per_s for record in row.records),
         rate(inference_rate(record, row.prediction_set) for record in row.records),
         rate(tokens_per_answer(record) for record in row.records),
         rate(record.cost.answer_s for record in row.records),
+        rate(price_per_1000(record) for record in row.records),
     )
 
 
@@ -134,4 +135,6 @@ def _legend(table: Table) -> list[str]:
         sentences.append("± x (n seeds): standard deviation over seeds.")
     if any(column.control for column in table.columns):
         sentences.append("[...]: a control, the same checkpoint on spoilt input.")
+    if any(price_per_1000(record) is not None for row in table.rows for record in row.records):
+        sentences.append("$/1000: US dollars for 1,000 expressions, at the prices that were given for the runs.")
     return sentences

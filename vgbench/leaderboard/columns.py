@@ -112,6 +112,15 @@ def tokens_per_answer(record: Record) -> float | None:
     return None if None in counts else sum(count or 0 for count in counts)
 
 
+def price_per_1000(record: Record) -> float | None:
+    """US dollars for 1,000 expressions; None where tokens were not counted or no price was given."""
+    cost = record.cost
+    parts = ((cost.prompt_tokens, cost.prompt_price), (cost.answer_tokens, cost.answer_price))
+    if any(tokens is None or price is None for tokens, price in parts):
+        return None
+    return sum((tokens or 0.0) * (price or 0.0) for tokens, price in parts) / 1e6 * 1000
+
+
 def provenance(record: Record) -> str:
     """E.g. "measured, official": who made the numbers, and the weights."""
     return f"{record.provenance}, {record.checkpoint.origin}" if record.checkpoint else record.provenance

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vgbench.leaderboard.columns import Column, inference_rate, numbers, row_label
+from vgbench.leaderboard.columns import Column, inference_rate, numbers, price_per_1000, row_label
 from vgbench.leaderboard.pairs import Pair
 from vgbench.records.record import Metric, Record, Result
 
@@ -50,6 +50,7 @@ def _number(record: Record, result: Result, column: Column, metric: Metric) -> d
         "prompt_tokens": cost.prompt_tokens,
         "answer_tokens": cost.answer_tokens,
         "answer_s": cost.answer_s,
+        "price_per_1000": price_per_1000(record),
     }
 
 

@@ -14,6 +14,7 @@ from vgbench.leaderboard.columns import (
     Column,
     inference_rate,
     numbers,
+    price_per_1000,
     provenance,
     row_label,
     task_title,
@@ -118,6 +119,7 @@ def _rows(records: Sequence[Record]) -> dict[RowKey, dict[str, Any]]:
                     "infer_rate": inference_rate(record, result.prediction_set),
                     "tokens": tokens_per_answer(record),
                     "answer_s": record.cost.answer_s,
+                    "price": price_per_1000(record),
                 }
     labels = Counter(row["label"] for row in rows.values())
     for row in rows.values():

@@ -100,6 +100,7 @@ def page_row(model: Model) -> dict[str, Any]:
         "provenance": row.provenance,
         "training": model.training_data,
         "notes": [],
-        **dict.fromkeys(("seed", "parameters", "train_rate", "infer_rate")),
+        **dict.fromkeys(("seed", "parameters", "train_rate", "infer_rate", "latency", "flops", "memory", "hours")),
+        **dict.fromkeys(("tokens", "answer_s", "price")),
         **dict.fromkeys(("device", "config", "commit", "created"), ""),
     }

@@ -158,6 +158,7 @@ class Cost:
     ``set_samples_per_s``: inference throughput of each prediction set alone, where there are several.
     ``latency_s``: seconds of one prediction at batch 1, the image's loading left out.
     ``prompt_tokens``, ``answer_tokens``, ``answer_s``: of a language model, per answer on average.
+    ``prompt_price``, ``answer_price``: of its tokens, in US dollars per million, as they were given for the run.
     """
 
     wall_s: float | None = None
@@ -172,6 +173,8 @@ class Cost:
     prompt_tokens: float | None = None
     answer_tokens: float | None = None
     answer_s: float | None = None
+    prompt_price: float | None = None
+    answer_price: float | None = None
 
 
 @dataclass

@@ -139,6 +139,24 @@ def check_stress(config: DictConfig) -> None:
             raise UserError(f"eval.{key}={value}: give a whole number of at least {least}")
 
 
+def check_price(config: DictConfig) -> None:
+    """``eval.price``.
+
+    Raises:
+        UserError: if it is not two numbers of at least 0 under their names.
+    """
+    price = config.eval.price
+    if price is None:
+        return
+    valid = isinstance(price, DictConfig) and set(price) == {"input", "output"}
+    numbers = price.values() if valid else ()
+    if not valid or any(
+        isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < float("inf")
+        for number in numbers
+    ):
+        raise UserError(f"eval.price={price}: give US dollars per million tokens: eval.price={{input:1,output:4}}")
+
+
 def as_list(value: object) -> list[str]:
     """A list in a configuration; a single name is a list of one, null an empty one."""
     if value is None:

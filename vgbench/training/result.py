@@ -70,9 +70,10 @@ def write_record(config: DictConfig, model: TrainedModel, scores: Scores, folder
         training=model.training,
         notes=[
             *([SMOKE_NOTE] if config.smoke else []),
+            *_price_notes(config, method),
             *(*model.notes, *split_notes, *method.notes(), *precision_notes(config)),
         ],
-        cost=_cost(model, scores, started),
+        cost=_cost(config, model, scores, started),
     )
     store.write(record, folder)
     with quiet():
@@ -82,9 +83,10 @@ def write_record(config: DictConfig, model: TrainedModel, scores: Scores, folder
     return RunResult(folder, record, primary)
 
 
-def _cost(model: TrainedModel, scores: Scores, started: float) -> Cost:
+def _cost(config: DictConfig, model: TrainedModel, scores: Scores, started: float) -> Cost:
     method = model.method
     usage = method.usage()
+    price = config.eval.price if usage is not None else None
     timed = () if usage is not None and usage.reused else scores.splits  # answers from a file took no time
     seconds = sum(split.stopwatch.seconds for split in timed)
     samples = sum(split.stopwatch.samples for split in timed)
@@ -106,7 +108,19 @@ def _cost(model: TrainedModel, scores: Scores, started: float) -> Cost:
         prompt_tokens=usage.per_answer(usage.prompt_tokens) if usage else None,
         answer_tokens=usage.per_answer(usage.answer_tokens) if usage else None,
         answer_s=usage.per_answer(usage.seconds) if usage else None,
+        prompt_price=float(price.input) if price else None,
+        answer_price=float(price.output) if price else None,
     )
+
+
+def _price_notes(config: DictConfig, method: GroundingMethod) -> list[str]:
+    """What ``eval.price`` was, or why it says nothing here."""
+    price, usage = config.eval.price, method.usage()
+    if price is None:
+        return []
+    if usage is None or usage.prompt_tokens is None or usage.answer_tokens is None:
+        return ["eval.price was given, but nobody counted tokens: there is no cost per expression"]
+    return [f"price of tokens: {price.input:g} $ per million of questions, {price.output:g} $ of answers, as given"]
 
 
 def _draw_curves(folder: Path) -> bool:

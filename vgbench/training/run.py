@@ -14,6 +14,7 @@ from vgbench.training.checks import (
     as_list,
     check_machine,
     check_monitor,
+    check_price,
     check_recipe_parts,
     check_splits,
     check_stress,
@@ -75,6 +76,7 @@ def prepare(config: DictConfig) -> Preparation:
     data = load_training_data(config)
     check_splits(config, data.dataset, training=True)
     check_stress(config)
+    check_price(config)
     method = build_method(config.method)
     tasks = shared_tasks(method, data.dataset, config.task)
     variants = scored_variants(method, data.dataset, tasks, as_list(config.eval.variants))
@@ -144,6 +146,7 @@ def evaluate(config: DictConfig, *, stress_only: bool = False) -> RunResult:
     dataset = build_data(config)
     check_splits(config, dataset)
     check_stress(config)
+    check_price(config)
     model, path, report = load_model(config)
     tasks = shared_tasks(model.method, dataset, config.task)
     metrics = [*tasks, *scored_variants(model.method, dataset, tasks, as_list(config.eval.variants))]

@@ -19,6 +19,7 @@ from tests.methods.vlm.models import MODELS
 from tests.methods.vlm.pictures import batch_of, boxes, pictures
 from vgbench.cli import main
 from vgbench.core.errors import UserError
+from vgbench.leaderboard.columns import price_per_1000
 from vgbench.methods.openai_api import OpenAIServer
 from vgbench.records import store
 
@@ -179,6 +180,28 @@ def test_the_record_says_what_it_cost(scenes: list[str], tmp_path: Path) -> None
     notes = "\n".join(record.notes)
     assert f"{100 * asked:,} tokens of questions, {7 * asked:,} of answers" in notes
     assert f"asked of the server {server.address} as model 'org/InternVL3-8B', temperature 0" in notes
+
+
+def test_the_price_that_was_given_becomes_a_cost(
+    scenes: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By hand: 100 tokens at 2 $ and 7 at 10 $ per million are 0.00027 $, for 1,000 expressions 0.27 $."""
+    with FakeServer() as server:
+        line = command(server, tmp_path / "run", scenes)
+        assert main([*line, "eval.price=3"]) == main([*line, "eval.price={input:3}"]) == 2
+        assert main([*line, "eval.price={input:-1,output:2}"]) == 2
+        assert capfd.readouterr().err.count("give US dollars per million tokens: eval.price={input:1,output:4}") == 3
+        assert not server.questions and main(line) == 0
+        plain = store.read(tmp_path / "run")
+        asked = len(server.questions)
+        (tmp_path / "run" / "record.json").unlink()
+        assert main([*line, "eval.price={input:2,output:10}", "resume=true"]) == 0
+        assert len(server.questions) == asked  # another price asks nothing again
+    record = store.read(tmp_path / "run")
+    assert (record.cost.prompt_price, record.cost.answer_price) == (2.0, 10.0)
+    assert price_per_1000(record) == pytest.approx(0.27) and price_per_1000(plain) is None
+    assert record.config_hash == plain.config_hash
+    assert "price of tokens: 2 $ per million of questions, 10 $ of answers, as given" in record.notes
 
 
 def test_a_killed_evaluation_loses_no_answer(scenes: list[str], tmp_path: Path) -> None:

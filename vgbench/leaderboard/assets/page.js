@@ -66,7 +66,7 @@
   const ROWS = 50;  // of a table until the reader asks for all
   const CHOICES = [
     ["params", "parameters"], ["train", "training speed"], ["infer", "inference speed"], ["latency", "latency"],
-    ["flops", "FLOPs"], ["memory", "memory"], ["hours", "hours"], ["tokens", "tokens"], ["answer", "time per answer"],
+    ["flops", "FLOPs"], ["memory", "memory"], ["hours", "hours"], ["tokens", "tokens"], ["answer", "time per answer"], ["price", "price"],
     ["device", "device"], ["provenance", "provenance"], ["run", "run"],
   ];
   const FIELDS = { params: "parameters", train: "train_rate", infer: "infer_rate", answer: "answer_s" };  // key -> of a row
@@ -130,6 +130,7 @@
       cost("hours", "Hours", (row) => row.hours, (value) => short(value)),
       cost("tokens", "Tokens/answer", (row) => row.tokens, (value) => short(value)),
       cost("answer", "s/answer", (row) => row.answer_s, (value) => short(value)),
+      cost("price", "$/1000", (row) => row.price, (value) => rate(value)),
       words("device", "Device", (row) => row.device),
       words("provenance", "Provenance", (row) => row.provenance),
       words("run", "Run", runName, about),
@@ -303,6 +304,7 @@
     ["cost-speed", "infer_rate", "inference, samples/s"], ["cost-size", "parameters", "parameters"],
     ["cost-latency", "latency", "seconds at batch 1"], ["cost-flops", "flops", "FLOPs"],
     ["cost-memory", "memory", "bytes of memory"], ["cost-tokens", "tokens", "tokens per answer"],
+    ["cost-answer", "answer_s", "seconds per answer"], ["cost-price", "price", "US dollars per 1,000 expressions"],
   ];
 
   function initCost() {
