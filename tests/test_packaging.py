@@ -151,3 +151,11 @@ def test_core_scores_and_compares_without_pytorch(light: Path, tmp_path: Path) -
         assert done.returncode == 0, f"{command}: {done.stderr}"
     done = vgbench("run", "method=alvg", *data)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "pip install vgbench" in done.stderr
+
+
+def test_every_requirement_says_from_which_version_on() -> None:
+    """The oldest allowed packages can be asked for (`.ci/compatibility PYTHON oldest`): of `wheel` that was 0.1."""
+    project = pytest.importorskip("tomllib").loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = [*project["dependencies"], *(need for needs in project["optional-dependencies"].values() for need in needs)]
+    open_ended = [need for need in needs if not need.startswith("vgbench[") and ">=" not in need.partition(";")[0]]
+    assert open_ended == ["transformers<5"]  # of the extra mmdet, an upper bound beside the project's own lower one

@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
+from vgbench.batches.samplers import TrainBatches
 from vgbench.core.errors import Stopped, UserError
 from vgbench.core.stop import listening
 from vgbench.methods.alvg.method import ALVG
@@ -29,6 +30,7 @@ from vgbench.records.record import Cost, Record
 from vgbench.training import run as runs
 from vgbench.training.evaluation import Evaluation
 from vgbench.training.folder import run_folder
+from vgbench.training.module import GroundingModule
 
 SMALL = [
     *("method=alvg", "dataset=refshapes", "weights=null", "+dataset.images={train:4,val:2,testA:2,testB:2}"),
@@ -144,6 +146,48 @@ def test_a_signal_ends_a_run_with_what_it_saved(
         assert str(stopped.value) == f"stopped after step {saved}; resume=true goes on from step {saved}"
     assert stopped.value.signal == signal.SIGTERM
     assert not (tmp_path / "alvg-refshapes" / "record.json").exists()
+    result = runs.run(config_of(data_root, tmp_path, "checkpoint_every=null", "resume=true"))
+    assert_equal_runs(whole, result.folder)
+
+
+class NoMemory(Exception):
+    pass
+
+
+@pytest.mark.parametrize("where", ["forward", "last forward", "loader", "update", "validation"])
+def test_an_error_within_an_epoch_costs_the_step_at_hand(
+    where: str,
+    data_root: Path,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two epochs of four steps; a weight update that is half done, or a validation, is not saved."""
+
+    def fail() -> None:
+        raise NoMemory
+
+    def batches(self: TrainBatches) -> Iterator[Any]:
+        for number, batch in enumerate(made(self), self.start):
+            if (self.epoch, number) == (1, 3):
+                fail()
+            yield batch
+
+    made = TrainBatches.__iter__
+    clip = GroundingModule.configure_gradient_clipping
+    owner, name, failing = {
+        "forward": (ALVG, "forward", at_call(6, ALVG.forward, fail)),
+        "last forward": (ALVG, "forward", at_call(8, ALVG.forward, fail)),
+        "loader": (TrainBatches, "__iter__", batches),
+        "update": (GroundingModule, "configure_gradient_clipping", at_call(6, clip, fail)),
+        "validation": (Evaluation, "add", at_call(1, Evaluation.add, fail)),
+    }[where]
+    with monkeypatch.context() as patch, pytest.raises(NoMemory):
+        patch.setattr(owner, name, failing)
+        runs.run(config_of(data_root, tmp_path, "checkpoint_every=null"))
+    step = {"forward": 5, "last forward": 7, "loader": 7}.get(where)
+    assert (f"resume=true goes on from step {step}" in capsys.readouterr().out) == (step is not None)
     result = runs.run(config_of(data_root, tmp_path, "checkpoint_every=null", "resume=true"))
     assert_equal_runs(whole, result.folder)
 

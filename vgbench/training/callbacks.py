@@ -26,6 +26,12 @@ from vgbench.types import Batch
 class ExponentialMovingAverage(Callback):
     """Averages parameters and buffers after every optimiser step; validation and the final model use the average."""
 
+    # Lightning's EMAWeightAveraging is another average: of a fixed decay, where SimVG's grows with the updates; its
+    # first update forgets the initial weights; it averages counting buffers and cuts them to integers. Its base class
+    # WeightAveraging with our formula gives the same bits on one device, but asks a counter on the device at every step
+    # (which waits for it), copies module and loader, does not work with sharded weights, and puts the average into a
+    # checkpoint's ``state_dict`` in the place of the weights that go on.
+
     def __init__(self, max_decay: float) -> None:
         self.max_decay = max_decay
         self.updates = 0

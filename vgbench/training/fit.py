@@ -21,7 +21,7 @@ from vgbench.training.checkpoints import FOLDER, LAST_FILE, STEP_FILE, naming_ch
 from vgbench.training.data import TrainingSamples, evaluation_loader, training_loader
 from vgbench.training.ending import endings
 from vgbench.training.evaluation import Evaluation, metrics_by_output
-from vgbench.training.guards import DueValidation, StepCheckpoint, StopAtStep
+from vgbench.training.guards import DueValidation, ErrorCheckpoint, StepCheckpoint, StopAtStep
 from vgbench.training.loggers import tracking
 from vgbench.training.model import TrainedModel
 from vgbench.training.module import GroundingModule
@@ -64,6 +64,7 @@ def fit(
             *([average] if average else []),
             *(account, LogPosition(), throughput, best, *early, ValidationEpochs(recipe), DueValidation()),
             StopAtStep(folder, average),
+            ErrorCheckpoint(folder),
             progress(),
             *_checkpoints(config, folder),
         ],

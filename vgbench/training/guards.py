@@ -15,8 +15,10 @@ from lightning.pytorch.loops.evaluation_loop import RestartStage
 from vgbench.core.stop import StopRequest, current_request
 from vgbench.training.callbacks import ExponentialMovingAverage
 from vgbench.training.checkpoints import FOLDER, STEP_FILE, CheckpointFiles
+from vgbench.training.logs import say
+from vgbench.training.module import GroundingModule
 
-__all__ = ["DueValidation", "StepCheckpoint", "StopAtStep"]
+__all__ = ["DueValidation", "ErrorCheckpoint", "StepCheckpoint", "StopAtStep"]
 
 
 class StepCheckpoint(ModelCheckpoint):
@@ -51,6 +53,53 @@ def _log_step(trainer: L.Trainer) -> None:
 
 def _before_validation(trainer: L.Trainer) -> bool:
     return trainer.is_last_batch and bool(trainer.limit_val_batches)
+
+
+class ErrorCheckpoint(Callback):
+    """Saves a training of one process that an error ends within an epoch (no memory left, a disk that is gone), as it
+    was after its last whole step.
+
+    Args:
+        folder: the run folder.
+    """
+
+    # Lightning's OnExceptionCheckpoint saves whatever is there: a step that is half done, the average in the place of
+    # the weights during a validation. From what it saves a training goes on with a batch left out and its log a step
+    # ahead. Of several processes the one that failed would wait for the others for ever. For signals it comes too late:
+    # Lightning makes an exception of SIGTERM between two training batches only, and a checkpoint elsewhere of SIGUSR1.
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FOLDER / STEP_FILE
+        self._updates_weights = False
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        self._updates_weights = False
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, *_: Any) -> None:
+        self._updates_weights = True
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self._updates_weights = False
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        batches = trainer.fit_loop.epoch_loop.batch_progress
+        done = batches.current.completed
+        steps = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.current.completed
+        whole = not self._updates_weights and done == steps * trainer.accumulate_grad_batches
+        between = trainer.training and 0 < done < trainer.num_training_batches
+        if not isinstance(exception, Exception) or trainer.world_size > 1 or not (whole and between):
+            return
+        assert isinstance(pl_module, GroundingModule)
+        batches.total.reset_on_restart()  # the batch at hand comes again
+        batches.current.reset_on_restart()
+        batches.is_last_batch = False
+        if pl_module.train_loader is not None:
+            pl_module.train_loader.batches_done = done
+        try:
+            trainer.save_checkpoint(self.path)
+        except Exception:  # what ended the training ends this too (a full disk, a device in disorder), and is told next
+            return
+        say(f"saved: resume=true goes on from step {trainer.global_step}")
 
 
 class StopAtStep(Callback):
