@@ -78,11 +78,12 @@ def test_wheel_has_configurations_weights_and_published_numbers(installed: Path,
         "from importlib.resources import files\n"
         "for package, name in [('vgbench.configs', 'run.yaml'), ('vgbench.configs', 'recipe/alvg/refcoco.yaml'),"
         " ('vgbench.leaderboards', 'published.csv'), ('vgbench.methods', 'alvg/README.md'),"
+        " ('vgbench', 'templates/project/dot-github/workflows/test.yml.in'),"
         " ('vgbench.methods', 'alvg/weights/refshapes.safetensors')]:\n"
         "    print(name, files(package).joinpath(name).is_file())"
     )
     done = subprocess.run([str(installed), "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert "False" not in done.stdout and done.stdout.count("True") == 5
+    assert "False" not in done.stdout and done.stdout.count("True") == 6
 
 
 def test_wheel_claims_no_foreign_top_level_name(installed: Path, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,14 +14,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from vgbench.cli.main import main
+from vgbench.cli.main import build_parser, main
 from vgbench.cli.new import new
 from vgbench.config import plugins
 from vgbench.config.compose import compose
 from vgbench.core import registry
 from vgbench.core.errors import UserError
 from vgbench.metrics import catalog
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[no-redef]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -118,11 +126,27 @@ def run_own_tests(project: Path, tmp_path: Path) -> int:
     return len(tests)
 
 
+def check_project(project: Path, name: str) -> None:
+    """What a package brings besides its code: git leaves out what runs make, CI runs its tests, a card has commands."""
+    ignored = (project / ".gitignore").read_text().splitlines()
+    assert {"runs/", "__pycache__/", "*.ckpt"} <= set(ignored)
+    (job,) = yaml.safe_load((project / ".github/workflows/test.yml").read_text())["jobs"].values()
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands == ['pip install "$VGBENCH" -e ".[test]"', "python -m pytest"]
+    extras = tomllib.loads((project / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras == {"test": ["pytest"]}
+    card = (project / "README.md").read_text()
+    assert card.count(f"--plugin {name}") >= 2 and "mymethod" not in card and "mydata" not in card
+    for line in re.findall(r"^ {4}vgbench (.*)$", card, re.M):
+        build_parser().parse_known_args(shlex.split(line))
+
+
 def test_the_skeleton_of_a_dataset_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new", "dataset", "mypets", str(tmp_path / "project")]) == 0
     assert "--plugin" in capsys.readouterr().out
     plugins.load(str(tmp_path / "project"))
     assert run_own_tests(tmp_path / "project", tmp_path) == 1
+    check_project(tmp_path / "project", "mypets")
     assert compose(["dataset=mypets"]).dataset._target_ == "mypets.Mypets"
 
 
@@ -130,6 +154,7 @@ def test_the_skeleton_of_a_method_works_and_is_clean(tmp_path: Path) -> None:
     project = new("method", "mybird", tmp_path / "project")
     plugins.load(str(project / "mybird"))
     assert run_own_tests(project, tmp_path) == 2
+    check_project(project, "mybird")
     config = compose(["method=mybird", "dataset=refshapes"])
     assert config.method.width == 32 and config.recipe.epochs == 2  # its own YAML and recipe, not the defaults
     from vgbench.conform.run import runner_of

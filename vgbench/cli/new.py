@@ -21,6 +21,7 @@ EXAMPLE = "vgbench new method mymethod"
 TAKES_PLUGINS = False  # it reads templates only
 
 ENDING = ".in"  # of templates, so that no tool takes them for code of ours
+HIDDEN = "dot-"  # begins the names of templates of hidden files, which wheels would leave out
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -74,14 +75,18 @@ def new(kind: Literal["method", "dataset"], name: str, folder: Path | None = Non
     def fill(text: str) -> str:
         return text.replace(placeholder, name).replace(class_placeholder, title)
 
+    def named(name: str) -> str:
+        return fill(f".{name[len(HIDDEN) :]}" if name.startswith(HIDDEN) else name)
+
     def copy(source: Path, place: Path) -> None:
         for entry in source.iterdir():
             if entry.is_dir():
-                copy(entry, place / fill(entry.name))
+                copy(entry, place / named(entry.name))
             elif entry.name.endswith(ENDING):
-                path = place / fill(entry.name.removesuffix(ENDING))
+                path = place / named(entry.name.removesuffix(ENDING))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, fill(entry.read_text("utf-8")).encode())
 
-    copy(Path(str(files("vgbench"))) / "templates" / kind, target)
+    for part in (kind, "project"):  # the second is what every package has
+        copy(Path(str(files("vgbench"))) / "templates" / part, target)
     return target
