@@ -14,12 +14,17 @@ from vgbench.core.errors import UserError
 
 
 def show_list(arguments: Arguments) -> int:
-    """Which datasets there are."""
+    """Which datasets there are; of one (dataset=NAME) the files that are read, a line for each layout."""
     from vgbench.cli.list import show_datasets
 
-    if arguments.overrides:
-        raise UserError(f"data list: takes no arguments, found {arguments.overrides[0]}")
-    show_datasets()
+    if arguments.names_dataset:
+        dataset = arguments.dataset()
+        place = "generated on first use; its files" if dataset.embedded else "in data_root=FOLDER, one of"
+        print(f"{dataset.title} (dataset={dataset.name}): {place}", *dataset.expected_files(), sep="\n  ")
+    elif arguments.overrides:
+        raise UserError(f"data list: takes dataset=NAME or nothing, found {arguments.overrides[0]}")
+    else:
+        show_datasets()
     return 0
 
 
@@ -80,7 +85,7 @@ def register_detectron2(arguments: Arguments) -> int:
     return 0
 
 
-LIST = Action("list", show_list)
+LIST = Action("list", show_list, "dataset=refcoco")
 BUILD = Action("build", build, "dataset=refcoco data_root=data", keys=("split",))
 VERIFY = Action(
     "verify",

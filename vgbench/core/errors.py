@@ -24,14 +24,16 @@ class MissingData(UserError):
     Args:
         dataset: its name.
         problem: what is not there, e.g. "no data_root given".
-        expected: which files it wants, below which folder.
+        expected: the files of its usual layout.
+        others: how many other layouts are read.
     """
 
-    def __init__(self, dataset: str, problem: str, expected: str) -> None:
-        super().__init__(f"{dataset}: {problem}; set data_root=FOLDER to a folder that holds {expected}")
+    def __init__(self, dataset: str, problem: str, expected: str, others: int = 0) -> None:
+        name = dataset.partition("@")[0]  # without a filter
+        more = f", or another of {others + 1} layouts (vgbench data list dataset={name})" if others else ""
+        super().__init__(f"{dataset}: {problem}; set data_root=FOLDER with {expected}{more}")
         self.dataset = dataset
         self.problem = problem
-        self.expected = expected
 
 
 def require_extra(module: str, extra: str, purpose: str) -> ModuleType:

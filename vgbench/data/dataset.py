@@ -189,15 +189,15 @@ class GroundingData(ImageFinder, ABC):
         raise self.missing(what)
 
     def missing(self, what: str = "") -> MissingData:
-        """The error for missing files: says what is expected where, and which key to set."""
+        """The error for missing files: says what is expected where, which key to set, and what lists all layouts."""
         if self._data_root is None:
             what = "no data_root given"
         elif not self._data_root.is_dir():
             what = f"{self._data_root}: no such folder"
         else:
             what = f"{self._data_root}: {what or 'none of the expected annotation files'}"
-        expected = "; or ".join(self.expected_files())
-        return MissingData(self.name, what, expected)
+        expected = self.expected_files()
+        return MissingData(self.name, what, expected[0], len(expected) - 1)
 
     def check_split(self, split: str) -> str:
         """Raises UserError unless the dataset has this split."""
