@@ -66,6 +66,7 @@ class TableBuilder:
         self.volatile = False
         self.skipped: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
+        self._kinds: dict[str, dict[str, list[str]]] = {}
         self._rows: list[dict[str, Any]] = []
         self._batches: list[pa.Table] = []
         self._keys: Counter[str] = Counter()
@@ -81,7 +82,7 @@ class TableBuilder:
         targets: Targets,
         group: int,
         ids: SentenceIds = SentenceIds(),
-    ) -> None:
+    ) -> str:
         """Add one expression.
 
         Args:
@@ -91,6 +92,9 @@ class TableBuilder:
             targets: what it refers to.
             group: number of the sampling unit it belongs to (``group_unit``).
             ids: what its ref and sentence are called in the original files, where they are.
+
+        Returns:
+            the key that it got.
         """
         self._keys[key] += 1
         if self._keys[key] > 1:
@@ -100,6 +104,12 @@ class TableBuilder:
         self._rows.append({**columns, "key": key, "expression": expression, "group": group, "split": self.split})
         if len(self._rows) >= 250_000:  # millions of expressions as Python objects would not fit into memory
             self._flush()
+        return key
+
+    def classify(self, key: str, rule: str, kind: str) -> None:
+        """Say that an expression is of a kind that its authors report numbers of, e.g. rule "level", kind "level 2".
+        Slices are made of it (:func:`vgbench.metrics.slices.buckets`); one kind per rule."""
+        self._kinds.setdefault(rule, {}).setdefault(kind, []).append(key)
 
     def _flush(self) -> None:
         self._batches.append(AnnotationTable.from_rows(self._rows, {}).arrow)
@@ -122,7 +132,7 @@ class TableBuilder:
 
     def table(self) -> AnnotationTable:
         """The finished table. ``info`` gets ``skipped``, ``skipped_examples``, ``notes``, ``warnings``,
-        ``volatile``, ``group_unit`` and ``duplicate_keys``."""
+        ``volatile``, ``group_unit``, ``duplicate_keys`` and, where there are any, ``kinds``: rule -> kind -> keys."""
         self._flush()
         info = {
             **self.info,
@@ -133,5 +143,6 @@ class TableBuilder:
             "group_unit": self.group_unit,
             "volatile": self.volatile,
             "duplicate_keys": sum(count - 1 for count in self._keys.values()),
+            **({"kinds": self._kinds} if self._kinds else {}),
         }
         return AnnotationTable(pa.concat_tables(self._batches).combine_chunks(), info)

@@ -1,4 +1,5 @@
-"""Metrics by kind of expression: length, location words, same category, size, number of targets."""
+"""Metrics by kind of expression: length, location words, same category, size, number of targets, and the kinds that the
+authors of a benchmark tell apart."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from vgbench.data.describe import LOCATION
 from vgbench.data.table import AnnotationTable
 from vgbench.metrics.base import Outcomes
 from vgbench.metrics.bootstrap import intervals
+from vgbench.metrics.catalog import make_metric
 from vgbench.metrics.tasks import task_of
 
 SMALL, LARGE = 0.05, 0.20  # share of the image that a target covers
@@ -40,7 +42,8 @@ def buckets(table: AnnotationTable) -> dict[str, Buckets]:
 
     "expression length" in words; "location words" (left, top, second, ...); "same category": other annotated objects
     of the target's category in its image, as far as this table knows (objects that no expression refers to are not in
-    it); "target size": share of the image covered by the boxes; "targets": how many, "none" for no target.
+    it); "target size": share of the image covered by the boxes; "targets": how many, "none" for no target; and the
+    kinds that the dataset's reader names (:meth:`vgbench.data.builder.TableBuilder.classify`).
     """
     counts = np.array([len(boxes) // 4 for boxes in table.arrow.column("boxes").to_pylist()], dtype=np.int64)
     texts = table.arrow.column("expression").to_pylist()
@@ -55,8 +58,22 @@ def buckets(table: AnnotationTable) -> dict[str, Buckets]:
             ("small (< 5 %)", "medium", "large (>= 20 %)"), np.where(counts > 0, _bin(area, (SMALL, LARGE)), -1)
         ),
         "targets": Buckets(("none", "one", "two", "three or more"), np.minimum(counts, 3)),
+        **authors_kinds(table),
     }
     return {name: rule for name, rule in rules.items() if len(np.unique(rule.index[rule.index >= 0])) > 1}
+
+
+def authors_kinds(table: AnnotationTable) -> dict[str, Buckets]:
+    """The kinds of expressions that the authors of a dataset report numbers of, by rule; in alphabetical order."""
+    kinds = table.info.get("kinds") or {}
+    rows = {key: row for row, key in enumerate(table.column("key"))} if kinds else {}
+    rules = {}
+    for rule, members in kinds.items():
+        index = np.full(len(table), -1, dtype=np.int64)
+        for number, kind in enumerate(sorted(members)):
+            index[[rows[key] for key in members[kind] if key in rows]] = number  # a part of the split has fewer rows
+        rules[rule] = Buckets(tuple(sorted(members)), index)
+    return rules
 
 
 def _bin(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
@@ -107,12 +124,12 @@ def sliced(
 
 
 def headline(
-    outcomes: Outcomes, task: str, table: AnnotationTable, bootstrap: int = 1000
+    outcomes: Outcomes, spec: str, table: AnnotationTable, bootstrap: int = 1000
 ) -> dict[str, dict[str, dict[str, SliceScore]]]:
-    """The headline metrics of a task by metric, rule and bucket (see :func:`sliced`)."""
+    """The headline metrics of a task or of one of its variants (``task/variant``), by metric, rule and bucket (see
+    :func:`sliced`)."""
+    names = make_metric(spec).headline if "/" in spec else task_of(spec).headline
     scores = {
-        metric: sliced(outcomes, metric, table, bootstrap=bootstrap)
-        for metric in task_of(task).headline
-        if metric in outcomes.ratios
+        metric: sliced(outcomes, metric, table, bootstrap=bootstrap) for metric in names if metric in outcomes.ratios
     }
     return {metric: rules for metric, rules in scores.items() if rules}
