@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from vgbench.api.answer import Answer
 from vgbench.api.data import Split
 from vgbench.core.errors import UserError, require_extra
-from vgbench.metrics.evaluator import ScoreReport, evaluate_predictions, format_report
+from vgbench.metrics.evaluator import (
+    ScoreReport,
+    authors_metrics,
+    default_tasks,
+    evaluate_predictions,
+    format_report,
+)
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.table import Predictions
 from vgbench.types import Prediction
@@ -76,4 +82,5 @@ def evaluate(
         if len(answers) != len(keys):
             raise UserError(f"{len(answers)} answers for {len(keys)} expressions; give one for each, or answers by key")
         read = Predictions.from_list(keys, [one.prediction if isinstance(one, Answer) else one for one in answers])
-    return Report(**vars(evaluate_predictions(table, read, tasks, variants, bootstrap, seed)))
+    own = [] if tasks else authors_metrics(dataset.data.own_metrics, default_tasks(table, read))
+    return Report(**vars(evaluate_predictions(table, read, tasks, [*variants, *own], bootstrap, seed)))

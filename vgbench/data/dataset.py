@@ -70,6 +70,7 @@ class GroundingData(ImageFinder, ABC):
     version: ClassVar[int] = 1  # of the reader; a change makes cached tables stale
     disagreements: ClassVar[tuple[str, ...]] = ()  # counts where publications differ from each other or from the files
     whole: ClassVar[Mapping[str, int]] = MappingProxyType({})  # expressions of all splits together, by who counts them
+    own_metrics: ClassVar[tuple[str, ...]] = ()  # what its authors report ("grec/single"): scored without being named
     filters: ClassVar[tuple[type[NamedFilter], ...]] = ()  # published reviews, of this dataset's expressions or others'
     disjoint: bool = True  # no image is in two splits
     split_by: str | None = None  # author of the split, where several are in use

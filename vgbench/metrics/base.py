@@ -69,11 +69,13 @@ class Variant:
         change: fields of the rule and their values.
         note: whose evaluator it is and what differs, one line.
         number: field of the rule that ``name@number`` sets.
+        headline: its numbers that are computed by kind of expression too; empty: none.
     """
 
     change: Mapping[str, Any]
     note: str
     number: str | None = None
+    headline: tuple[str, ...] = ()
 
 
 class GroundingMetric:
@@ -104,6 +106,14 @@ class GroundingMetric:
     def spec(self) -> str:
         """``task`` or ``task/variant``."""
         return f"{self.task.name}/{self.variant}" if self.variant else self.task.name
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """The numbers that are computed by kind of expression too."""
+        if not self.variant:
+            return self.task.headline
+        named = (self.variants[part.partition("@")[0]].headline for part in self.variant.split("+"))
+        return tuple(dict.fromkeys(name for names in named for name in names))
 
     @property
     def resolution(self) -> str:

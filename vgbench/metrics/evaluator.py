@@ -176,6 +176,15 @@ def default_tasks(table: AnnotationTable, predictions: Predictions) -> list[str]
     return [name(answer) for answer, predicted in answers.items() if predicted] or [name("boxes")]
 
 
+def authors_metrics(own: Sequence[str], tasks: Sequence[str]) -> list[str]:
+    """Those of a dataset's :attr:`~vgbench.data.dataset.GroundingData.own_metrics` that are computed from the same
+    predictions as ``tasks``."""
+    named = {spec: make_metric(spec).task for spec in own}
+    return [
+        spec for spec, task in named.items() if task.name in tasks or (task.on_request and task.is_predicted(tasks))
+    ]
+
+
 def evaluate_predictions(
     table: AnnotationTable,
     predictions: Predictions,

@@ -17,6 +17,7 @@ from vgbench.metrics import boxes as overlaps
 from vgbench.metrics.base import GroundingMetric, Ratio, Variant, batch_means
 from vgbench.metrics.frames import Array
 from vgbench.metrics.pairs import Pairs, pad
+from vgbench.metrics.single import first_box_overlaps, single_ratios
 from vgbench.metrics.tasks import SUITE
 from vgbench.predictions.table import GREC_SCORE_THRESHOLD, Predictions
 
@@ -25,7 +26,8 @@ _CHUNK = 2048  # expressions matched at once: bounds the memory of [n, kept, tar
 
 @dataclass(frozen=True)
 class GRECRule:
-    """Which boxes are kept and how they are matched. ``score32``: the score 0.7 itself, stored in float32, is kept."""
+    """Which boxes are kept and how they are matched. ``score32``: the score 0.7 itself, stored in float32, is kept.
+    ``single``: the first of them alone is judged, at these IoUs; ``mean``: by the mean over them."""
 
     overlap: str = "giou"
     score: float = GREC_SCORE_THRESHOLD
@@ -35,6 +37,8 @@ class GRECRule:
     threshold: float = 0.5
     batch: int | None = None
     percent: int | None = None
+    single: tuple[float, ...] = ()
+    mean: bool = False
 
     @property
     def limit(self) -> float:
@@ -55,24 +59,42 @@ class GREC(GroundingMetric):
         ),
         "batch_mean": Variant({"batch": 16}, "SimVG, ALVG, C3VG: mean over batches (@16), no t_acc", "batch"),
         "score": Variant({}, "boxes with a score of at least N percent are kept (@N), where others keep 70", "percent"),
+        "single": Variant(
+            {"single": (0.5, 0.75, 0.9)},
+            "GroundingME: the first box alone, IoU >= 0.5, 0.75, 0.9; of a rejection, whether there is none",
+            headline=("acc@0.5", "acc@0.75", "acc@0.9"),
+        ),
+        "macc": Variant(
+            {"single": tuple(np.arange(0.5, 0.95, 0.05).tolist()), "mean": True},
+            "RefBench-PRO: the same, mean over IoU >= 0.50, 0.55, ..., 0.90",
+            headline=("macc",),
+        ),
         "whole_set": Variant({"score_strict": True}, "PropVG: score > 0.7 (InstanceVG: >=, the default)"),
     }
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the numbers kept per expression."""
-        return ("right", "kept", "no_target")
+        return ("iou" if self.rule.single else "right", "kept", "no_target")
 
     def note(self, predictions: Predictions) -> str | None:
         """What a reader of the number has to know of these predictions; None: nothing."""
         return score_note(self.spec, self.rule.limit, predictions, "every box is dropped")
 
     def measure(self, pairs: Pairs) -> dict[str, Array]:
-        """Per expression [n]: ``right`` (F1 = 1), ``kept`` (number of boxes above the threshold), ``no_target``."""
+        """Per expression [n]: ``right`` (F1 = 1) or ``iou`` of the first box, ``kept`` (number of boxes above the
+        threshold), ``no_target``.
+
+        Raises:
+            UserError: if one box is judged (``grec/single``, ``grec/macc``) and an expression has several targets.
+        """
         rule: GRECRule = self.rule
         above_limit = keep_boxes(pairs, rule)
         owner = np.repeat(np.arange(len(pairs)), pairs.predictions.box_counts)
         counts = np.bincount(owner[above_limit], minlength=len(pairs))
+        if rule.single:
+            iou = first_box_overlaps(pairs, above_limit, self.spec)
+            return {"iou": iou, "kept": counts, "no_target": pairs.target_counts == 0}
         targets, target_counts = pairs.targets, pairs.target_counts
         if rule.first_target:
             starts = np.cumsum(target_counts) - target_counts
@@ -86,8 +108,13 @@ class GREC(GroundingMetric):
         }
 
     def ratios(self, columns: dict[str, Array]) -> dict[str, Ratio]:
-        """``pr@f1`` of all expressions, ``n_acc`` of those without and ``t_acc`` of those with a target."""
-        return grec_ratios(columns, self.rule.batch)
+        """``pr@f1`` of all expressions, ``n_acc`` of those without and ``t_acc`` of those with a target; of one box see
+        :func:`~vgbench.metrics.single.single_ratios`."""
+        if not self.rule.single:
+            return grec_ratios(columns, self.rule.batch)
+        ratios = single_ratios(columns, self.rule.single, self.rule.mean)
+        batch = self.rule.batch
+        return {name: batch_means(ratio, batch) for name, ratio in ratios.items()} if batch else ratios
 
 
 def score_note(spec: str, limit: float, predictions: Predictions, meaning: str) -> str | None:

@@ -73,6 +73,12 @@ class REC(GroundingMetric):
         "macc": Variant(
             {"strict": True, "mean": True, "thresholds": tuple(0.5 + 0.05 * i for i in range(10))},
             "Ref-L4, HC-RefLoCo: IoU > t for t = 0.50, 0.55, ..., 0.95, and their mean",
+            headline=("macc",),
+        ),
+        "acc": Variant(
+            {"clamp": True, "thresholds": (0.5, 0.75, 0.9)},
+            "Ref-Adv-s: prediction clamped to the image, IoU >= 0.5, 0.75, 0.9",
+            headline=("prec@0.5", "prec@0.75", "prec@0.9"),
         ),
         "canvas": Variant({"frame": "canvas"}, "VG-LAW: letter-boxed square, no clamp", "size"),
         "plus1_strict": Variant(

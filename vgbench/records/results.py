@@ -76,18 +76,19 @@ def results_of(scored: ScoredOutput) -> list[Result]:
 
 
 def _usual_slices(scored: ScoredOutput, spec: str) -> dict[str, Any]:
-    """The headline metrics of a task by kind of expression; variants have none."""
-    if "/" in spec:
-        return {}
-    return _slices(slices.headline(scored.report.outcomes[spec], spec, scored.table))
+    """The headline metrics of a task or variant by kind of expression."""
+    variant = spec.partition("/")[2] or "default"
+    return _slices(slices.headline(scored.report.outcomes[spec], spec, scored.table), variant)
 
 
-def _slices(scores: Mapping[str, Mapping[str, Mapping[str, slices.SliceScore]]]) -> dict[str, Any]:
+def _slices(
+    scores: Mapping[str, Mapping[str, Mapping[str, slices.SliceScore]]], variant: str = "default"
+) -> dict[str, Any]:
     """Scores by metric, rule and bucket as the record stores them."""
     return {
         metric: {
             rule: {
-                bucket: Metric(score.value, score.n, _defined(score.low), _defined(score.high))
+                bucket: Metric(score.value, score.n, _defined(score.low), _defined(score.high), variant)
                 for bucket, score in buckets.items()
             }
             for rule, buckets in rules.items()

@@ -18,6 +18,7 @@ from vgbench.core.registry import methods
 from vgbench.data.dataset import GroundingData
 from vgbench.method import EvaluationOnly, GroundingMethod
 from vgbench.metrics.catalog import make_metric, tasks
+from vgbench.metrics.evaluator import authors_metrics
 from vgbench.metrics.tasks import SUITE
 from vgbench.training import weights
 from vgbench.training.checkpoints import FOLDER, LAST_FILE
@@ -109,7 +110,8 @@ def shared_tasks(method: GroundingMethod, data: GroundingData, task: str | None)
 def scored_variants(
     method: GroundingMethod, data: GroundingData, scored: Sequence[str], variants: Sequence[str]
 ) -> tuple[str, ...]:
-    """Those of ``eval.variants`` that are computed besides the metrics of the tasks ``scored``.
+    """Those of ``eval.variants`` that are computed besides the metrics of the tasks ``scored``, and those that the
+    authors of the dataset report.
 
     Variants of a task that method or dataset name, but that is not scored here, are left out: one list serves many
     datasets. A task that neither of them names (a plug-in's) is scored because its variant is asked for.
@@ -125,7 +127,7 @@ def scored_variants(
         elif task.on_request or task.name not in {*SUITE, *method.tasks, *data.tasks}:
             shared_tasks(method, data, task.name)
             chosen.append(spec)
-    return tuple(chosen)
+    return tuple(dict.fromkeys([*chosen, *authors_metrics(data.own_metrics, scored)]))
 
 
 def checkpointed_method(config: DictConfig) -> tuple[GroundingMethod, Path | None, LoadReport]:
