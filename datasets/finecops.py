@@ -16,11 +16,13 @@ from vgbench.data.table import AnnotationTable
 __all__ = ["FineCopsRef"]
 
 FILE = "test_coco_format.json"
+EDIT = "edit"  # the rule that the metric "contrast" compares within
 
 
 class FineCopsRef(GroundingData):
     """``test_coco_format.json``: an entry of ``images`` per expression ({id, file_name, caption, width, height}), one
-    annotation each ({image_id, bbox xywh, level; of what fits nothing: negative_type, negative_level, ...}).
+    annotation each ({image_id, bbox xywh, level; of what fits nothing: negative_type, negative_level, negative_cate,
+    positive_id}). ``positive_id`` is the ``images`` id of the expression that was edited: their common ``ref_id`` here.
 
     Fields as the authors' evaluator reads them: https://github.com/liujunzhuo/FineCops-Ref (``evaluation``).
     """
@@ -31,6 +33,8 @@ class FineCopsRef(GroundingData):
     licence = "not stated; images: terms of GQA (Visual Genome)"
     homepage = "https://github.com/liujunzhuo/FineCops-Ref"
     splits: Mapping[str, Counts] = {"test": Counts(None, None, 27_926)}  # 9,605 of something
+    version = 2
+    own_metrics = ("contrast",)
     image_folders = ("FineCops-Ref/images", "gqa/images", "gqa", "images")
     image_names = ()
 
@@ -43,7 +47,7 @@ class FineCopsRef(GroundingData):
         return [self.first_file(FILE, folders, f"{FILE} is not there")]
 
     def read(self, split: str) -> AnnotationTable:
-        """All expressions; the level is the category of a target."""
+        """All expressions; the level is the category of a target. Kinds: "level" of what fits, "edit" of the others."""
         (path,) = self.sources(split)
         content: Any = self.parse_file(path)
         if not isinstance(content, dict):
@@ -59,13 +63,32 @@ class FineCopsRef(GroundingData):
                     raise BadSample("image without an annotation", shown(identity))
                 width, height = check_size(take(entry, "width", int), take(entry, "height", int))
                 image, text = check_name(take(entry, "file_name", str)), expression_of(entry.get("caption"))
-                targets = Targets([])
-                if annotation.get("negative_type") is None:
-                    box = check_box(take(annotation, "bbox", list), width, height)
-                    targets = Targets([box], categories=[f"level {take(annotation, 'level', int)}"])
                 record = ImageRecord(numbers.setdefault(image, len(numbers)), image, width, height, "finecops-ref")
-                builder.add(str(identity), record, text, targets, index, SentenceIds(sent_id=identity))
+                if annotation.get("negative_type") is None:
+                    rule, kind, original = "level", f"level {take(annotation, 'level', int)}", identity
+                    targets = Targets([check_box(take(annotation, "bbox", list), width, height)], categories=[kind])
+                else:
+                    rule, kind, targets = EDIT, _edit(annotation), Targets([])
+                    original = None if annotation.get("positive_id") is None else _number(annotation, "positive_id")
+                key = builder.add(str(identity), record, text, targets, index, SentenceIds(original, identity))
+                builder.classify(key, rule, kind)
         return builder.table()
+
+
+def _number(annotation: dict[str, Any], key: str) -> int:
+    """An id that is written as a number or as a text of digits."""
+    value = annotation[key]
+    return take(
+        {key: int(value)} if isinstance(value, str) and value.isdecimal() and len(value) < 19 else annotation, key, int
+    )
+
+
+def _edit(annotation: dict[str, Any]) -> str:
+    """What was edited and how: "text, relation, level 1"; what is not said is left out."""
+    parts = [annotation.get("negative_cate"), take(annotation, "negative_type", str)]
+    if annotation.get("negative_level") is not None:
+        parts.append(f"level {take(annotation, 'negative_level', int)}")
+    return ", ".join(shown(part) if not isinstance(part, str) else part for part in parts if part is not None)
 
 
 def _list(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vgbench.core.errors import UserError
-from vgbench.core.files import write_atomically
 from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, check_size, shown, take
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.images import ImageFile
-from vgbench.data.layouts.parquet import iterate_rows, read_rows
+from vgbench.data.layouts.parquet import read_rows, write_embedded_images
 from vgbench.data.layouts.targets import expression_of
 from vgbench.data.table import AnnotationTable
 
@@ -36,6 +36,8 @@ class GroundingME(GroundingData):
     licence = "research only; images: terms of SA-1B and HR-Bench"
     homepage = "https://github.com/lirang04/GroundingME"
     splits: Mapping[str, Counts] = {"test": Counts(None, None, 1_005)}
+    version = 2
+    own_metrics = ("grec/single",)
     image_names = ()
 
     def expected_files(self) -> list[str]:
@@ -50,7 +52,8 @@ class GroundingME(GroundingData):
         raise self.missing(f"{split}-*.parquet is not there")
 
     def read(self, split: str) -> AnnotationTable:
-        """The descriptions; the kind of difficulty (``subtask_l1/subtask_l2``) is the category of a target."""
+        """The descriptions; the kind of difficulty (``subtask_l1/subtask_l2``) is the category of a target. Kinds:
+        "subtask" and "subtask in detail"."""
         builder = TableBuilder(self.name, split, "grec", "expression")
         for path in self.sources(split):
             for index, row in enumerate(read_rows(path, COLUMNS)):
@@ -64,7 +67,10 @@ class GroundingME(GroundingData):
                     targets = Targets([]) if box is None else Targets([box], categories=[category])
                     record = ImageRecord(number, f"{number}.jpg", width, height, "groundingme")
                     text = expression_of(row["description"])
-                    builder.add(str(number), record, text, targets, number, SentenceIds(sent_id=number))
+                    key = builder.add(str(number), record, text, targets, number, SentenceIds(sent_id=number))
+                    builder.classify(key, "subtask", kind)
+                    if row["subtask_l2"]:
+                        builder.classify(key, "subtask in detail", category)
         return builder.table()
 
     def image_path(self, image: str) -> ImageFile:
@@ -76,13 +82,13 @@ class GroundingME(GroundingData):
         folder = self.cache_dir / "images" / self.name
         if not (folder / image).is_file():
             for path in self.sources("test"):
-                for row in iterate_rows(path, ["id", "image"]):
-                    content = row["image"].get("bytes") if isinstance(row["image"], dict) else None
-                    if isinstance(row["id"], int) and isinstance(content, bytes):
-                        folder.mkdir(parents=True, exist_ok=True)
-                        write_atomically(folder / f"{row['id']}.jpg", content)
+                write_embedded_images(path, folder, _file_name, "id")
         if not (folder / image).is_file():
             raise UserError(
                 f"{self.sources('test')[0]}: holds no image for {image}; fetch the files of {self.name} again"
             )
         return folder / image
+
+
+def _file_name(row: dict[str, Any]) -> str | None:
+    return f"{row['id']}.jpg" if isinstance(row["id"], int) else None

@@ -18,6 +18,7 @@ __all__ = ["RefBenchPro"]
 FILE = "annotations_6000.jsonl"
 KINDS = ("attribute", "position", "interaction", "relation", "commonsense", "reject")
 REJECTION = "reject"
+PERCEPTION = KINDS[:3]  # the authors' two dimensions; the other three are reasoning
 
 
 class RefBenchPro(GroundingData):
@@ -33,6 +34,8 @@ class RefBenchPro(GroundingData):
     licence = "not stated; images: terms of FineHARD"
     homepage = "https://github.com/TG0110/RefBench-PRO"
     splits: Mapping[str, Counts] = {"test": Counts(None, None, 1_200)}
+    version = 2
+    own_metrics = ("grec/macc",)
     disagreements = ("6,000 expressions are published, the boxes of 1,200 were released",)
     image_folders = ("RefBench-PRO/images", "images")
     image_names = ()
@@ -46,7 +49,8 @@ class RefBenchPro(GroundingData):
         return [self.first_file(FILE, folders, f"{FILE} is not there")]
 
     def read(self, split: str) -> AnnotationTable:
-        """The expressions whose box is known, and the rejections; the kind of an expression is its category."""
+        """The expressions whose box is known, and the rejections; the kind of an expression is its category. Kinds:
+        "task type" and "dimension"."""
         (path,) = self.sources(split)
         builder = TableBuilder(self.name, split, "grec", "expression")
         images: dict[str, int] = {}
@@ -72,7 +76,9 @@ class RefBenchPro(GroundingData):
                 if boxes:
                     targets = Targets([check_box(boxes, width, height, "xyxy")], categories=[kind])
                 record = ImageRecord(images.setdefault(image, len(images)), image, width, height, "refbench-pro")
-                builder.add(f"{split}.{index}", record, text, targets, index)
+                key = builder.add(f"{split}.{index}", record, text, targets, index)
+                builder.classify(key, "task type", kind)
+                builder.classify(key, "dimension", "perception" if kind in PERCEPTION else "reasoning")
         if held_back:
             builder.notes.append(f"{held_back:,} expressions have no box in this release and are left out")
         return builder.table()

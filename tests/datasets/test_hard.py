@@ -31,9 +31,24 @@ def test_hc_refloco(tmp_path):
     first, second = open_set(HCRefLoCo, tmp_path).load("val")
     assert (first.expression, first.boxes.tolist(), first.sent_id) == ("A man in red.", [[1, 2, 11, 22.5]], 7)
     assert first.group == second.group and first.image == "coco_000000002685.jpg"
+    table = open_set(HCRefLoCo, tmp_path).load("val")
+    assert table.info["kinds"] == {"person size": {"small (< 128)": ["0000007", "0000008"]}}  # no labels in this file
     write_parquet(tmp_path / "HC-RefLoCo" / "data" / "test-0.parquet", [{**LONG, "bbox": [1.0, 2.0, 10.0, -1.0]}])
     with pytest.raises(UserError, match=r"test-0\.parquet: row 0: box without area"):
         open_set(HCRefLoCo, tmp_path).load("test")
+
+
+def test_hc_refloco_by_subject_and_size(tmp_path):
+    """Sides of squares of the same area: 100 x 225 is 150, 256 x 256 is large."""
+    labels = [{"category": "OCR", "text": "red"}, {"category": "Action", "text": "runs"}]
+    big = {**LONG, "width": 640, "height": 480}
+    rows = [{**big, "bbox": [0.0, 0.0, 100.0, 225.0], "labels": labels}]
+    rows.append({**big, "id": "0000008", "bbox": [0.0, 0.0, 256.0, 256.0], "labels": labels[:1]})
+    write_parquet(tmp_path / "val-0.parquet", rows)
+    kinds = open_set(HCRefLoCo, tmp_path).load("val").info["kinds"]
+    assert kinds["person size"] == {"medium (< 256)": ["0000007"], "large": ["0000008"]}
+    assert kinds["subject: Action"] == {"with": ["0000007"], "without": ["0000008"]}
+    assert kinds["subject: OCR"] == {"with": ["0000007", "0000008"]} and len(kinds) == 7
 
 
 KINDS = {"image_path": "a.jpg", "task_type": "relation", "expression": "the cup", "width": 64, "height": 48}
@@ -56,6 +71,7 @@ def test_refbench_pro_leaves_out_what_has_no_box_and_keeps_rejections(tmp_path):
     assert [row.boxes.tolist() for row in table] == [[[1, 2, 30, 40]], []]
     assert list(table.row(0).categories) == ["relation"] and table.row(1).expression == "the dog"
     assert table.info["notes"] == ["1 expressions have no box in this release and are left out"]
+    assert table.info["kinds"]["dimension"] == {"reasoning": ["test.0", "test.2"]}
     for change, message in [
         ({"task_type": "colour"}, "unknown 'task_type'"),
         ({"task_type": "reject", "bbox": [1, 2, 3, 4]}, "a box for an expression of nothing"),
@@ -78,6 +94,11 @@ def test_groundingme_reads_its_images_out_of_its_files(tmp_path):
     first, second = data.load("test")
     assert (first.boxes.tolist(), list(first.categories)) == ([[1, 2, 30, 40]], ["Spatial/Counting"])
     assert second.boxes.tolist() == []
+    kinds = data.load("test").info["kinds"]
+    assert kinds == {
+        "subtask": {"Spatial": ["5"], "Rejection": ["6"]},
+        "subtask in detail": {"Spatial/Counting": ["5"]},
+    }
     with data.image_path(second.image).open("rb") as file, Image.open(file) as picture:
         assert picture.size == (64, 48) and picture.getpixel((0, 0)) == (0, 200, 0)
 
@@ -85,7 +106,8 @@ def test_groundingme_reads_its_images_out_of_its_files(tmp_path):
 def finecops():
     images = [{"id": n, "file_name": f"{n}.jpg", "caption": f"cup {n}", "width": 64, "height": 48} for n in (1, 2)]
     fits = {"id": 11, "image_id": 1, "bbox": [1, 2, 10, 20], "level": 2}
-    edited = {**fits, "id": 12, "image_id": 2, "negative_type": "expression", "negative_level": 1, "positive_id": 1}
+    edited = {**fits, "id": 12, "image_id": 2, "negative_type": "expression", "negative_level": 1, "positive_id": "1"}
+    edited["negative_cate"] = "text"
     return {"images": images, "annotations": [fits, edited]}
 
 
@@ -94,6 +116,9 @@ def test_finecops_ref(tmp_path):
     first, second = open_set(FineCopsRef, tmp_path).load("test")
     assert (first.boxes.tolist(), list(first.categories)) == ([[1, 2, 11, 22]], ["level 2"])
     assert second.boxes.tolist() == [] and second.expression == "cup 2"
+    assert first.ref_id == second.ref_id == 1  # what was edited
+    kinds = open_set(FineCopsRef, tmp_path).load("test").info["kinds"]
+    assert kinds == {"level": {"level 2": ["1"]}, "edit": {"text, expression, level 1": ["2"]}}
     for change, message in [
         (lambda content: content["annotations"].pop(), r"images\[1\]: image without an annotation"),
         (lambda content: content.pop("images"), "'images' is no list of objects"),
@@ -104,6 +129,43 @@ def test_finecops_ref(tmp_path):
         dump(path, damaged)
         with pytest.raises(UserError, match=message):
             open_set(FineCopsRef, tmp_path).load("test")
+
+
+def test_finecops_numbers_come_by_themselves_and_by_level_in_the_record(tmp_path, capsys):
+    """The original scores 0.6 and fits, its edited text 0.9: right by itself, not recalled among both."""
+    dump(tmp_path / "test_coco_format.json", finecops())
+    answers = [{"key": "1", "boxes": [[1, 2, 11, 22]], "scores": [0.6]}]
+    answers.append({"key": "2", "boxes": [[1, 2, 11, 22]], "scores": [0.9]})
+    file = write_lines(tmp_path / "answers.jsonl", answers)
+    places = [f"data_root={tmp_path}", f"dataset.cache_dir={tmp_path / 'cache'}", "--register", str(tmp_path / "run")]
+    assert main(["score", str(file), "dataset=finecops-ref", "split=test", *places]) == 0
+    out = capsys.readouterr().out
+    numbers = {
+        line.split("|")[1].strip(): line.split("|")[2].strip() for line in out.splitlines() if "contrast/" in line
+    }
+    assert (numbers["contrast/recall@1"], numbers["contrast/recall@5"]) == ("0.00", "100.00")
+    assert (numbers["contrast/prec@1"], numbers["contrast/auroc"]) == ("100.00", "0.00")
+    results = json.loads((tmp_path / "run" / "record.json").read_text())["results"]
+    contrast = next(result for result in results if result["task"] == "contrast")
+    assert contrast["metrics"]["recall@5"]["value"] == 100
+
+
+def test_groundingme_slices_of_its_own_metric_are_in_the_record(tmp_path):
+    row = {"id": 5, "description": "the cup", "width": 64, "height": 48, "bbox": [0, 0, 10, 10]}
+    row |= {"subtask_l1": "Spatial", "subtask_l2": "Counting"}
+    nothing = {**row, "id": 6, "subtask_l1": "Rejection", "subtask_l2": None}
+    write_parquet(tmp_path / "test-0.parquet", [row, nothing])
+    answers = [{"key": "5", "boxes": [[0, 0, 10, 8]]}, {"key": "6", "boxes": [[0, 0, 10, 8]]}]
+    file = write_lines(tmp_path / "answers.jsonl", answers)
+    places = [f"data_root={tmp_path}", f"dataset.cache_dir={tmp_path / 'cache'}", "--register", str(tmp_path / "run")]
+    assert main(["score", str(file), "dataset=groundingme", "split=test", *places]) == 0
+    results = json.loads((tmp_path / "run" / "record.json").read_text())["results"]
+    (single,) = (result for result in results if "acc@0.75" in result["metrics"])
+    subtasks = single["slices"]["acc@0.75"]["subtask"]
+    assert {name: (score["value"], score["variant"]) for name, score in subtasks.items()} == {
+        "Rejection": (0.0, "single"),
+        "Spatial": (100.0, "single"),
+    }
 
 
 def test_mean_accuracy_of_two_answers_by_hand(tmp_path, capsys):

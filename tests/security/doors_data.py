@@ -31,9 +31,12 @@ from vgbench.data.shards import Shards
 from vgbench.data.table import AnnotationTable
 from vgbench.datasets.amc_vg import AMCVisualGenome
 from vgbench.datasets.arpgrounding import ARPGrounding
+from vgbench.datasets.finecops import FineCopsRef
 from vgbench.datasets.grefcoco import GRefCOCO
 from vgbench.datasets.mixed import Flickr30k
+from vgbench.datasets.openref import OpenRef
 from vgbench.datasets.refadv import RefAdv
+from vgbench.datasets.refadv_s import RefAdvS
 from vgbench.datasets.refcoco import RefCOCO, RefCOCOPlus
 from vgbench.datasets.refcocom import RefCOCOM
 from vgbench.datasets.refl4 import RefL4
@@ -179,6 +182,17 @@ SAMPLE = {"id": 1, "category": "cup", "sentences": ["mug"], "bbox": [1.0, 2.0, 9
 SAMPLE["mask"] = {"counts": rle([1, 2, 9, 9]), "size": [48, 64]}
 L4 = {"id": 1, "caption": "mug", "bbox": [1.0, 2.0, 9.0, 9.0], "bbox_id": "o365_1", "ori_category_id": "o365_6"}
 L4 |= {"image_id": "o365_9", "height": 48, "width": 64, "file_name": "9.jpg", "split": "val"}
+HARD = {"file_name": "101.jpg", "normal_caption": "mug", "solution": [1.0, 2.0, 9.0, 9.0], "width": 64, "height": 48}
+HARD |= {"image_source": "coco_val2017", "use_negation": True, "distractors": "[[1, 2, 3, 4]]"}
+OPEN_BOX = {"x": 1.5, "y": 2.0, "width": 50.0, "height": 9.0, "original_width": 64, "original_height": 48}
+OPEN = [{"image": "a.jpg", "relation_type": "single", "proposal": [OPEN_BOX], "positive": "mug", "negative": "cup"}]
+EDITED = {
+    "images": [{"id": n, "file_name": "a.jpg", "caption": "mug", "width": 64, "height": 48} for n in (1, 2)],
+    "annotations": [
+        {"image_id": 1, "bbox": [1, 2, 9, 9], "level": 1},
+        {"image_id": 2, "negative_type": "relation", "negative_level": 1, "negative_cate": "text", "positive_id": "1"},
+    ],
+}
 LISTS = [{"image": "VG_100K/101.jpg", "caption": ["a", "b"], "bbox": [[1, 2, 9, 9]]}]
 
 MASKS = {"image_id": 101, "samples": [SAMPLE]}
@@ -205,6 +219,9 @@ LAYOUTS = (
     Door("pairs pickle", write_pickle("priority_vg.pkl", {101: [[REGION, REGION]]}), rows_of(ARPGrounding, "priority")),
     Door("parquet masks", write_parquet("validation-0.parquet", MASKS), rows_of(RefCOCOM, "val")),
     Door("parquet boxes", write_parquet("ref-l4-val.parquet", L4), rows_of(RefL4, "val")),
+    Door("hard parquet", write_parquet("train-0.parquet", HARD), rows_of(RefAdvS, "test")),
+    Door("open lists", json_files(val=OPEN), rows_of(OpenRef, "val")),
+    Door("edited", json_files(test_coco_format=EDITED), rows_of(FineCopsRef, "test")),
     Door("filter", write_reviewed, rows_of(RefCOCO, "val", filter="filter.json")),
 )
 
