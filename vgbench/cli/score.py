@@ -56,13 +56,7 @@ def execute(arguments: Namespace) -> int:
     from vgbench.core.files import write_atomically
     from vgbench.core.terminal import output
     from vgbench.metrics.catalog import make_metric
-    from vgbench.metrics.evaluator import (
-        authors_metrics,
-        default_tasks,
-        evaluate_predictions,
-        format_report,
-        report_grid,
-    )
+    from vgbench.metrics.evaluator import evaluate_predictions, format_report, report_grid
     from vgbench.records.external import ExternalSplit, check_register, register
 
     own, overrides = split_overrides(arguments.overrides, "split", *FOREIGN)
@@ -84,8 +78,7 @@ def execute(arguments: Namespace) -> int:
         variants = [*arguments.variant, *config.eval.variants]
         if own.get("several") == "any" and ANY not in variants:
             variants.append(ANY)
-        if not tasks:
-            variants += authors_metrics(dataset.own_metrics, default_tasks(table, predictions[name]))
+        variants += [] if tasks else _authors_metrics(dataset, table, predictions[name])
         reports[name] = evaluate_predictions(table, predictions[name], tasks, variants, config.eval.bootstrap)
         notes += [note for spec in reports[name].outcomes if (note := make_metric(spec).note(predictions[name]))]
         published = dataset.splits[name].expressions
@@ -110,6 +103,13 @@ def execute(arguments: Namespace) -> int:
         written = register(arguments.register, label, splits, dataset, config.dataset, notes)
         print(f"record: {written} (vgbench compare shows it)")
     return 0
+
+
+def _authors_metrics(dataset: GroundingData, table: AnnotationTable, predictions: Predictions) -> list[str]:
+    """What the authors of the data report, as far as these predictions are of that kind."""
+    from vgbench.metrics.evaluator import authors_metrics, default_tasks
+
+    return authors_metrics(dataset.own_metrics, default_tasks(table, predictions))
 
 
 def _splits(file: str, split: str | None, dataset: GroundingData) -> Sequence[str]:
