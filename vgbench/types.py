@@ -5,6 +5,7 @@ PyTorch is imported by whoever makes or maps tensors, not here: predictions are 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -55,12 +56,56 @@ class Geometry:
         return boxes * boxes.new_tensor([*self.scale, *self.scale]) + boxes.new_tensor([*self.offset, *self.offset])
 
 
+@dataclass(frozen=True)
+class Normalization:
+    """uint8 pixels -> float32 ``(pixel / 255 - mean) / std``, the same bits on every device.
+
+    Attributes:
+        mean, std: of red, green and blue, on the scale 0 to 1.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, image: Tensor, content: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            image: uint8 [..., 3, H, W].
+            content: [..., 4] (top, left, bottom, right) of the picture in ``image``; the result is 0 around it.
+        """
+        top, mean, std = _constants(self, image.device)
+        result = image.float().div_(top).sub_(mean).div_(std)
+        return result if content is None else result.masked_fill_(_outside(content, image), 0.0)
+
+
+@functools.lru_cache(maxsize=16)
+def _constants(normalization: Normalization, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """255, mean and std as tensors, made once: a copy to the device would wait for it, and CUDA multiplies by the
+    (rounded) inverse of a divisor that is a number."""
+    import torch
+
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalization.mean, normalization.std))
+    return torch.tensor(255.0, device=device), mean.to(device), std.to(device)
+
+
+def _outside(content: Tensor, image: Tensor) -> Tensor:
+    """bool [..., 1, H, W], True outside the rectangles."""
+    import torch
+
+    top, left, bottom, right = content[..., None].unbind(-2)
+    rows, columns = (torch.arange(side, device=image.device) for side in image.shape[-2:])
+    above, beside = (rows < top) | (rows >= bottom), (columns < left) | (columns >= right)
+    return (above[..., :, None] | beside[..., None, :]).unsqueeze(-3)
+
+
 class Sample(TypedDict, total=False):
     """One image and one expression on their way through a method's transform.
 
     Before the transform ``image`` is uint8 RGB [3, H, W] and boxes and masks are in original pixels; after it
-    ``image`` is the normalised float32 network input, boxes and masks are in network pixels, ``geometry`` is set, and
-    ``text`` is the text to be tokenised (cleaned as the method wants it).
+    ``image`` is the network input, boxes and masks are in network pixels, ``geometry`` is set, and
+    ``text`` is the text to be tokenised (cleaned as the method wants it). The network input is normalised float32; if
+    ``late_normalization`` was set it may be uint8 as well, with ``normalization`` to say what the device has to make
+    of it.
     """
 
     image: tv_tensors.Image
@@ -72,6 +117,9 @@ class Sample(TypedDict, total=False):
     key: str  # the expression's key in the annotation table
     image_id: int  # of the annotation table
     auxiliary: dict[str, Tensor]  # per-expression inputs that the method declares in ``auxiliary_shapes``
+    late_normalization: bool  # set by a loader: a quarter of the bytes goes through workers and to the device
+    normalization: Normalization  # of a uint8 network input
+    content: tuple[int, int, int, int]  # top, left, bottom, right of the picture in it; absent: all of it
 
 
 Transform = Callable[[Sample], Sample]
@@ -91,7 +139,7 @@ class Batch:
     """Collated samples; B samples, at most M targets each (M = 1 for single-target data).
 
     Attributes:
-        image: [B, 3, H, W] float32, normalised.
+        image: [B, 3, H, W] float32, normalised; from the loader until :meth:`to` also uint8.
         image_pad: [B, H, W] bool, True = padding, or None when nothing is padded.
         text_ids: [B, L] int64.
         text_pad: [B, L] bool, True = padding.
@@ -104,6 +152,8 @@ class Batch:
         texts: the texts as the transform left them.
         skipped: reasons of the samples that had to be left out.
         image_ids: one per sample; expressions of one image share it (and, untouched by augmentation, the image).
+        normalization: what :meth:`to` makes of a uint8 ``image``; None: it is normalised.
+        content: [B, 4] (top, left, bottom, right), the pictures in a uint8 ``image``; None: they fill it.
     """
 
     image: Tensor
@@ -119,6 +169,8 @@ class Batch:
     texts: Sequence[str] = ()
     skipped: Sequence[str] = ()
     image_ids: Sequence[int] = ()
+    normalization: Normalization | None = None
+    content: Tensor | None = None
 
     def __len__(self) -> int:
         return self.image.shape[0]
@@ -136,7 +188,12 @@ class Batch:
         return replace(self, **changed)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
-        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """The batch as a method takes it: on ``device``, the image normalised there."""
+        moved = self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        if moved.normalization is None:
+            return moved
+        image = moved.normalization(moved.image, moved.content)
+        return replace(moved, image=image, normalization=None, content=None)
 
     def pin_memory(self) -> Batch:
         return self.map(lambda tensor: tensor.pin_memory())

@@ -48,7 +48,7 @@ class EvalTransform:
 
     def __init__(self, size: int, resize: Interpolation, max_words: int) -> None:
         self.resize = Resize((size, size), resize)
-        self.normalise = Normalize(CLIP_MEAN, CLIP_STD)
+        self.normalise = Normalize(CLIP_MEAN, CLIP_STD, late=True)
         self.max_words = max_words
 
     def __call__(self, sample: Sample) -> Sample:
@@ -253,7 +253,7 @@ class TrainTransform:
         self.size, self.max_words, self.shorten = size, max_words, shorten
         self.augmentation, self.fix_saturation, self.swap = augmentation, fix_saturation, swap_left_right
         self.mask_all = mask_all
-        self.normalise = Normalize(CLIP_MEAN, CLIP_STD)
+        self.normalise = Normalize(CLIP_MEAN, CLIP_STD, late=True)
 
     def __call__(self, sample: Sample) -> Sample:
         image = sample["image"].as_subclass(Tensor)
@@ -281,8 +281,7 @@ class TrainTransform:
         # A box is written half open, a mask's last row and column belong to it.
         boxes = masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0]) if len(masks) else torch.zeros(0, 4)
         height, width = sample["image"].shape[-2:]
-        out: Sample = {**sample}  # type: ignore[typeddict-item]
-        out["image"] = self.normalise(tv_tensors.Image(image))
+        out: Sample = self.normalise({**sample, "image": tv_tensors.Image(image)})
         out["masks"] = tv_tensors.Mask(masks)
         out["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas)  # type: ignore[call-overload]
         # Of the plain resize; flips and crops are not mapped back, nothing is predicted on training samples.

@@ -126,7 +126,7 @@ def stretched(size: int, jitter: LargeScaleJitter | None = None) -> v2.Compose:
         size: S.
         jitter: comes before the resize.
     """
-    steps: list[Callable[[Any], Any]] = [ClipBoxes(), Resize((size, size)), Normalize(), CleanText()]
+    steps: list[Callable[[Any], Any]] = [ClipBoxes(), Resize((size, size)), Normalize(late=True), CleanText()]
     if jitter is not None:
         steps.insert(1, jitter)
     return v2.Compose(steps)

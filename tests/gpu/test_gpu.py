@@ -15,12 +15,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vgbench.batches.synthetic import synthetic_batch
+from vgbench.batches.transforms import IMAGENET_MEAN, IMAGENET_STD
 from vgbench.cli import main
 from vgbench.config.compose import compose
 from vgbench.conform.run import run_case
 from vgbench.method import GroundingMethod
 from vgbench.records import store
 from vgbench.training.setup import build_method
+from vgbench.types import Normalization
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -106,6 +108,20 @@ def test_predictions_are_those_of_the_cpu(method: str) -> None:
         for mine, other in zip(ours[output], predictions, strict=True):
             torch.testing.assert_close(mine.scores, other.scores, rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(mine.boxes, other.boxes, rtol=1e-3, atol=0.05)
+
+
+def test_pixels_are_normalised_to_the_same_bits() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).expand(2, 3, 4, 256).contiguous()
+    content = torch.tensor([[1, 3, 4, 200], [0, 0, 4, 256]])
+    normalization = Normalization(IMAGENET_MEAN, IMAGENET_STD)
+    theirs = normalization(pixels, content)
+    normalization(pixels.cuda())  # its constants are made once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ours = normalization(pixels.pin_memory().cuda(non_blocking=True), content.pin_memory().cuda(non_blocking=True))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(ours.cpu(), theirs)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgbench.types import Batch, Sample
+from vgbench.types import Batch, Normalization, Sample
 
 
 def collate(
@@ -17,6 +17,7 @@ def collate(
     """Stack transformed samples; bad ones (strings) are left out and counted in ``batch.skipped``.
 
     Images that a transform leaves in sizes of their own are padded right and below to the largest of the batch.
+    ``Batch.to`` normalises what the transforms left to be normalised late.
 
     None if nothing is left (Lightning skips such a batch).
     """
@@ -47,6 +48,7 @@ def collate(
         images = [_enlarged(image, height, width, 0) for image in images]
     elif any("pad" in sample for sample in good):
         image_pad = torch.stack([sample["pad"] for sample in good])
+    normalization, content = _late_normalization(good, (height, width))
     return Batch(
         image=torch.stack(images),
         text_ids=ids,
@@ -61,7 +63,19 @@ def collate(
         texts=[sample["text"] for sample in good],
         skipped=skipped,
         image_ids=[sample["image_id"] for sample in good if "image_id" in sample],
+        normalization=normalization,
+        content=content,
     )
+
+
+def _late_normalization(samples: Sequence[Sample], size: tuple[int, int]) -> tuple[Normalization | None, Tensor | None]:
+    """What the samples' images have still to go through, and where the pictures lie in a batch of ``size``."""
+    normalization = samples[0].get("normalization")
+    if normalization is None:
+        return None, None
+    whole = (0, 0, *size)
+    content = [sample.get("content", (0, 0, *sample["image"].shape[-2:])) for sample in samples]
+    return normalization, None if all(one == whole for one in content) else torch.tensor(content)
 
 
 def _enlarged(image: Tensor, height: int, width: int, value: float) -> Tensor:

@@ -20,7 +20,7 @@ __all__ = ["DIRECTIONS", "flip", "mentions_direction", "place", "xyxy_boxes"]
 
 DIRECTIONS = ("left", "right", "top", "bottom", "middle")  # a crop or a shift can make these words wrong
 
-_normalize = Normalize()
+_normalize = Normalize(late=True)
 
 
 def mentions_direction(text: str, whole_words: bool = False) -> bool:
@@ -57,7 +57,7 @@ def flip(sample: Sample, whole_words: bool) -> Sample:
 def place(sample: Sample, size: int, left: int, top: int, mark_padding: bool = True) -> Sample:
     """Normalise the image and put it at (left, top) of a ``size`` x ``size`` canvas.
 
-    Padding is 0 after the normalisation.
+    Padding is 0 after the normalisation, also after a late one (:class:`~vgbench.types.Sample`).
 
     Args:
         sample: uint8 image that fits on the canvas; ``geometry`` is set.
@@ -65,14 +65,15 @@ def place(sample: Sample, size: int, left: int, top: int, mark_padding: bool = T
         left, top: where the image begins.
         mark_padding: hand on the padding as ``pad``, [size, size] bool.
     """
-    image = _normalize(sample["image"]).as_subclass(Tensor)
+    out: Sample = _normalize(sample)
+    image = out["image"].as_subclass(Tensor)
     height, width = image.shape[-2:]
     area = (..., slice(top, top + height), slice(left, left + width))
-    canvas = torch.zeros(3, size, size)
+    canvas = torch.zeros(3, size, size, dtype=image.dtype)
     canvas[area] = image
     boxes = sample["boxes"].as_subclass(Tensor) + torch.tensor([left, top, left, top], dtype=torch.float32)
-    out = sample.copy()
     out["image"] = tv_tensors.Image(canvas)
+    out["content"] = (top, left, top + height, left + width)
     out["boxes"] = xyxy_boxes(boxes, (size, size))
     if mark_padding:
         out["pad"] = torch.ones(size, size, dtype=torch.bool)

@@ -128,6 +128,7 @@ class GroundingDataset(Dataset[Sample | str]):
             "text": text_row.expression,
             "key": row.key,
             "image_id": row.image_id,
+            "late_normalization": True,
         }
         if self.masks:
             sample["masks"] = tv_tensors.Mask(_decode_masks(row))

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from vgbench.types import Geometry, Sample
+from vgbench.types import Geometry, Normalization, Sample
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
@@ -142,21 +142,32 @@ class Resize(v2.Transform):
 
 
 class Normalize(v2.Transform):
-    """uint8 image -> float32 ``(image / 255 - mean) / std`` (mean and std on the scale 0 to 1)."""
+    """uint8 image -> float32 ``(image / 255 - mean) / std`` (mean and std on the scale 0 to 1).
 
-    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+    Args:
+        mean, std: of red, green and blue.
+        late: where the loader offers it (:class:`~vgbench.types.Sample`), leave the pixels to be normalised on the
+            device. No later step of the transform may read the image's values then.
+    """
+
+    def __init__(
+        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD, late: bool = False
+    ) -> None:
         super().__init__()
-        offset, scale = (np.array(values, dtype=np.float32)[:, None] for values in (mean, std))
-        self.table = (np.arange(256, dtype=np.float32) / np.float32(255) - offset) / scale  # [3, 256]
+        (red, green, blue), (red_std, green_std, blue_std) = mean, std
+        self.normalization = Normalization((red, green, blue), (red_std, green_std, blue_std))
+        self.late = late
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if not isinstance(inpt, tv_tensors.Image):
             return inpt
-        image = inpt.as_subclass(Tensor)
-        out = torch.empty(image.shape)
-        for plane, table, target in zip(image, self.table, out, strict=True):
-            cv2.LUT(plane.contiguous().numpy(), table, target.numpy())
-        return tv_tensors.Image(out)
+        return tv_tensors.Image(self.normalization(inpt.as_subclass(Tensor)))
+
+    def forward(self, *inputs: Any) -> Any:
+        sample = inputs[0]
+        if self.late and isinstance(sample, dict) and sample.get("late_normalization"):
+            return {**sample, "normalization": self.normalization}
+        return super().forward(*inputs)
 
 
 def uniform() -> float:

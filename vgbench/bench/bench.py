@@ -69,7 +69,7 @@ def bench(config: DictConfig) -> None:
 
 
 def _loading_line(rate: float, size: tuple[int, ...], rows: Sequence[Mapping[str, Any]]) -> str:
-    line = f"JPEG decode + transform: {rate:.1f} samples/s per worker ({size[1]}x{size[0]} px)"
+    line = f"loading (JPEG, transform, collation): {rate:.1f} samples/s per worker ({size[1]}x{size[0]} px)"
     fastest = max((row.get("train samples/s", 0.0) for row in rows), default=0.0)
     return f"{line}; {math.ceil(fastest / rate)} workers feed {fastest:.0f} samples/s" if fastest else line
 

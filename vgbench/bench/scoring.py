@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from vgbench.data.table import AnnotationTable
 from vgbench.metrics.bootstrap import intervals
+from vgbench.metrics.evaluator import CHUNK, Evaluator
 from vgbench.predictions.table import Predictions
 from vgbench.types import Prediction
-
-if TYPE_CHECKING:
-    pass
-from vgbench.metrics.evaluator import CHUNK, Evaluator
 
 
 def benchmark(masks: int = 10_834, size: tuple[int, int] = (480, 640), seed: int = 0) -> dict[str, float]:
