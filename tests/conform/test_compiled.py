@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch._functorch.config as functorch
 
 from vgbench.conform.run import run_case
 from vgbench.layers.blocks import compile_blocks
@@ -18,9 +19,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler"),
 ]
-
-CASES = Path(__file__).parents[1] / "conformance"
-WITHOUT_MODEL = ("preprocess", "metrics", "tokenizer", "beit3")
 
 
 @pytest.fixture(autouse=True)
@@ -34,20 +32,19 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return evaluating(self)
 
     torch._dynamo.reset()
+    # a case takes the gradients of several losses of one forward pass, which a training never does
+    monkeypatch.setattr(functorch, "donated_buffer", False)
     monkeypatch.setattr(GroundingMethod, "eval", eval_compiled, raising=False)
     yield blocks
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(
-    "case",
-    sorted(
-        path.parent.name
-        for path in CASES.glob("*/case.yaml")
-        if not any(word in path.parent.name for word in WITHOUT_MODEL)
-    ),
-)
-def test_compiled_blocks_hold_the_official_numbers(case: str, compiled: list[int]) -> None:
-    result = run_case(CASES / case)
+def test_compiled_blocks_hold_the_official_numbers(
+    case_name: str, conformance_case: Callable[[str], Path], compiled: list[int]
+) -> None:
+    if any(word in case_name for word in ("preprocess", "metrics", "tok", "beit3")):
+        pytest.skip("no method is built for this case")
+    result = run_case(conformance_case(case_name))
     assert result.passed, result.failures
-    assert compiled and compiled[0] > 0
+    if result.compared:
+        assert compiled and compiled[0] > 0
