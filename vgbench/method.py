@@ -8,7 +8,7 @@ of :class:`Prediction` (in pixels of the original image) otherwise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -82,6 +82,17 @@ class GroundingMethod(nn.Module, ABC):
         Called in eval mode, without gradients unless :attr:`requires_grad_at_inference`. Parts of the model that none
         of these outputs needs are not run.
         """
+
+    def start_prediction(
+        self, batch: Batch, outputs: Sequence[str] | None = None
+    ) -> Callable[[], dict[str, list[Prediction]]]:
+        """:meth:`predict` as far as the device is needed; the function that is returned does the rest on the host.
+
+        Evaluation calls that function in a thread, while the next batches are on the device: strings of masks and
+        decisions on heat maps cost no time then. It may read nothing of the model that changes.
+        """
+        predictions = self.predict(batch, outputs) if outputs else self.predict(batch)
+        return lambda: predictions
 
     @abstractmethod
     def param_groups(self, lr: float) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ side, N = g * g, D encoder width, E head width, Q queries (1: one target per exp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vgbench.checkpoints.names import KeyEntry
 from vgbench.core.errors import UserError
-from vgbench.layers.masks import encode_masks, resize_to_images
+from vgbench.layers.masks import resize_to_images, run_lengths
 from vgbench.layers.sizes import check_counts
 from vgbench.methods.alvg import loss
 from vgbench.methods.alvg.checkpoint import UNUSED, official_names
@@ -136,28 +136,43 @@ class ALVG(BEiT3Method, ALVGNetwork):
         return () if self.wants_masks else ("mask_head.",)
 
     def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
+        return self.start_prediction(batch, outputs)()
+
+    def start_prediction(
+        self, batch: Batch, outputs: Sequence[str] | None = None
+    ) -> Callable[[], dict[str, list[Prediction]]]:
         output = self.network(batch, maps=self.enhance is None)
         size = batch.image.new_full((2,), self.image_size, dtype=torch.float32)
         boxes, scores = detections(output.logits[-1], output.boxes[-1], size)
-        many = self.num_queries > 1
-        limit = GREC_SCORE_THRESHOLD if many else None
-        predictions = ranked_predictions(boxes, scores, batch.geometry, many, limit)
-        heat = output.score
-        if heat is None:
-            assert output.attention is not None
-            heat = output.attention[-1].gather(
-                1, scores.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, self.grid, self.grid)
-            )[:, 0]
-        for prediction, heatmap in zip(predictions, heat.float().cpu(), strict=True):
-            prediction.heatmap = heatmap
-        mask = output.mask
-        if mask is not None:
-            canvas = self.foreground(mask, (self.image_size, self.image_size)) >= 0.5
-            whole = resize_to_images(mask, [frame.size for frame in batch.geometry], lambda p: p >= 0.5)
-            encoded = encode_masks([*canvas, *whole])
-            for i, prediction in enumerate(predictions):
-                prediction.canvas_mask, prediction.mask = encoded[i], encoded[len(canvas) + i]
-        return {"main": predictions}
+        heat = self._heat(output, scores).float().cpu()
+        boxes, scores, geometry = boxes.cpu(), scores.cpu(), batch.geometry
+        runs = None
+        if output.mask is not None:
+            canvas = self.foreground(output.mask, (self.image_size, self.image_size)) >= 0.5
+            whole = resize_to_images(output.mask, [frame.size for frame in geometry], lambda p: p >= 0.5)
+            runs = run_lengths([*canvas, *whole])
+
+        def rest() -> dict[str, list[Prediction]]:
+            many = self.num_queries > 1
+            limit = GREC_SCORE_THRESHOLD if many else None
+            predictions = ranked_predictions(boxes, scores, geometry, many, limit)
+            for prediction, heatmap in zip(predictions, heat, strict=True):
+                prediction.heatmap = heatmap
+            if runs is not None:
+                encoded = runs.encode()
+                for i, prediction in enumerate(predictions):
+                    prediction.canvas_mask, prediction.mask = encoded[i], encoded[len(predictions) + i]
+            return {"main": predictions}
+
+        return rest
+
+    def _heat(self, output: Outputs, scores: Tensor) -> Tensor:
+        """[B, g, g] where the method looks: the relevance, or the best query's attention without enhancement."""
+        if output.score is not None:
+            return output.score
+        assert output.attention is not None
+        best = scores.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, self.grid, self.grid)
+        return output.attention[-1].gather(1, best)[:, 0]
 
     @staticmethod
     def foreground(mask: Tensor, size: tuple[int, int]) -> Tensor:

@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vgbench.core.errors import UserError
 from vgbench.core.files import ordinary_file
@@ -36,7 +35,7 @@ def proposal_scores(heat: Tensor, proposals: Tensor) -> Tensor:
         [n] float32; 0 where the box is empty or outside.
     """
     height, width = heat.shape
-    table = F.pad(heat.double().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    table = torch.from_numpy(cv2.integral(heat.numpy(), sdepth=cv2.CV_64F))
     x, y, w, h = proposals.double().unbind(1)
     left, right = (value.long().clamp(0, width) for value in (x, x + w))
     top, bottom = (value.long().clamp(0, height) for value in (y, y + h))
@@ -52,6 +51,8 @@ def rank(heat: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
     Scores are relative to the best one, so that they lie in (0, 1]. Nothing is returned where no proposal has a
     positive score; the official script then repeats its previous answer, here that counts as wrong.
     """
+    if not len(proposals):
+        return torch.zeros(0, 4), torch.zeros(0)
     scores = proposal_scores(heat, proposals)
     order = torch.sort(scores, descending=True, stable=True).indices
     order = order[scores[order] > 0]
@@ -74,11 +75,13 @@ def heat_boxes(heat: Tensor) -> Tensor:
     """
     low, high = heat.min(), heat.max()
     scaled = ((heat - low) / (high - low).clamp(min=1e-30)).numpy()
-    answer_boxes = [
-        cv2.connectedComponentsWithStats((scaled >= level).astype(np.uint8))[2][1:, : cv2.CC_STAT_AREA]
-        for level in LEVELS
-    ]
-    return torch.from_numpy(np.unique(np.concatenate(answer_boxes), axis=0).astype(np.float32)).view(-1, 4)
+    boxes = []
+    for level in LEVELS:
+        # outlines instead of labelled pixels: a tenth of the time. Outlines with a parent are those of holes.
+        outlines, tree = cv2.findContours((scaled >= level).view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        if len(outlines):
+            boxes += [cv2.boundingRect(one) for one, parent in zip(outlines, tree[0][:, 3], strict=True) if parent < 0]
+    return torch.from_numpy(np.unique(np.array(boxes, dtype=np.float32).reshape(-1, 4), axis=0))
 
 
 def read_proposals(path: Path) -> dict[int, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from vgbench.methods.amc.options import Options
 from vgbench.methods.amc.step import UNDRAWN, Draws, Pairs, Trace, training_losses
 from vgbench.methods.amc.transforms import EvalTransform, TrainTransform, box_masks
 from vgbench.text.wordpiece import WordPiece
-from vgbench.types import Batch, Prediction, Transform
+from vgbench.types import Batch, Geometry, Prediction, Transform
 
 
 class AMC(GroundingMethod):
@@ -56,7 +56,7 @@ class AMC(GroundingMethod):
             self._tokenizer = WordPiece.from_option(tokenizer, self.options.vocab_size, sep=False)
         self.words = self.options.words(self._tokenizer)
         self.pad_id = self.words.pad_id
-        self._proposals = None if proposals is None else decisions.read_proposals(Path(proposals))
+        self._proposals = {} if proposals is None else decisions.read_proposals(Path(proposals))
         # Without boxes to rank there is nothing to score as REC.
         self.tasks = frozenset({"rec", "pointing"} if proposals or self.options.heat_box else {"pointing"})
         if self.options.heat_box:
@@ -143,23 +143,42 @@ class AMC(GroundingMethod):
 
         Expressions of the batch that have the same ``image_ids`` entry share one encoding of the image.
         """
+        return self.start_prediction(batch, outputs)()
+
+    def start_prediction(
+        self, batch: Batch, outputs: Sequence[str] | None = None
+    ) -> Callable[[], dict[str, list[Prediction]]]:
         first, index = _shared_images(batch)
         images = batch.image[first]
         expressions = Expressions(images, index.to(images.device), batch.text_ids, batch.text_pad)
-        heat = self.heatmaps(expressions).cpu()  # decisions are made per sample at the original size, on the CPU
-        predictions: dict[str, list[Prediction]] = {name: [] for name in outputs or self.outputs}
-        for number, geometry in enumerate(batch.geometry):
-            full = decisions.enlarge(heat[number], geometry.size)
-            candidates = torch.zeros(0, 4)
-            if self._proposals is not None and batch.image_ids:
-                candidates = self._proposals.get(batch.image_ids[number], candidates)
-            for name in predictions:
-                proposals = decisions.heat_boxes(full) if name == "heat_box" else candidates
-                boxes, scores = decisions.rank(full, proposals)
-                predictions[name].append(
-                    Prediction(boxes=boxes, scores=scores, point=decisions.peak(full), heatmap=heat[number])
-                )
-        return predictions
+        heat = self.heatmaps(expressions).cpu()  # decisions are made per sample at the original size, on the host
+        geometry = batch.geometry
+        image_ids: Sequence[int | None] = batch.image_ids or [None] * len(batch)
+
+        def rest() -> dict[str, list[Prediction]]:
+            predictions: dict[str, list[Prediction]] = {name: [] for name in outputs or self.outputs}
+            for one, frame, image in zip(heat, geometry, image_ids, strict=True):
+                for name, prediction in self._decisions(one, frame, image, tuple(predictions)).items():
+                    predictions[name].append(prediction)
+            return predictions
+
+        return rest
+
+    def _decisions(
+        self, heat: Tensor, frame: Geometry, image: int | None, outputs: Sequence[str]
+    ) -> dict[str, Prediction]:
+        """What each output makes of a heat map [h, w] of the image with the number ``image``."""
+        full = decisions.enlarge(heat, frame.size)
+        point = decisions.peak(full)
+        answers = {}
+        for name in outputs:
+            if name == "heat_box":
+                proposals = decisions.heat_boxes(full)
+            else:
+                proposals = torch.zeros(0, 4) if image is None else self._proposals.get(image, torch.zeros(0, 4))
+            boxes, scores = decisions.rank(full, proposals)
+            answers[name] = Prediction(boxes=boxes, scores=scores, point=point, heatmap=heat)
+        return answers
 
     def compiled_blocks(self) -> Iterable[nn.Module]:
         network = self.network

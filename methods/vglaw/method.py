@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.checkpoints.read import read_checkpoint
 from vgbench.core.errors import UserError
 from vgbench.layers.boxes import canvas_sides, cxcywh_to_xyxy, xyxy_to_cxcywh
-from vgbench.layers.masks import encode_masks, resize_to_images
+from vgbench.layers.masks import RunLengths, resize_to_images, run_lengths
 from vgbench.method import GroundingMethod
 from vgbench.methods.vglaw import checkpoint
 from vgbench.methods.vglaw.loss import box_losses, mask_losses
@@ -126,7 +126,6 @@ class VGLAW(GroundingMethod):
             f"one q/k/v projection, {tokens} tokens, {dim} -> {3 * dim}, rank {rank}, float32": rows,
         }
 
-    @torch.no_grad()
     def predict(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
         """One box (score 1: the method gives none) and, in mode "multitask", one mask per expression.
 
@@ -134,33 +133,42 @@ class VGLAW(GroundingMethod):
         (``canvas_mask``), and after the padding has been cut off and the logits resized to the original image
         (``mask``). The heat map is the pooling attention over the image area.
         """
-        output = self.network(batch)
+        return self.start_prediction(batch, outputs)()
+
+    @torch.no_grad()
+    def start_prediction(
+        self, batch: Batch, outputs: Sequence[str] | None = None
+    ) -> Callable[[], dict[str, list[Prediction]]]:
+        output, geometry = self.network(batch), batch.geometry
         boxes = (cxcywh_to_xyxy(output.boxes) * self.image_size).cpu()
         attention = output.attention.float().cpu()
-        predictions = []
-        for index, geometry in enumerate(batch.geometry):
-            height, width = geometry.size
-            limit = torch.tensor([width, height, width, height], dtype=torch.float32)
-            box = torch.minimum(geometry.to_original(boxes[index]).clamp(min=0), limit)
-            predictions.append(
-                Prediction(
-                    boxes=box[None],
-                    scores=torch.ones(1),
-                    heatmap=self._heatmap(attention[index], geometry),
-                    geometry=geometry,
-                )
-            )
-        if output.mask_logits is not None:
-            self._add_masks(predictions, output.mask_logits, batch.geometry)
-        return {"main": predictions}
+        runs = None if output.mask_logits is None else self._mask_runs(output.mask_logits, geometry)
 
-    def _add_masks(self, predictions: Sequence[Prediction], logits: Tensor, geometry: Sequence[Geometry]) -> None:
+        def rest() -> dict[str, list[Prediction]]:
+            predictions = []
+            for box, weights, frame in zip(boxes, attention, geometry, strict=True):
+                height, width = frame.size
+                limit = torch.tensor([width, height, width, height], dtype=torch.float32)
+                box = torch.minimum(frame.to_original(box).clamp(min=0), limit)
+                heatmap = self._heatmap(weights, frame)
+                predictions.append(Prediction(box[None], torch.ones(1), heatmap=heatmap, geometry=frame))
+            if runs is not None:
+                self._add_masks(predictions, runs.encode())
+            return {"main": predictions}
+
+        return rest
+
+    def _mask_runs(self, logits: Tensor, geometry: Sequence[Geometry]) -> RunLengths:
+        """B masks on the canvas, then B masks of the images at the method's threshold and at each of ``mask_cuts``."""
         canvas = logits.sigmoid() > self.options.mask_threshold
         inner = [self._unpad(one, frame) for one, frame in zip(logits, geometry, strict=True)]
         whole = resize_to_images(inner, [frame.size for frame in geometry], torch.sigmoid)
         levels = [self.options.mask_threshold, *(percent / 100 for percent in self.options.mask_cuts)]
-        encoded = encode_masks([*canvas, *(probability > level for level in levels for probability in whole)])
-        on_canvas, *by_level = (encoded[start : start + len(canvas)] for start in range(0, len(encoded), len(canvas)))
+        return run_lengths([*canvas, *(probability > level for level in levels for probability in whole)])
+
+    def _add_masks(self, predictions: Sequence[Prediction], encoded: Sequence[dict[str, Any]]) -> None:
+        count = len(predictions)
+        on_canvas, *by_level = (encoded[start : start + count] for start in range(0, len(encoded), count))
         for index, prediction in enumerate(predictions):
             prediction.canvas_mask, prediction.mask = on_canvas[index], by_level[0][index]
             if self.options.mask_cuts:

@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from vgbench.core.processes import usable_cores
 from vgbench.core.registry import datasets, methods
 
 NAME = "doctor"
@@ -64,12 +65,11 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, str]:
     """Device, cores, disk and caches."""
     cache = Path(os.environ.get("VGBENCH_CACHE") or Path.home() / ".cache" / "vgbench")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     used = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) / 1e9 if cache.is_dir() else 0.0
     return {
         "device": _device(),
-        "cores": str(cores),
+        "cores": str(usable_cores()),
         "disk here": f"{free:.1f} GB free" + ("; a run of a large model needs 10" if free < 10 else ""),
         "cache": f"{cache}, {used:.2f} GB (VGBENCH_CACHE=FOLDER moves it)",
     }

@@ -1,4 +1,4 @@
-"""Which of the processes of a launch this one is, before and after they are connected."""
+"""Which of the processes of a launch this one is, before and after they are connected, and the cores it may use."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def process_rank() -> int:
         if name in os.environ:
             return int(os.environ[name])
     return int(os.environ.get("NODE_RANK", 0)) + int(os.environ.get("LOCAL_RANK", 0))
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use: a scheduler hands out fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def launched_processes() -> int:

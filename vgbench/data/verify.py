@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from vgbench.core.errors import UserError
+from vgbench.core.processes import usable_cores
 from vgbench.data.boxes import iou
 from vgbench.data.dataset import Counts, GroundingData
 from vgbench.data.images import open_image_file
@@ -275,7 +275,7 @@ def check_images(
     # Threads: PIL decodes without the GIL, only a photograph's header (0.06 of 1.5 ms) holds it. Processes took a fifth
     # more CPU time and half a second to start.
     results: list[tuple[str, str | None]] = []
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(16, usable_cores())) as pool:
         for result in pool.map(check, sorted(sizes.items())):
             results.append(result)
             if progress is not None and (len(results) % 100 == 0 or len(results) == len(sizes)):

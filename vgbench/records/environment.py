@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vgbench.core.processes import usable_cores
 from vgbench.records.record import Code, Environment, Hardware
 
 PACKAGES = (
@@ -70,8 +71,7 @@ def _hardware() -> Hardware:
         memory: int | None = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         memory = None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch = sys.modules.get("torch")
     gpus = torch.cuda.device_count() if torch is not None and torch.cuda.is_available() else 0
     gpu = torch.cuda.get_device_name(0) if torch is not None and gpus else None
-    return Hardware(cpu, cores, memory, gpu, gpus)
+    return Hardware(cpu, usable_cores(), memory, gpu, gpus)

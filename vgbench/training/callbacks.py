@@ -153,12 +153,11 @@ class Throughput(Callback):
 
     Args:
         warmup: steps that do not count.
-        workers: loader processes.
     """
 
-    def __init__(self, warmup: int = 3, workers: int = 0) -> None:
+    def __init__(self, warmup: int = 3) -> None:
         self.warmup, self.samples, self.seconds, self._seen = warmup, 0, 0.0, 0
-        self.workers, self.waited, self._reported = workers, 0.0, False
+        self.waited, self._reported = 0.0, False
         self._since: float | None = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -186,10 +185,9 @@ class Throughput(Callback):
         if not self._reported and self.seconds and trainer.is_global_zero:
             self._reported = True
             if share > STARVED:
-                enough = math.ceil(max(1, self.workers) / max(1 - share, 0.01))
-                say(
-                    f"{share:.0%} of the time went into waiting for data; workers={enough} would do, not {self.workers}"
-                )
+                workers = trainer.train_dataloader.num_workers if trainer.train_dataloader is not None else 0
+                enough = math.ceil(max(1, workers) / max(1 - share, 0.01))
+                say(f"{share:.0%} of the time went into waiting for data; workers={enough} would do, not {workers}")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._since = None

@@ -176,7 +176,7 @@ def training_loader(
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
-    return train_loader(samples, batches, method, workers(config), pins_memory(trainer))
+    return train_loader(samples, batches, method, workers(config, trainer), pins_memory(trainer))
 
 
 def evaluation_loader(
@@ -185,4 +185,4 @@ def evaluation_loader(
     """The batches of this process, all processes together every sample once."""
     images = samples.table.column("image_id")
     batches = EvalBatches(images, config.eval.batch_size, trainer.global_rank, trainer.world_size)
-    return eval_loader(samples, batches, method, workers(config), pins_memory(trainer))
+    return eval_loader(samples, batches, method, workers(config, trainer), pins_memory(trainer))

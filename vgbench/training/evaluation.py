@@ -16,7 +16,7 @@ from vgbench.metrics.evaluator import ScoreReport, evaluate_predictions, flat_me
 from vgbench.metrics.tasks import task_of
 from vgbench.predictions.reader import read_predictions
 from vgbench.predictions.writer import PredictionWriter, merge_parts
-from vgbench.types import Batch, Prediction
+from vgbench.types import Prediction
 
 
 def metrics_by_output(method: GroundingMethod, metrics: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -71,13 +71,13 @@ class Evaluation:
         self._counts = len(share(self.table.column("image_id"), rank, world_size)) > 0
         self._writers = {name: PredictionWriter(self._part(name, rank)) for name in self.outputs}
 
-    def add(self, batch: Batch, predictions: Mapping[str, list[Prediction]]) -> None:
+    def add(self, keys: Sequence[str], skipped: int, predictions: Mapping[str, list[Prediction]]) -> None:
         """Write what was predicted for a batch, by output; of a process with a share of the expressions."""
         if not self._counts:
             return
-        self.skipped += len(batch.skipped)
+        self.skipped += skipped
         for name, writer in self._writers.items():
-            writer.write(batch.keys, predictions[name])
+            writer.write(keys, predictions[name])
 
     def finish(self, trainer: L.Trainer, bootstrap: int) -> dict[str, ScoreReport]:
         """Join the parts, score them; one report per output that is scored, the same on every process."""

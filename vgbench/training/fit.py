@@ -30,7 +30,7 @@ from vgbench.training.run_log import LogPosition
 from vgbench.training.setup import LAST, build_method, method_node
 from vgbench.training.speed import prepare_blocks
 from vgbench.training.start import Start
-from vgbench.training.trainer import build_trainer, quiet, workers
+from vgbench.training.trainer import build_trainer, quiet
 
 
 @quiet()
@@ -48,7 +48,7 @@ def fit(
         start.seen.save(folder)
     average = ExponentialMovingAverage(recipe.ema) if recipe.ema else None
     best = KeepBestModel(folder / weights.MODEL_FILE, method_node(config), average)
-    throughput, account = Throughput(workers=workers(config)), Account()
+    throughput, account = Throughput(), Account()
     validation = Evaluation(
         samples.validation.table,
         recipe.val_split,

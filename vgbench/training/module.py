@@ -24,9 +24,10 @@ from vgbench.method import GroundingMethod
 from vgbench.training.evaluation import Evaluation
 from vgbench.training.losses import LossWatch
 from vgbench.training.own_checkpoint import OWN_KEY
+from vgbench.training.pipeline import HostPart, PredictionPipeline
 from vgbench.training.setup import method_node
 from vgbench.training.sharding import clip_sharded, separated, shard
-from vgbench.types import Batch, Prediction
+from vgbench.types import Batch
 
 TIMED_BATCHES = 10  # per split, for the speed of single outputs
 
@@ -34,7 +35,8 @@ TIMED_BATCHES = 10  # per split, for the speed of single outputs
 class Stopwatch:
     """Seconds that predicting took on one process, and the samples per second of every output alone.
 
-    The first batch pays for warm-up and is left out; outputs are timed one by one on the next few.
+    The first batch pays for warm-up and is left out; outputs are timed one by one on the next few. What the host does
+    beside later batches counts as far as it was waited for.
     """
 
     def __init__(self) -> None:
@@ -151,28 +153,38 @@ class GroundingModule(L.LightningModule):
             self.log("loss", losses["total"].detach(), prog_bar=True, logger=False, batch_size=len(batch))
         return losses["total"]
 
-    def predict_outputs(self, batch: Batch, *outputs: Sequence[str]) -> tuple[dict[str, list[Prediction]], float]:
-        """Predictions of a batch, and the seconds they took. ``outputs``: those of the method, at most one list."""
+    def _start_prediction(self, batch: Batch, *outputs: Sequence[str]) -> tuple[HostPart, float]:
+        """What is left to do on the host, and the seconds that the rest took. ``outputs``: at most one list."""
         started = time.perf_counter()
         # what is compiled is the training step: too few batches to compile for come here, and of too many shapes
         eager = torch.compiler.set_stance("force_eager")
         with eager, torch.set_grad_enabled(self.method.requires_grad_at_inference):
-            predictions = self.method.predict(batch, *outputs)
+            host_part = self.method.start_prediction(batch, *outputs)
         if isinstance(self.method, FSDPModule):  # who looks at its parameters sees them spread, as before
             self.method.reshard()
         if batch.image.is_cuda:
             torch.cuda.synchronize()
-        return predictions, time.perf_counter() - started
+        return host_part, time.perf_counter() - started
+
+    def _seconds_of_output(self, batch: Batch, name: str) -> float:
+        """What predicting one output of a batch takes from beginning to end."""
+        started = time.perf_counter()
+        self._start_prediction(batch, [name])[0]()
+        return time.perf_counter() - started
+
+    def _start_evaluation(self) -> None:
+        self.evaluation.start(self.global_rank, self.trainer.world_size)
+        self.pipeline = PredictionPipeline(self.evaluation.add)
 
     def on_validation_epoch_start(self) -> None:
         self.check_weights()
-        self.evaluation.start(self.global_rank, self.trainer.world_size)
+        self._start_evaluation()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        predictions, _ = self.predict_outputs(batch)
-        self.evaluation.add(batch, predictions)
+        self.pipeline.put(batch.keys, len(batch.skipped), self._start_prediction(batch)[0])
 
     def on_validation_epoch_end(self) -> None:
+        self.pipeline.finish()
         flat = self.evaluation.flat(self.evaluation.finish(self.trainer, bootstrap=0))
         self.log_dict({f"val/{name}": value for name, value in flat.items()}, rank_zero_only=False, sync_dist=False)
         primary = self.evaluation.primary
@@ -180,13 +192,16 @@ class GroundingModule(L.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self.stopwatch = Stopwatch()
-        self.evaluation.start(self.global_rank, self.trainer.world_size)
+        self._start_evaluation()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        predictions, seconds = self.predict_outputs(batch)
+        host_part, seconds = self._start_prediction(batch)
+        if 0 < batch_idx <= TIMED_BATCHES and len(self.method.outputs) > 1 and self.method.steady:
+            for name in self.method.outputs:  # what the method costs for somebody who wants no other output
+                self.stopwatch.add_output(name, len(batch), self._seconds_of_output(batch, name))
+        seconds += self.pipeline.put(batch.keys, len(batch.skipped), host_part)
         if batch_idx > 0:  # the first batch pays for warm-up
             self.stopwatch.add(len(batch), seconds)
-        if 0 < batch_idx <= TIMED_BATCHES and len(predictions) > 1 and self.method.steady:
-            for name in self.method.outputs:  # what the method costs for somebody who wants no other output
-                self.stopwatch.add_output(name, len(batch), self.predict_outputs(batch, [name])[1])
-        self.evaluation.add(batch, predictions)
+
+    def on_test_epoch_end(self) -> None:
+        self.stopwatch.add(0, self.pipeline.finish())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,15 +15,16 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from vgbench.core.errors import UserError
+from vgbench.core.processes import usable_cores
 from vgbench.training.checkpoints import CheckpointFiles
 from vgbench.training.loggers import build_loggers, check_loggers
 from vgbench.training.speed import set_float32
 
 
-def workers(config: DictConfig) -> int:
-    """Loader processes."""
+def workers(config: DictConfig, trainer: L.Trainer) -> int:
+    """Loader processes of each process of a run: ``auto`` is half of its share of this machine's cores, at most 8."""
     if config.workers == "auto":
-        return min(8, (os.cpu_count() or 1) // 2)
+        return min(8, usable_cores() // (2 * trainer.num_devices))
     return int(config.workers)
 
 

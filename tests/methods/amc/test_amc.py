@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -482,6 +483,26 @@ def test_heat_box_is_a_set_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["heat_box"][0].boxes[0].tolist() == [2, 1, 6, 4]
     assert found["main"][0].boxes.shape == (0, 4) and found["main"][0].point == (2, 1)
     assert tiny().tasks == {"pointing"}
+
+
+def test_heat_boxes_are_those_of_the_components() -> None:
+    """Around every component of 8 neighbours: a ring, the island inside it, and pixels that touch at a corner."""
+    heat = torch.zeros(12, 20)
+    heat[1:8, 1:8] = 1.0
+    heat[2:7, 2:7] = 0.0
+    heat[4, 4] = 1.0
+    heat[9, 10] = heat[10, 11] = 1.0
+    assert decisions.heat_boxes(heat).tolist() == [[1, 1, 7, 7], [4, 4, 1, 1], [10, 9, 2, 2]]
+    heat[0, 19] = 0.25  # above the first two levels only
+    heat[0, 18] = 0.15
+    assert [18, 0, 2, 1] in decisions.heat_boxes(heat).tolist() and [19, 0, 1, 1] in decisions.heat_boxes(heat).tolist()
+    assert decisions.heat_boxes(torch.zeros(3, 4)).shape == (0, 4)
+    for seed in range(5):  # another way to the same boxes: labelled pixels
+        noise = torch.rand(40, 50, generator=torch.Generator().manual_seed(seed))
+        scaled = ((noise - noise.min()) / (noise.max() - noise.min())).numpy()
+        levels = ((scaled >= level / 10).astype("uint8") for level in range(1, 10))
+        boxes = {tuple(row[:4]) for level in levels for row in cv2.connectedComponentsWithStats(level)[2][1:].tolist()}
+        assert {tuple(row) for row in decisions.heat_boxes(noise).int().tolist()} == boxes
 
 
 # ---- inputs
