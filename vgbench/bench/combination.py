@@ -109,8 +109,7 @@ def _training(combination: Combination, method: GroundingMethod, batch: Batch, s
 
 
 def _inference(method: GroundingMethod, batch: Batch, setting: Setting) -> dict[str, Any]:
-    whole = measure.inference(method, batch, setting)
-    row: dict[str, Any] = {"inference samples/s": len(batch) / float(np.median(whole))}
+    row: dict[str, Any] = {"inference samples/s": len(batch) / measure.evaluation_seconds(method, batch, setting)}
     if len(method.outputs) > 1:
         row |= output_speeds(method, output_times(method, batch, setting), len(batch))
     return row

@@ -19,10 +19,11 @@ from vgbench.core.errors import UserError
 from vgbench.layers.memory import saved_bytes
 from vgbench.method import GroundingMethod
 from vgbench.training.cost import peak_memory
+from vgbench.training.pipeline import PredictionPipeline
 from vgbench.types import Batch
 
-__all__ = ["Setting", "StepCost", "Timeline", "count_launches", "device_of", "dtype_of", "inference", "matmul_rate"]
-__all__ += ["step_cost", "synchronize", "tiled_batch", "training"]
+__all__ = ["Setting", "StepCost", "Timeline", "count_launches", "device_of", "dtype_of", "evaluation_seconds"]
+__all__ += ["inference", "matmul_rate", "step_cost", "synchronize", "tiled_batch", "training"]
 
 DISTINCT = 8  # made-up samples of a batch; larger batches repeat them
 
@@ -199,6 +200,24 @@ def inference(
         if number >= setting.warmup:
             seconds.append(time.perf_counter() - started)
     return seconds
+
+
+def evaluation_seconds(method: GroundingMethod, batch: Batch, setting: Setting) -> float:
+    """Seconds per batch of predicting many, as an evaluation does it: the host's part beside the next batches."""
+
+    def predict(times: int) -> None:
+        pipeline = PredictionPipeline(lambda keys, skipped, predictions: None)
+        for _ in range(times):
+            with setting.autocast(), torch.set_grad_enabled(method.requires_grad_at_inference):
+                host_part = method.start_prediction(batch)
+            synchronize(setting.device)
+            pipeline.put(batch.keys, 0, host_part)
+        pipeline.finish()
+
+    predict(setting.warmup)
+    started = time.perf_counter()
+    predict(setting.steps)
+    return (time.perf_counter() - started) / setting.steps
 
 
 def count_launches(work: Callable[[], Any], device: torch.device) -> int:
