@@ -5,7 +5,8 @@ import time
 import pytest
 
 from vgbench.predictions.numbers import corners
-from vgbench.predictions.words import LONGEST, MOST, read_words
+from vgbench.predictions.styles import style, style_classes
+from vgbench.predictions.words import LONGEST, MOST, answer_text, read_words
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,28 @@ def test_runaway_words_take_no_time(piece):
     read_words(piece * (3_000_000 // len(piece)), "xyxy")
     assert time.perf_counter() - started < 20  # a square of the length would be hours
     assert LONGEST < 3_000_000
+
+
+@pytest.mark.parametrize("piece", ["<|begin_of_box|>", "<answer>", "</think>", '"bbox_2d": [', "\\boxed{"])
+def test_runaway_marks_take_no_time_in_any_style(piece):
+    words = piece * (5_400_000 // len(piece))
+    started = time.process_time()
+    for name in style_classes():
+        style(name).read(words, (640, 480), (644, 476))
+    assert time.process_time() - started < 15  # a look for the missing end behind every mark took minutes for each
+
+
+def test_marks_of_boxes_without_an_end():
+    start, end = "<|begin_of_box|>", "<|end_of_box|>"
+    assert answer_text(f"a {start}[[1,2,3,4]]{end} b {start}[[5,6,7,8]]")[0] == "[[1,2,3,4]]\n[[5,6,7,8]]"
+    assert answer_text(f"{start}{'x' * 30_000}{start}[[1,2,3,4]]{end}")[0] == "[[1,2,3,4]]"
+    assert answer_text(f"{start}{start}1{end}{end}")[0] == f"{start}1"
+
+
+def test_a_number_that_goes_on_is_no_coordinate():
+    assert read_words("x1=1, y1=2, x2=3, y2=4.5", "xyxy").boxes == [[1, 2, 3, 4.5]]
+    assert read_words("x1=1, y1=2, x2=3, y2=4.5.6", "xyxy").boxes == []
+    assert read_words("x1=1, y1=2, x2=3, y2=1234567890123", "xyxy").boxes == []  # twelve of its digits are another one
 
 
 @pytest.mark.parametrize(

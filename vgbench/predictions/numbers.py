@@ -42,7 +42,7 @@ _PATCHES = re.compile(r"<patch_index_(\d{1,4})>\s{0,4}<patch_index_(\d{1,4})>")
 PATCH_CELLS = 32  # cells per side that Kosmos-2 numbers
 
 _NAME = r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9_ -]{0,15})[\"'`*]{0,3}\s{0,4}[:=]\s{0,4}[\"'`*]{0,3}"
-_NAMED = re.compile(rf"{_NAME}({_NUMBER})(?![\w.]{0, 30}\d)")
+_NAMED = re.compile(rf"{_NAME}({_NUMBER})(?!\.?\d)")
 _NAMED_PAIR = re.compile(  # "top-left corner (10, 20)", "center": [10, 20]
     r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9_ -]{0,15}?)(?:\scorner)?[\"'`*]{0,3}\s{0,4}(?:[:=]|is\b|at\b)?\s{0,4}"
     rf"[\[(]\s{{0,8}}{_PAIR}\s{{0,8}}[\])]"
