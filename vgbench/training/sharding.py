@@ -76,7 +76,8 @@ def shard(method: GroundingMethod, mesh: DeviceMesh) -> None:
     for block in method.sharded_blocks():
         fully_shard(block, mesh=mesh, ignored_params=replicated)
     fully_shard(method, mesh=mesh, ignored_params=replicated)
-    register_fsdp_forward_method(method, "predict")  # type: ignore[arg-type]
+    for forward in ("predict", "start_prediction"):
+        register_fsdp_forward_method(method, forward)  # type: ignore[arg-type]
 
     def average(parameter: Tensor) -> None:
         assert parameter.grad is not None
