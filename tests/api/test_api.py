@@ -69,6 +69,8 @@ def test_batches_say_what_single_questions_say(model: vgbench.Model, split: vgbe
         model.predict(first.image, "x", output="nobody")
     with pytest.raises(UserError, match="no expression"):
         model.predict(first.image, " ")
+    with pytest.raises(UserError, match="has no word"):
+        model.predict(first.image, "...")
 
 
 def test_scores_are_those_of_the_command_line(model: vgbench.Model, split: vgbench.Split, tmp_path: Path) -> None:

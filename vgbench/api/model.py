@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -12,12 +13,10 @@ import torch
 from vgbench.api.answer import Answer
 from vgbench.api.overrides import as_overrides
 from vgbench.api.pictures import as_pixels
-from vgbench.batches.collate import collate
-from vgbench.batches.samples import plain_sample
+from vgbench.batches.grounding import Query, check_expression, ground
 from vgbench.config.compose import compose
 from vgbench.core.errors import UserError
 from vgbench.core.registry import methods
-from vgbench.data.table import AnnotationTable
 from vgbench.method import GroundingMethod
 from vgbench.predictions.table import Predictions
 from vgbench.training import weights
@@ -118,8 +117,10 @@ class Model:
         if len(images) not in (1, len(texts)):
             raise UserError(f"{len(images)} images and {len(texts)} texts; give one text for each image")
         pictures = images * len(texts) if len(images) == 1 else images
-        if bad := next((one for one in texts if not isinstance(one, str) or not one.strip()), None):
-            raise UserError(f"{bad!r} is no expression; give words")
+        for one in texts:
+            if not isinstance(one, str) or not one.strip():
+                raise UserError(f"{one!r} is no expression; give words")
+            check_expression(one)
         answers = []
         for start in range(0, len(texts), BATCH):
             part = slice(start, start + BATCH)
@@ -131,19 +132,15 @@ class Model:
         method, chosen = self.method, output or self.method.outputs[0]
         if chosen not in method.outputs:
             raise UserError(f"{self.name} has no output {chosen!r}; there are: {', '.join(method.outputs)}")
-        transform = method.eval_transform()
-        auxiliary = method.auxiliary_inputs(_table(pictures, texts))
-        samples = []
-        for number, (pixels, text) in enumerate(zip(pictures, texts, strict=True)):
-            sample = plain_sample(torch.from_numpy(pixels).permute(2, 0, 1), text)
-            if auxiliary:
-                sample["auxiliary"] = {name: values[str(number)] for name, values in auxiliary.items()}
-            samples.append(transform(sample))
-        batch = collate(samples, method.tokenize)
-        assert batch is not None
+        queries = [
+            Query("", torch.from_numpy(pixels).permute(2, 0, 1), text)
+            for pixels, text in zip(pictures, texts, strict=True)
+        ]
         device = next((parameter.device for parameter in method.parameters()), torch.device("cpu"))
-        with torch.set_grad_enabled(method.requires_grad_at_inference):
-            return method.predict(batch.to(device))[chosen]
+        grounded = ground(method, queries, device, (chosen,) if len(method.outputs) > 1 else None)
+        if grounded.note:
+            warnings.warn(grounded.note, stacklevel=3)
+        return [predictions[chosen] for predictions in grounded.predictions]
 
     def predict_split(self, data: Split, limit: int | None = None, output: str | None = None) -> Predictions:
         """Predictions for a split (:func:`vgbench.dataset`), as :func:`vgbench.evaluate` takes them.
@@ -159,19 +156,3 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.name}, {self.path})"
-
-
-def _table(pictures: Sequence[np.ndarray], texts: Sequence[str]) -> AnnotationTable:
-    """The questions as a table without targets; their keys are their numbers."""
-    lists: dict[str, list[Any]] = {name: [] for name in ("boxes", "masks", "polygons", "ann_ids", "categories")}
-    identity = {"ref_id": None, "sent_id": None, "group": 0, "source": "predict", "split": "predict", "image": ""}
-    rows = [
-        {
-            **{"key": str(number), "image_id": number, "expression": text},
-            **{"width": pixels.shape[1], "height": pixels.shape[0]},
-            **lists,
-            **identity,
-        }
-        for number, (pixels, text) in enumerate(zip(pictures, texts, strict=True))
-    ]
-    return AnnotationTable.from_rows(rows, {"dataset": "predict", "split": "predict", "task": "rec", "sources": {}})

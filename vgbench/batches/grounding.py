@@ -53,20 +53,18 @@ def check_expression(text: str) -> str:
     return text
 
 
-def ground(method: GroundingMethod, queries: Sequence[Query], device: torch.device) -> Grounded:
+def ground(
+    method: GroundingMethod, queries: Sequence[Query], device: torch.device, outputs: Sequence[str] | None = None
+) -> Grounded:
     """Ground a batch of queries.
 
     Args:
         method: moved to ``device`` and set to evaluation.
         queries: at least one.
         device: where the method runs.
-
-    Raises:
-        UserError: if an expression has no word.
+        outputs: which of the method's outputs to predict; None: all.
     """
-    samples = [
-        plain_sample(query.pixels, check_expression(query.expression), str(n)) for n, query in enumerate(queries)
-    ]
+    samples = [plain_sample(query.pixels, query.expression, str(number)) for number, query in enumerate(queries)]
     method.to(device).eval()
     note = None
     try:
@@ -79,7 +77,7 @@ def ground(method: GroundingMethod, queries: Sequence[Query], device: torch.devi
     batch = collate([transform(sample) for sample in samples], method.tokenize)
     assert batch is not None
     with torch.set_grad_enabled(method.requires_grad_at_inference):
-        by_output = method.predict(batch.to(device))
+        by_output = method.start_prediction(batch.to(device), outputs)()
     answers = [dict(zip(by_output, one, strict=True)) for one in zip(*by_output.values(), strict=True)]
     return Grounded(answers, note)
 
