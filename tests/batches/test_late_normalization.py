@@ -40,6 +40,8 @@ def test_around_the_picture_is_zero() -> None:
     inside[1:3, 2:5] = True
     assert bool((result[0][:, ~inside] == 0).all()) and bool((result[0][:, inside] != 0).all())
     assert bool((result[1] == result[0, 0, 1, 2]).all())
+    elsewhere = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))(image.to("meta"), content.to("meta"))
+    assert elsewhere.device.type == "meta", "it needs nothing but the device of the pixels"
 
 
 @pytest.mark.parametrize("part", ["train", "eval"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -27,6 +28,9 @@ WAITING = (
 )
 
 
+METHODS = ("alvg", "simvg", "resvg", "vglaw", "amc")
+
+
 class Waits(TorchDispatchMode):
     """Names of the operators whose result's value or size the host has to know."""
 
@@ -45,7 +49,7 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", ["alvg", "simvg", "resvg", "vglaw", "amc"])
+@pytest.mark.parametrize("name", METHODS)
 def test_nothing_in_a_training_step_waits_for_the_device(name: str) -> None:
     """Single targets: several per expression are matched on the host, after one copy."""
     torch.manual_seed(0)
@@ -57,6 +61,33 @@ def test_nothing_in_a_training_step_waits_for_the_device(name: str) -> None:
         method(batch)["total"].backward()
         optim.clip_gradients(optimizer, 1.0)
     assert waits.found == []
+
+
+@pytest.fixture
+def no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device has no mixed precision: not even asking for it is allowed."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device=None: False)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+
+
+@pytest.mark.parametrize(
+    "name", ["alvg", "simvg", "resvg", "vglaw", "amc", "alvg num_queries=10", "simvg num_queries=10"]
+)
+def test_a_training_step_needs_nothing_but_the_device(name: str, no_autocast: None) -> None:
+    """On a device without values: a tensor left on the host, or a look at a value, stops the step."""
+    method_name, *options = name.split()
+    overrides = [f"method={method_name}", "dataset=refshapes", "weights=null"]
+    method = build_method(compose([*overrides, *(f"method.{option}" for option in options)]).method).train()
+    batch = synthetic_batch(method, 3, (96, 128))
+    method.to("meta")
+    method.on_step(0, 0, 10)
+    optimizer = optim.build_optimizer(method.param_groups(1e-4), torch.optim.AdamW)
+    total = method(batch.to("meta"))["total"]
+    total.backward()
+    optim.clip_gradients(optimizer, 1.0)
+    assert total.device.type == "meta"
+    with pytest.raises(RuntimeError):
+        method(batch)
 
 
 def test_the_counter_sees_what_waits() -> None:
