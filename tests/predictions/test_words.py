@@ -73,7 +73,7 @@ def test_runaway_words_take_no_time(piece):
 
 @pytest.mark.parametrize("piece", ["<|begin_of_box|>", "<answer>", "</think>", '"bbox_2d": [', "\\boxed{"])
 def test_runaway_marks_take_no_time_in_any_style(piece):
-    words = piece * (5_400_000 // len(piece))
+    words = piece * (1_400_000 // len(piece))
     started = time.process_time()
     for name in style_classes():
         style(name).read(words, (640, 480), (644, 476))
