@@ -41,7 +41,8 @@ class GroundingMeter(Metric):
     table: list[Tensor]
 
     def __init__(self, metric: str = "rec", **options: Any) -> None:
-        super().__init__(**options)
+        # a process that saw nothing since the last computation would take its old value and not meet the others
+        super().__init__(**{"compute_with_cache": False, **options})
         self.rule = make_metric(metric)
         self.add_state("table", default=[], dist_reduce_fx="cat")
 
