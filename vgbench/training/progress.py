@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from datetime import timedelta
@@ -19,8 +20,9 @@ LOSSES = 4  # of the losses that a method logs, so many stand in a line
 
 
 def progress() -> Callback:
-    """The bar, where somebody watches; else the lines."""
-    return Bar() if sys.stderr.isatty() or sys.stdout.isatty() else LogLines()
+    """The bar where it is drawn, on a terminal as standard output; else the lines (into a file, through ``tee``)."""
+    draws = sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return Bar() if draws else LogLines()
 
 
 def evaluated(module: L.LightningModule) -> str:
