@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from vgbench.core.errors import UserError
+from vgbench.core.registry import methods
 from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder, Targets
 from vgbench.data.table import AnnotationTable
+from vgbench.datasets.groundingme import GroundingME
 from vgbench.metrics.evaluator import authors_metrics, evaluate_predictions
 from vgbench.metrics.slices import buckets, headline
 from vgbench.predictions.table import Predictions
+from vgbench.training.setup import scored_variants
 from vgbench.types import Prediction
 
 TARGET = [0.0, 0.0, 10.0, 10.0]
@@ -128,6 +131,16 @@ def test_kinds_outlive_a_part_of_the_split() -> None:
     first = buckets(table.take([0, 1, 3]))
     assert first["level"].names == ("level 1", "level 2") and first["level"].index.tolist() == [0, 1, -1]
     assert "edit" not in first  # one kind is left: nothing to tell apart
+
+
+def test_runs_score_what_authors_report(tmp_path) -> None:
+    data = GroundingME(tmp_path, cache_dir=tmp_path)
+    method = methods.load("hf_grounding")  # asked for nothing but its tasks
+    assert scored_variants(method, data, ["grec"], []) == ("grec/single",)
+    assert scored_variants(method, data, ["grec"], ["grec/single", "grec/iou", "rec/giou"]) == (
+        "grec/single",
+        "grec/iou",
+    )
 
 
 def test_what_authors_report_goes_with_the_tasks_that_are_scored() -> None:
