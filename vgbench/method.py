@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vgbench.data.table import AnnotationTable
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
+from vgbench.core.published import PublishedFile
 from vgbench.types import Batch, Prediction, Transform, Usage
 
 """Randomness inside a transform comes from torch's default generator only: the loader seeds it per sample."""
@@ -38,6 +39,7 @@ class GroundingMethod(nn.Module, ABC):
     auxiliary_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})  # name -> shape per expression
     file_options: ClassVar[frozenset[str]] = frozenset()  # constructor arguments that say where a file lies
     required_files: ClassVar[frozenset[str]] = frozenset()  # those that have no default: a vocabulary
+    published_files: ClassVar[tuple[PublishedFile, ...]] = ()  # vocabularies and weights that others publish
     handling_options: ClassVar[frozenset[str]] = frozenset()  # those that say how it is computed, not what: time-outs
     program_options: ClassVar[frozenset[str]] = frozenset()  # those whose file is run: never taken from a stored model
     checkpoint_signatures: ClassVar[Mapping[str, str]] = MappingProxyType({})  # telling keys -> what such a file is

@@ -5,9 +5,17 @@ from __future__ import annotations
 from vgbench.checkpoints.names import KeyEntry
 from vgbench.layers.beit3 import MASK_TOKEN, beit3_keys
 from vgbench.methods.beit3.heads import PredictionHead
+from vgbench.methods.beit3.published import VOCABULARY, encoder
 from vgbench.methods.beit3.queries import QueryGenerator
 
-__all__ = ["UNUSED", "official_names"]
+__all__ = ["PUBLISHED", "UNUSED", "official_names"]
+
+PUBLISHED = (
+    VOCABULARY,
+    encoder("beit3_base_indomain_patch16_224", "start weights, base size, one data set"),
+    encoder("beit3_large_indomain_patch16_224", "start weights, large size"),
+    encoder("beit3_base_patch16_224", "start weights, base size, pre-training on several data sets"),
+)
 
 # Keys of the authors' files that nothing reads.
 UNUSED = (

@@ -18,7 +18,7 @@ from vgbench.core.errors import UserError
 from vgbench.layers.masks import resize_to_images, run_lengths
 from vgbench.layers.sizes import check_counts
 from vgbench.methods.alvg import loss
-from vgbench.methods.alvg.checkpoint import UNUSED, official_names
+from vgbench.methods.alvg.checkpoint import PUBLISHED, UNUSED, official_names
 from vgbench.methods.alvg.model import ALVGNetwork, Outputs
 from vgbench.methods.beit3.criterion import Targets, name_layers
 from vgbench.methods.beit3.heads import detections, ranked_predictions
@@ -44,6 +44,7 @@ class ALVG(BEiT3Method, ALVGNetwork):
 
     name: ClassVar[str] = "ALVG"
     tasks = frozenset({"rec", "res", "grec", "gres"})
+    published_files = PUBLISHED
     checkpoint_signatures: ClassVar[Mapping[str, str]] = {
         "head.transformer.img_enhance.*": "an ALVG checkpoint",
         "head.transformer.decoder.layers.0.linear1.weight": "an ALVG checkpoint without image enhancement",

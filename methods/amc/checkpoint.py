@@ -10,8 +10,23 @@ from torch import Tensor
 
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
+from vgbench.core.published import PublishedFile
 from vgbench.methods.amc.model import ALBEF
 from vgbench.methods.amc.vision import resize_positions
+from vgbench.text.wordpiece import BERT_VOCABULARY
+
+_ALBEF = "https://storage.googleapis.com/sfr-pcl-data-research/ALBEF"  # https://github.com/salesforce/ALBEF
+_TRAINED = "https://drive.google.com/drive/folders/1syngIWXbySzbcb7lZnmoL7_-H6RAeb3H"  # README of the authors
+PUBLISHED = (
+    BERT_VOCABULARY,
+    PublishedFile("ALBEF.pth", "start weights, 14M images", "pretrained", f"{_ALBEF}/ALBEF.pth"),
+    PublishedFile("best_refcoco.pth", "trained model, RefCOCO+", "checkpoint", _TRAINED),
+    PublishedFile("best_flickr.pth", "trained model, Flickr30k", "checkpoint", _TRAINED),
+    PublishedFile("best_refclef.pth", "trained model, ReferItGame", "checkpoint", _TRAINED),
+    PublishedFile(
+        "dets.json", "proposals for RefCOCO+, in refcoco+/ of the archive", "method.proposals", f"{_ALBEF}/data.tar.gz"
+    ),
+)
 
 # Entries without effect: constants, ALBEF's single queue pointer (AMC's two start at 0), its image-id queue.
 UNUSED = re.compile(r"text_encoder(_m)?\.bert\.embeddings\.position_ids|queue_ptr|idx_queue")

@@ -13,7 +13,7 @@ from vgbench.checkpoints.names import LoadReport
 from vgbench.checkpoints.read import read_checkpoint
 from vgbench.method import GroundingMethod
 from vgbench.methods.amc import heat as decisions
-from vgbench.methods.amc.checkpoint import TRAINING_PARTS, fitted, load_albef
+from vgbench.methods.amc.checkpoint import PUBLISHED, TRAINING_PARTS, fitted, load_albef
 from vgbench.methods.amc.gradcam import Expressions, explain_matching, explain_similarity
 from vgbench.methods.amc.model import ALBEF
 from vgbench.methods.amc.options import Options
@@ -42,6 +42,7 @@ class AMC(GroundingMethod):
     requires_grad_at_inference = True
     file_options = frozenset({"tokenizer", "proposals"})
     required_files = frozenset({"tokenizer"})
+    published_files = PUBLISHED
     skips_parameters = False
     wants_masks = False  # the rectangular masks of the loss are made from the boxes
 

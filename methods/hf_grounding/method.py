@@ -22,6 +22,7 @@ from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError
 from vgbench.core.files import ordinary_file
 from vgbench.core.hub import local_path
+from vgbench.core.published import PublishedFile
 from vgbench.layers.boxes import cxcywh_to_xyxy
 from vgbench.method import EvaluationOnly
 from vgbench.types import Batch, Geometry, Prediction, Sample, Transform
@@ -102,6 +103,22 @@ class HFGrounding(EvaluationOnly):
     tasks = frozenset({"rec", "grec"})
     wants_masks = False
     pad_id = 0
+    published_files = (
+        PublishedFile(
+            "grounding-dino-base",
+            "Grounding DINO, for example",
+            "method.model",
+            "https://huggingface.co/IDEA-Research/grounding-dino-base",
+            "hf://IDEA-Research/grounding-dino-base",
+        ),
+        PublishedFile(
+            "Florence-2-large",
+            "Florence-2, for example",
+            "method.model",
+            "https://huggingface.co/florence-community/Florence-2-large",
+            "hf://florence-community/Florence-2-large",
+        ),
+    )
     no_training = "hf_grounding is zero-shot: it is not trained here; use vgbench eval"
 
     def __init__(

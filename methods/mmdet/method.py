@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 
 from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError, require_extra
+from vgbench.core.published import PublishedFile
 from vgbench.method import EvaluationOnly
 from vgbench.types import Batch, Geometry, Prediction, Sample, Transform
 
@@ -65,6 +66,20 @@ class MMDet(EvaluationOnly):
     text_shape = (1, 1)  # the detector reads the text itself
     file_options = frozenset({"language_model"})
     program_options = frozenset({"config"})
+    published_files = (
+        PublishedFile(
+            "groundingdino_swint_ogc_mmdet-822d7e9d.pth",
+            "Grounding DINO-T, configs/grounding_dino/grounding_dino_swin-t_pretrain_obj365_goldg_cap4m.py",
+            "checkpoint",
+            "https://download.openmmlab.com/mmdetection/v3.0/grounding_dino/groundingdino_swint_ogc_mmdet-822d7e9d.pth",
+        ),
+        PublishedFile(
+            "bert-base-uncased",
+            "language model of Grounding DINO and GLIP",
+            "method.language_model",
+            "https://huggingface.co/google-bert/bert-base-uncased",
+        ),
+    )
     no_training = "method=mmdet is evaluated only; train with MMDetection, then use vgbench eval"
 
     def __init__(

@@ -12,10 +12,29 @@ from torch import Tensor, nn
 from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.checkpoints.parts import Part, load_parts
 from vgbench.core.errors import UserError
-from vgbench.layers.bert import load_bert, looks_like_bert
+from vgbench.core.published import PublishedFile
+from vgbench.layers.bert import BERT_FOLDER, load_bert, looks_like_bert
 from vgbench.methods.resvg.model import ResVGNetwork
+from vgbench.text.wordpiece import BERT_VOCABULARY
 
-__all__ = ["load_pretrained", "load_whole", "official_names"]
+__all__ = ["PUBLISHED", "load_pretrained", "load_whole", "official_names"]
+
+# TransVG's page, which ResVG points to: https://github.com/djiajunustc/TransVG/blob/main/docs/GETTING_STARTED.md
+_DETR = "https://drive.google.com/drive/folders/1SOHPCCR6yElQmVp96LGJhfTP46RxVwzF"
+PUBLISHED = (
+    BERT_VOCABULARY,
+    BERT_FOLDER,
+    *(
+        PublishedFile(
+            f"detr-r50-{name}.pth", f"DETR without the test images of {data}", "pretrained", _DETR, folder=True
+        )
+        for name, data in (
+            ("unc", "RefCOCO and RefCOCO+"),
+            ("gref", "RefCOCOg"),
+            ("referit", "ReferItGame and Flickr30k"),
+        )
+    ),
+)
 
 # (pattern of our name, official name); the first that matches counts. Names that match none are the same.
 RENAMES = (

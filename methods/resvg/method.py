@@ -17,7 +17,7 @@ from vgbench.data.table import AnnotationTable
 from vgbench.layers.boxes import canvas_sides, cxcywh_to_xyxy, xyxy_to_cxcywh
 from vgbench.layers.sizes import check_at_most, check_counts, check_depths, check_multiple
 from vgbench.method import GroundingMethod
-from vgbench.methods.resvg.checkpoint import load_pretrained, load_whole, refit_offsets
+from vgbench.methods.resvg.checkpoint import PUBLISHED, load_pretrained, load_whole, refit_offsets
 from vgbench.methods.resvg.loss import score_loss, stage_losses
 from vgbench.methods.resvg.model import Output, ResVGNetwork
 from vgbench.methods.resvg.priors import find_priors
@@ -82,6 +82,7 @@ class ResVG(GroundingMethod):
     wants_masks = False
     file_options = frozenset({"tokenizer", "priors"})
     required_files = frozenset({"tokenizer"})
+    published_files = PUBLISHED
 
     def __init__(
         self,

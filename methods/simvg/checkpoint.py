@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from vgbench.checkpoints.names import KeyEntry
+from vgbench.core.published import PublishedFile
 from vgbench.layers.beit3 import MASK_TOKEN, beit3_keys
 from vgbench.methods.beit3.decoder import DecoderLayer
 from vgbench.methods.beit3.heads import PredictionHead
+from vgbench.methods.beit3.published import VOCABULARY, encoder
 from vgbench.methods.beit3.queries import QueryGenerator
 
-__all__ = ["DECODER_ONLY", "UNUSED", "official_names"]
+__all__ = ["DECODER_ONLY", "PUBLISHED", "UNUSED", "official_names"]
+
+PUBLISHED = (
+    VOCABULARY,
+    encoder("beit3_base_patch16_224", "start weights, base size; the recipes call it .zip"),
+    encoder("beit3_large_patch16_224", "start weights, large size"),
+    PublishedFile(
+        "det_best.pth",
+        "trained models, in tables by data set",
+        "checkpoint",
+        "https://github.com/Dmmm1997/SimVG#models",
+    ),
+)
 
 # Keys of the authors' files that nothing reads.
 UNUSED = (

@@ -19,7 +19,7 @@ from vgbench.methods.beit3.criterion import Targets, name_layers
 from vgbench.methods.beit3.heads import detections, ranked_predictions
 from vgbench.methods.beit3.method import BEiT3Method
 from vgbench.methods.beit3.queries import TextPooling
-from vgbench.methods.simvg.checkpoint import DECODER_ONLY, UNUSED, official_names
+from vgbench.methods.simvg.checkpoint import DECODER_ONLY, PUBLISHED, UNUSED, official_names
 from vgbench.methods.simvg.loss import distillation_targets
 from vgbench.methods.simvg.model import BRANCHES, Outputs, SimVGNetwork
 from vgbench.predictions.table import GREC_SCORE_THRESHOLD
@@ -46,6 +46,7 @@ class SimVG(BEiT3Method, SimVGNetwork):
 
     name: ClassVar[str] = "SimVG"
     tasks = frozenset({"rec", "grec"})
+    published_files = PUBLISHED
     checkpoint_signatures: ClassVar[Mapping[str, str]] = {
         "head.input_cls_proj.*": "a SimVG checkpoint",
         "vis_enc.beit3.*": "a checkpoint of the SimVG family",

@@ -18,16 +18,31 @@ from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.checkpoints.parts import Part, load_parts
 from vgbench.checkpoints.read import read_checkpoint
 from vgbench.core.errors import UserError
+from vgbench.core.published import PublishedFile
 from vgbench.core.unpickle import load_pickle
-from vgbench.layers.bert import load_bert, looks_like_bert
+from vgbench.layers.bert import BERT_FOLDER, load_bert, looks_like_bert
 from vgbench.layers.vitdet import ViTDet, fit_relative_positions
+from vgbench.text.wordpiece import BERT_VOCABULARY
 
 __all__ = [
+    "PUBLISHED",
     "load_backbone",
     "load_pretrained",
     "official_names",
     "read_detectron2",
 ]
+
+PUBLISHED = (
+    BERT_VOCABULARY,
+    BERT_FOLDER,
+    PublishedFile(
+        "model_final_61ccd1.pkl",
+        "ViTDet Mask R-CNN, ViT-B",
+        "pretrained",
+        "https://dl.fbaipublicfiles.com/detectron2/ViTDet/COCO/mask_rcnn_vitdet_b/f325346929/model_final_61ccd1.pkl",
+        folder=True,
+    ),
+)
 
 log = logging.getLogger(__name__)
 

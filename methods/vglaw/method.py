@@ -42,6 +42,7 @@ class VGLAW(GroundingMethod):
     pad_id = 0
     file_options = frozenset({"tokenizer"})
     required_files = frozenset({"tokenizer"})
+    published_files = checkpoint.PUBLISHED
     skips_parameters = False
 
     def __init__(self, **options: Any) -> None:

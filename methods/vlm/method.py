@@ -16,6 +16,7 @@ from vgbench.checkpoints.names import LoadReport
 from vgbench.core.errors import UserError, require_extra
 from vgbench.core.files import folder_state
 from vgbench.core.hub import local_path
+from vgbench.core.published import PublishedFile
 from vgbench.methods.answering.journal import Words
 from vgbench.methods.answering.method import AnsweringMethod, Question, Save, required
 from vgbench.methods.answering.protocol import Protocol, protocol_for
@@ -63,6 +64,22 @@ class VLM(AnsweringMethod):
 
     name: ClassVar[str] = "VLM"
     handling_options: ClassVar[frozenset[str]] = frozenset({"device_map"})
+    published_files = (
+        PublishedFile(
+            "Qwen2.5-VL-3B-Instruct",
+            "a language model, for example",
+            "method.model",
+            "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct",
+            "hf://Qwen/Qwen2.5-VL-3B-Instruct",
+        ),
+        PublishedFile(
+            "sam2-hiera-large",
+            "a segmenter, for masks",
+            "method.segmenter",
+            "https://huggingface.co/facebook/sam2-hiera-large",
+            "hf://facebook/sam2-hiera-large",
+        ),
+    )
     no_training = "method=vlm is evaluated only; use vgbench eval"
 
     def __init__(

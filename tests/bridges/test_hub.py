@@ -107,3 +107,11 @@ def test_what_the_hub_refuses_is_one_line(run: Path, call: Call, server: HubServ
         push(run, "hf://team/alvg/file")
     with pytest.raises(UserError, match=r"record\.json: no such file"):
         push(run.parent, "hf://team/alvg")
+
+
+def test_a_vocabulary_by_name(server: HubServer, call: Call) -> None:
+    words = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nmug\n"
+    server.repositories["models/google-bert/bert-base-uncased"] = {"vocab.txt": words.encode()}
+    code = "import sys; from vgbench.text.wordpiece import WordPiece; print(len(WordPiece.from_file(sys.argv[1])))"
+    done = call("-c", code, "hf://google-bert/bert-base-uncased/vocab.txt")
+    assert done.stdout.strip() == "6", done.stderr

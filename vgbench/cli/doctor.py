@@ -10,15 +10,16 @@ import platform
 import re
 import shutil
 from argparse import ArgumentParser, Namespace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from vgbench.cli.doctor_files import of_dataset, of_method
+from vgbench.core.errors import UserError
 from vgbench.core.processes import usable_cores
 from vgbench.core.registry import datasets, methods
 
 NAME = "doctor"
-HELP = "Show versions, device, disk, extras, and what each method and dataset still lacks here."
+HELP = "Show versions, device, disk, extras, and the files that each method and dataset lacks, with their addresses."
 EXAMPLE = "vgbench doctor --data-root data"
 TAKES_PLUGINS = True
 
@@ -27,26 +28,40 @@ NAMES = {"opencv-python-headless": "cv2", "pillow": "PIL", "hydra-core": "hydra"
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of this command."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these methods and data sets (default: all)")
     parser.add_argument("--data-root", type=Path, help="look for the datasets below this folder")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def execute(arguments: Namespace) -> int:
-    """Look, print; always 0."""
-    report = {
-        "versions": versions(),
-        "machine": machine(),
-        "extras": extras(),
-        "methods": {name: method_lacks(name) for name in methods},
-        "datasets": {name: dataset_lacks(name, arguments.data_root) for name in datasets},
+    """Look, print; always 0.
+
+    Raises:
+        UserError: if a name is of no method and no data set.
+    """
+    chosen = set(arguments.names)
+    if unknown := sorted(chosen - {*methods, *datasets}):
+        raise UserError(f"doctor: no method and no data set is called {', '.join(unknown)}; vgbench list names them")
+    root: Path | None = arguments.data_root
+    report: dict[str, Any] = {}
+    if not chosen:
+        report = {"versions": versions(), "machine": machine(), "extras": extras()}
+    states = {
+        "methods": {name: of_method(name, root) for name in methods if name in chosen or not chosen},
+        "datasets": {name: of_dataset(name, root) for name in datasets if name in chosen or not chosen},
     }
+    report |= {title: {name: state.summary for name, state in group.items()} for title, group in states.items()}
     if arguments.json:
-        print(json.dumps(report, indent=1))
+        entries = {name: state.entries for group in states.values() for name, state in group.items() if state.entries}
+        print(json.dumps({**report, "files": entries}, indent=1))
         return 0
-    for title, entries in report.items():
-        print(f"{title}:")
-        for name, value in entries.items():
-            print(f"  {name:14} {value}")
+    for title, lines in report.items():
+        if lines:
+            print(f"{title}:")
+        for name, line in lines.items():
+            print(f"  {name:14} {line}")
+            if title in states:
+                print(*(f"    {entry}\n" for entry in states[title][name].lines()), sep="", end="")
     return 0
 
 
@@ -108,44 +123,3 @@ def _installed(package: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def method_lacks(name: str) -> str:
-    """What a method needs besides data: files without default, and where its weights come from."""
-    try:
-        method = methods.load(name)
-    except ImportError as error:
-        return f"cannot be imported ({error})"
-    weights = Path(str(files("vgbench.methods"))) / name / "weights"
-    shipped = sorted(file.stem for file in weights.glob("*.safetensors"))
-    needs = [f"method.{option}=FILE" for option in sorted(method.required_files)]
-    parts = [f"ready for {', '.join(shipped)} (shipped weights)"] if shipped else ["no shipped weights"]
-    if needs:
-        parts.append(f"for other data give {', '.join(needs)}")
-    return "; ".join([*parts, "see its card: where weights and vocabularies are"])
-
-
-def dataset_lacks(name: str, root: Path | None) -> str:
-    """Whether its files are below ``root``; else how they are got."""
-    data: Any = datasets.load(name)
-    if data.embedded:
-        return "embedded: generated on first use"
-    known = data.downloads() is not None
-    fetch = f"vgbench data download dataset={name} data_root=FOLDER" if known else f"by hand: {data.homepage}"
-    if root is None:
-        return fetch
-    from vgbench.api.overrides import as_overrides
-    from vgbench.config.compose import compose
-    from vgbench.core.errors import UserError
-
-    try:
-        from hydra.utils import instantiate
-
-        built = instantiate(compose([f"dataset={name}", *as_overrides({"data_root": root})]).dataset)
-        built.sources(built.evaluation_splits[0])
-    except Exception as error:
-        cause = error if isinstance(error, UserError) else error.__cause__
-        if not isinstance(cause, UserError):
-            raise
-        return f"missing: {fetch}"
-    return f"there; check it: vgbench data verify dataset={name} data_root={root}"

@@ -21,10 +21,16 @@ from vgbench.data.fetch import Progress, Source, fetch, guard_disk
 
 @dataclass(frozen=True)
 class Plan:
-    """What to get for a dataset, and what the user has to get."""
+    """What to get for a dataset, what is on the Hub, and what the user has to get.
+
+    Attributes:
+        by_hand: "WHAT: where and how".
+        hub: repository on the Hub that has all of it.
+    """
 
     sources: list[Source]
     by_hand: list[str] = field(default_factory=list)
+    hub: str | None = None
 
     def lines(self, root: Path) -> list[str]:
         """The plan as text: sizes, checksums, dead links, what is there already."""
@@ -38,6 +44,8 @@ class Plan:
             lines.append(f"to fetch: {source.makes} from {source.url} ({checksum}{size})")
             if source.dead:
                 lines.append(f"  instead of {source.dead}, which no longer answers")
+        if self.hub:
+            lines.append(f"on the Hub: data_root=hf://datasets/{self.hub} fetches it (extra: hub)")
         return lines + [f"by hand: {line}" for line in self.by_hand]
 
 
@@ -65,7 +73,8 @@ def plan_for(dataset: type[GroundingData], layout: str | None = None, part: str 
         raise UserError(f"layout={layout}: cannot be fetched for {name}; there are: {', '.join(layouts) or 'none'}")
     keys = list(layouts[layout or next(iter(layouts))]) if layouts and part != "images" else []
     keys += entry.get("images", []) if part != "annotations" else []
-    return Plan([Source(key=key, **catalog["files"][key]) for key in keys], entry.get("by_hand", []))
+    sources = [Source(key=key, **catalog["files"][key]) for key in keys]
+    return Plan(sources, entry.get("by_hand", []), entry.get("hub"))
 
 
 def _catalog(dataset: type[GroundingData]) -> dict[str, dict[str, Any]]:

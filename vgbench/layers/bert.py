@@ -9,8 +9,18 @@ from transformers import BertConfig, BertModel
 
 from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.core.errors import UserError
+from vgbench.core.published import PublishedFile
 
-__all__ = ["Bert", "bert_weights", "load_bert", "looks_like_bert"]
+__all__ = ["BERT_FOLDER", "Bert", "bert_weights", "load_bert", "looks_like_bert"]
+
+
+BERT_FOLDER = PublishedFile(
+    "bert-base-uncased",
+    "text encoder: config.json, model.safetensors",
+    "pretrained",
+    "https://huggingface.co/google-bert/bert-base-uncased",
+    folder=True,
+)
 
 
 class Bert(nn.Module):

@@ -19,9 +19,18 @@ from torch import Tensor
 
 from vgbench.core.errors import UserError
 from vgbench.core.files import ordinary_file
+from vgbench.core.hub import local_path
+from vgbench.core.published import PublishedFile
 from vgbench.core.registry import datasets
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+BERT_VOCABULARY = PublishedFile(
+    "vocab.txt",
+    "vocabulary of bert-base-uncased",
+    "method.tokenizer",
+    "https://huggingface.co/google-bert/bert-base-uncased/resolve/main/vocab.txt",
+    "hf://google-bert/bert-base-uncased/vocab.txt",
+)
 
 
 class WordPiece:
@@ -53,7 +62,8 @@ class WordPiece:
         """Read ``vocab.txt``, one piece per line, or the vocabulary in a ``tokenizer.json``.
 
         ``path`` is the file or the folder that holds it, as transformers saves one (since version 5 without
-        ``vocab.txt``). The name of a dataset that brings a vocabulary along stands for that, and needs no file.
+        ``vocab.txt``), or a name on the Hub. The name of a dataset that brings a vocabulary along stands for that, and
+        needs no file.
 
         Raises:
             UserError: if ``path`` is None, or there is no such file, or it is no vocabulary.
@@ -64,7 +74,7 @@ class WordPiece:
             )
         if str(path) in datasets and (pieces := datasets.load(str(path)).wordpiece_vocabulary()) is not None:
             return cls(pieces, lower_case, sep)
-        file = _vocabulary_file(Path(path).expanduser())
+        file = _vocabulary_file(local_path(path))
         try:
             text = ordinary_file(file).read_text(encoding="utf-8")
             if file.suffix == ".json":
