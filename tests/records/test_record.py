@@ -190,3 +190,14 @@ def _keys(value: object) -> set[str]:
         return set()
     inner = {key for name, item in value.items() if name not in free for key in _keys(item)}
     return {*value, *inner}
+
+
+def test_links_count_once_and_are_named_as_they_were_given(tmp_path: Path) -> None:
+    store.write(make(), tmp_path / "run")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    (record,) = store.find([tmp_path / "run", tmp_path / "link"])
+    assert record.folder == (tmp_path / "run").resolve()
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "record.json").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"odd/record\.json: not readable as JSON"):
+        store.find([tmp_path / "odd"])

@@ -40,15 +40,19 @@ def find(paths: Iterable[Path | str]) -> list[Record]:
     Raises:
         UserError: if a path does not exist, holds no record, or holds a bad one.
     """
-    files: dict[Path, None] = {}
+    files: dict[Path, Path] = {}  # by what they are in the end: a record that two paths lead to counts once
     for path in map(Path, paths):
         record_files = [path] if path.is_file() else sorted(walk(path)) if path.is_dir() else None
         if record_files is None:
             raise UserError(f"{path}: no such file or folder")
         if not record_files:
             raise UserError(f"{path}: no {FILE_NAME} in it or below; `vgbench run` and `vgbench score` write one")
-        files.update(dict.fromkeys(file.resolve() for file in record_files))
-    return [read(file) for file in files]
+        for file in record_files:
+            files.setdefault(file.resolve(), file)
+    records = [read(file) for file in files.values()]  # a message names what the user knows, not where a link ends
+    for record, place in zip(records, files, strict=True):
+        record.folder = place.parent
+    return records
 
 
 def walk(folder: Path) -> Iterable[Path]:
