@@ -6,12 +6,14 @@ from vgbench.config.actions import Action, Arguments
 
 
 def _priors(arguments: Arguments) -> int:
+    """Make (or go on making) the prior of every expression of a dataset, with a diffusion model or as a sketch."""
     from vgbench.methods.resvg.commands import priors
 
     return priors(arguments.own, arguments.overrides)
 
 
 def _augment(arguments: Arguments) -> int:
+    """Write further training scenes: several instances of one category, and queries on their relations."""
     from vgbench.methods.resvg.commands import augmentation
 
     return augmentation(arguments.own, arguments.overrides)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vgbench.cli.main import COMMANDS, main
+from vgbench.cli import data
+from vgbench.cli.main import COMMANDS, build_parser, main
 
 
 def vgbench(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -100,3 +101,18 @@ def test_list_names_methods_and_datasets(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for word in ("alvg", "simvg", "refcoco+", "grefcoco", "refshapes", "alvg-refcoco"):
         assert word in done.stdout
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_help_says_which_keys_there_are_and_fits_the_terminal(
+    width: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    for words in [[name.NAME] for name in COMMANDS] + [["data", name] for name in data.actions()]:
+        with pytest.raises(SystemExit):
+            build_parser().parse_args([*words, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        wide = [line for line in lines if len(line) > int(width) and not line.startswith("  vgbench ")]
+        assert not [line for line in wide if "{" not in line], words  # argparse does not break choices
+        keys = next((line for line in lines if line.startswith("  key=value")), "  key=value   x")
+        assert keys.split()[1:], words  # what to type is said for every command that takes keys

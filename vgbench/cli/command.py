@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+import textwrap
+from argparse import ArgumentParser, HelpFormatter, Namespace
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -20,6 +21,14 @@ class Command(Protocol):
 
     def execute(self, arguments: Namespace) -> int:
         """Do it; the exit code."""
+
+
+class Lines(HelpFormatter):
+    """Help whose texts keep their lines: an indented one is a command to copy, others are as wide as the terminal."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = (line if line.startswith(" ") else textwrap.fill(line, width) for line in text.splitlines())
+        return "\n".join(textwrap.indent(line, indent) for line in lines)
 
 
 class Parser(ArgumentParser):

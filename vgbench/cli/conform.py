@@ -16,10 +16,10 @@ TAKES_PLUGINS = True
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of this command."""
-    parser.add_argument("cases", nargs="+", type=Path, metavar="CASE")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--json", type=Path, help="write all results")
+    parser.add_argument("cases", nargs="+", type=Path, metavar="CASE", help="folder with case.yaml and tensors")
+    parser.add_argument("--device", default="cpu", help="as PyTorch names it (default: cpu)")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="default: fp32")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results")
 
 
 def execute(arguments: Namespace) -> int:

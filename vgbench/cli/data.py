@@ -6,10 +6,10 @@ What it can do are the actions of this folder's modules, and those of other pack
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, Namespace
 
 from vgbench.cli import data_download, data_files, data_views
-from vgbench.cli.command import Parser
+from vgbench.cli.command import Lines, Parser
 from vgbench.config.actions import Action, Arguments
 from vgbench.config.compose import split_overrides
 from vgbench.core.errors import UserError
@@ -39,7 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     words = parser.words if isinstance(parser, Parser) else ()
     name = next((word for word in words if not word.startswith("-")), None)
     action = choices.get(name) if name else None
-    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.formatter_class = Lines
     parser.add_argument("action", choices=list(choices), help=None if action is None else SUPPRESS)
     shown = choices.values() if action is None else (action,)
     if action is None:
@@ -49,11 +49,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         )
     else:
         parser.prog = f"{parser.prog} {action.name}"
-        parser.description = " ".join((action.execute.__doc__ or HELP).split("\n\n")[0].split())
+        parser.description = " ".join((action.execute.__doc__ or HELP).split("\n\n")[0].replace("``", "").split())
         parser.epilog = f"example: vgbench data {action.name} {action.example}".rstrip()
     usages = [f"{one.name}: {one.usage}" if action is None else one.usage for one in shown if one.usage]
-    common = [] if action is not None and not action.example else ["dataset=... data_root=... [split=a,b]"]
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="; ".join([*common, *usages]))
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="; ".join([*_common(action), *usages]))
     for one in choices.values():
         for flag, help in one.flags.items():
             text = f"{one.name}: {help}" if action is None else help if one is action else SUPPRESS
@@ -62,6 +61,15 @@ def add_arguments(parser: ArgumentParser) -> None:
             if action is not None and flag in action.flags:
                 text = action.flags[flag]
             parser.add_argument(flag, action="append_const", const=flag, dest="flags", default=[], help=text)
+
+
+def _common(action: Action | None) -> list[str]:
+    """What most actions take: of one that names a data set in a folder, and its splits if it takes some."""
+    if action is not None and "data_root=" not in action.example:
+        return []
+    if action is not None and not action.example.startswith("dataset="):
+        return ["data_root=..."]
+    return ["dataset=... data_root=..." + (" [split=a,b]" if action is None or "split" in action.keys else "")]
 
 
 def execute(arguments: Namespace) -> int:

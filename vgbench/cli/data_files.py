@@ -85,7 +85,7 @@ def register_detectron2(arguments: Arguments) -> int:
     return 0
 
 
-LIST = Action("list", show_list, "dataset=refcoco")
+LIST = Action("list", show_list, "dataset=refcoco", usage="[dataset=NAME]")
 BUILD = Action("build", build, "dataset=refcoco data_root=data", keys=("split",))
 VERIFY = Action(
     "verify",
@@ -110,4 +110,5 @@ REGISTER_DETECTRON2 = Action(
     register_detectron2,
     "dataset=refcoco data_root=data out=register_refcoco.py",
     keys=("out",),
+    usage="out=FILE.py",
 )

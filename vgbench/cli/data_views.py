@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def stats(arguments: Arguments) -> int:
-    """Words, boxes and targets per split, of those that are there; ``out`` draws them."""
+    """Words, boxes and targets of the splits that are there; ``out`` draws them."""
     from vgbench.core.terminal import output_lines
     from vgbench.data import describe
 
@@ -134,13 +134,19 @@ def browse(arguments: Arguments) -> int:
     return 0
 
 
-STATS = Action("stats", stats, "dataset=refcoco data_root=data out=refcoco.png", keys=("split", "out"))
+STATS = Action(
+    "stats",
+    stats,
+    "dataset=refcoco data_root=data out=refcoco.png",
+    keys=("split", "out"),
+    usage="[out=PICTURE]",
+)
 LEAKAGE = Action(
     "leakage",
     leakage,
     "train=refcocog eval=refcoco data_root=data",
     keys=("train", "eval"),
-    usage="train=DATASET|LIST eval=...",
+    usage="train=DATASET|LIST|FILE eval=DATASET",
 )
 BROWSE = Action(
     "browse",

@@ -17,10 +17,10 @@ from vgbench.core.errors import Stopped, UserError
 OVERRIDES = "Anything can be overridden in Hydra's syntax (key=value, +key=value, ~key); -m sweeps over a,b,c."
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """Overrides, ``--multirun`` and ``--cfg``."""
+def add_arguments(parser: ArgumentParser, keys: str) -> None:
+    """Overrides, ``--multirun`` and ``--cfg``; ``keys``: which overrides a newcomer looks for."""
     parser.description = f"{parser.description} {OVERRIDES}"
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=f"{keys}; all keys: --cfg job")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of a,b,c values")
     parser.add_argument("--cfg", choices=["job", "hydra", "all"], help="print the composed configuration and stop")
 

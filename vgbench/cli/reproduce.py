@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
     parser.add_argument("--dry-run", action="store_true", help="print the plan with estimated GPU hours and stop")
     parser.add_argument("--commit-to", type=Path, metavar="DIR", help="copy the records to DIR/PAPER[-TABLE]/RUN")
-    parser.add_argument("--json", type=Path, help="also write the table as JSON")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
     parser.add_argument("--strict", action="store_true", help="exit 1 if a cell differs")
 
 

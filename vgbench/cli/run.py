@@ -17,10 +17,17 @@ EXAMPLE = (
 )
 TAKES_PLUGINS = True
 
+KEYS = (
+    "method=NAME dataset=NAME (vgbench list) data_root=FOLDER; trainer=auto|cpu|gpu|ddp|fsdp, pretrained=FILE (the "
+    "parts that the authors start from) or weights=RUN|FILE|shipped (a whole model), recipe.epochs=, recipe.batch_size=, "
+    "recipe.lr=, seed=, eval.splits=[val,testA], run_dir=FOLDER, resume=true, smoke=true (everything once, in "
+    "seconds), logger=[csv,wandb], task=rec|grec|pointing, flow=NAME"
+)
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Those of every job, and ``--check``."""
-    hydra_job.add_arguments(parser)
+    hydra_job.add_arguments(parser, KEYS)
     parser.add_argument("--check", action="store_true", help="look at everything a run would need, and stop")
 
 

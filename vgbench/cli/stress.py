@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vgbench.cli import hydra_job
+from vgbench.cli.command import Lines
 from vgbench.core.errors import UserError
 
 NAME = "stress"
@@ -16,6 +17,11 @@ EXAMPLE = "vgbench stress method=alvg dataset=refshapes checkpoint=shipped probe
 TAKES_PLUGINS = True
 
 PROBES = "probes"  # short for eval.stress
+KEYS = (
+    "export, score, errors, threshold or cards and what each takes (below), or method=NAME dataset=NAME (vgbench list) "
+    "data_root=FOLDER checkpoint=RUN|FILE|shipped [probes=all|NAME,NAME:KIND@SEVERITY (vgbench list probes)] "
+    "[eval.stress_limit=N] [eval.splits=[val]]"
+)
 
 
 class Part(NamedTuple):
@@ -72,13 +78,15 @@ PARTS = {
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of this command."""
-    hydra_job.add_arguments(parser)
-    parser.formatter_class = RawDescriptionHelpFormatter
+    hydra_job.add_arguments(parser, KEYS)
+    parser.formatter_class = Lines
     others = "\n  ".join(part.example for part in PARTS.values())
     parser.epilog = f"{parser.epilog}\n\nmore:\n  {others}"
     parser.add_argument("--register", type=Path, metavar="DIR", help="score: write a run folder, external")
     parser.add_argument("--label", help="score: the model's name on leaderboards")
-    parser.add_argument("--json", type=Path, help="score, errors, threshold: also write the numbers as JSON")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="score, errors, threshold: write the numbers there too"
+    )
     parser.add_argument(
         "--ceiling",
         metavar="FILTER|DATASET",
