@@ -19,9 +19,9 @@ TAKES_PLUGINS = True
 
 KEYS = (
     "method=NAME dataset=NAME (vgbench list) data_root=FOLDER; trainer=auto|cpu|gpu|ddp|fsdp, pretrained=FILE (the "
-    "parts that the authors start from) or weights=RUN|FILE|shipped (a whole model), recipe.epochs=, recipe.batch_size=, "
-    "recipe.lr=, seed=, eval.splits=[val,testA], run_dir=FOLDER, resume=true, smoke=true (everything once, in "
-    "seconds), logger=[csv,wandb], task=rec|grec|pointing, flow=NAME"
+    "parts that the authors start from) or weights=RUN|FILE|shipped (a whole model), recipe.epochs=, "
+    "recipe.batch_size=, recipe.lr=, seed=, eval.splits=[val,testA], run_dir=FOLDER, resume=true, smoke=true "
+    "(everything once, in seconds), logger=[csv,wandb], task=rec|grec|pointing, flow=NAME"
 )
 
 
