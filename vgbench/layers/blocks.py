@@ -20,7 +20,7 @@ def compile_blocks(blocks: Iterable[nn.Module], mode: CompileMode = "default", b
     """Compile each block in place: state-dict names stay, and blocks of one class with equal shapes share one code.
 
     A model of twelve equal layers is then compiled in the time of one. Nothing is compiled before the first call; the
-    first shape of a block is compiled as it is, the second (the length of a text, a last batch) for any size.
+    first shape of a block is compiled as it is, the second (the length of a text) for any size.
 
     Args:
         blocks: modules that are called as such (``block(x)``).

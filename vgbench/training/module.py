@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +144,8 @@ class GroundingModule(L.LightningModule):
         if self.train_loader is not None:
             self.train_loader.batches_done = batch_idx + 1
         self.skipped += len(batch.skipped)
-        losses = self.method(batch)
+        with self._stance(batch):
+            losses = self.method(batch)
         if self.loss_watch is not None:
             self.loss_watch.add(losses, self.current_epoch, self.trainer.global_step)
         every = self.config.logger.every_n_steps
@@ -152,6 +155,14 @@ class GroundingModule(L.LightningModule):
             self.log_dict(logged, batch_size=len(batch))
             self.log("loss", losses["total"].detach(), prog_bar=True, logger=False, batch_size=len(batch))
         return losses["total"]
+
+    def _stance(self, batch: Batch) -> AbstractContextManager[Any]:
+        """A last, smaller batch is not compiled for: that would take the best part of a minute, for one step an epoch.
+
+        Recomputed blocks have to run alike both times, and the second time is outside of this.
+        """
+        whole = len(batch) == self.config.recipe.batch_size or self.config.checkpointing
+        return contextlib.nullcontext() if whole else torch.compiler.set_stance("force_eager")
 
     def _start_prediction(self, batch: Batch, *outputs: Sequence[str]) -> tuple[HostPart, float]:
         """What is left to do on the host, and the seconds that the rest took. ``outputs``: at most one list."""
