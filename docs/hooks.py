@@ -135,9 +135,8 @@ def _commands() -> str:
     lines = [
         "# Commands",
         "",
-        "Exit codes: 0 done; 1 something differs (`conform`, `verify`); 2 the input is to be mended, said in ",
+        "What the terminal shows for `--help`; exit codes stand at the end of the first text.",
     ]
-    lines[-1] += "one line; 130 and 143 interrupted. `--debug` shows tracebacks."
     _help(build_parser(), lines, 2)
     return "\n".join(lines)
 
