@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from vgbench.core.grid import Grid, GridCell, Heading, text_row
-from vgbench.core.terminal import output_lines, parts, shared_ends, show
+from vgbench.core.terminal import output_lines, parts, shared_ends, show, wrapped
 from vgbench.leaderboard.compare import compare, leaderboard
 from vgbench.leaderboard.page import write_page
 from vgbench.leaderboard.published import read_published
@@ -84,3 +84,13 @@ def test_published_numbers_need_no_run(tmp_path: Path) -> None:
     page = write_page([], tmp_path, others=True).read_text()
     assert "InternVL2.5-78B" in page
     assert "InternVL2.5-78B" not in write_page(find([COMMITTED]), tmp_path).read_text()
+
+
+def test_lists_go_on_below_themselves_on_a_terminal_only(
+    capsys: pytest.CaptureFixture[str], terminal_lines: Callable[[Callable[[], object]], list[str]]
+) -> None:
+    line = "  name         " + "word " * 30 + "end"
+    wrapped(line, 15)
+    assert capsys.readouterr().out == f"{line}\n"
+    first, *others = terminal_lines(lambda: wrapped(line, 15))
+    assert len(first) <= 80 and all(other.startswith(" " * 15 + "word") for other in others)

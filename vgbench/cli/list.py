@@ -12,6 +12,7 @@ from typing import Any
 from vgbench.config.compose import options, recipes
 from vgbench.core.errors import UserError
 from vgbench.core.registry import datasets, methods
+from vgbench.core.terminal import wrapped
 
 NAME = "list"
 HELP = "List methods, datasets, recipes, flows, papers' tables, metrics, answer styles, protocols and probes."
@@ -48,7 +49,7 @@ def show_methods() -> None:
         choices = [option for option in options("method") if option == name or option.startswith(f"{name}_")]
         shipped = sorted(file.stem for file in (weights / name / "weights").glob("*.safetensors"))
         note = f"; shipped weights for {', '.join(shipped)}" if shipped else ""
-        print(f"  {name:12} {', '.join(choices) or '(its defaults)'}{note}")
+        wrapped(f"  {name:12} {', '.join(choices) or '(its defaults)'}{note}", 15)
 
 
 def show_datasets() -> None:
@@ -57,13 +58,13 @@ def show_datasets() -> None:
     for name in datasets:
         data = datasets.load(name)
         place = "embedded, generated on first use" if data.embedded else "needs data_root=FOLDER"
-        print(f"  {name:12} {data.title} [{', '.join(data.tasks)}]: {place}")
+        wrapped(f"  {name:12} {data.title} [{', '.join(data.tasks)}]: {place}", 15)
 
 
 def show_recipes() -> None:
     """All recipes by the names that are typed."""
     print("recipes (chosen by method and dataset):")
-    print("  " + ", ".join(recipes()))
+    wrapped("  " + ", ".join(recipes()), 2)
 
 
 def show_flows() -> None:
@@ -73,7 +74,7 @@ def show_flows() -> None:
     print("flows of several stages (vgbench run flow=NAME dataset=...):")
     for name in flow.names():
         one = flow.read(name)
-        print(f"  {name:24} {', '.join(one.stages)}: {one.about}")
+        wrapped(f"  {name:24} {', '.join(one.stages)}: {one.about}", 27)
 
 
 def show_papers() -> None:
@@ -82,7 +83,7 @@ def show_papers() -> None:
 
     print("papers and their tables (vgbench reproduce paper=... table=...):")
     for paper, papers_tables in available().items():
-        print(f"  {paper:12} {', '.join(papers_tables)}")
+        wrapped(f"  {paper:12} {', '.join(papers_tables)}", 15)
 
 
 def show_metrics() -> None:
@@ -91,7 +92,7 @@ def show_metrics() -> None:
 
     print("metrics and their variants (eval.variants=[task/name,...]):")
     for task, names in variants().items():
-        print(f"  {task:12} {', '.join(names)}")
+        wrapped(f"  {task:12} {', '.join(names)}", 15)
 
 
 def show_styles() -> None:
@@ -100,7 +101,7 @@ def show_styles() -> None:
 
     print("answer styles (vgbench score FILE style=...):")
     for name, style in style_classes().items():
-        print(f"  {name:12} {style.about().replace('``', '')}")
+        wrapped(f"  {name:12} {style.about().replace('``', '')}", 15)
 
 
 def show_protocols() -> None:
@@ -115,7 +116,7 @@ def show_protocols() -> None:
         place = next(path for folder in folders if (path := folder / "protocol" / f"{name}.yaml").is_file())
         node = yaml.safe_load(place.read_text(encoding="utf-8"))
         models = ", ".join(node.get("models") or ()) or "for no model by itself"
-        print(f"  {name:12} {node.get('about', '')} [{', '.join(node['prompts'])}; {models}]")
+        wrapped(f"  {name:12} {node.get('about', '')} [{', '.join(node['prompts'])}; {models}]", 15)
 
 
 def show_probes() -> None:
@@ -128,7 +129,7 @@ def show_probes() -> None:
         probe = probe_class(name)
         kinds = ", ".join(kind for kind in probe.kinds if kind)
         levels = f" @1 to @{probe.levels}" if probe.levels else ""
-        print(f"  {name:12} {probe.title}{levels}{f': {kinds}' if kinds else ''}")
+        wrapped(f"  {name:12} {probe.title}{levels}{f': {kinds}' if kinds else ''}", 15)
 
 
 LISTS: dict[str, Callable[[], None]] = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -39,6 +41,14 @@ def output_lines(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), ti
     numeric = [all(is_number(row[place]) or not row[place] for row in whole) for place in range(count)]
     heads = [Heading(name, align="right" if right else "left") for name, right in zip(names, numeric, strict=True)]
     show([Grid(title, heads, [text_row(*row) for row in whole])])
+
+
+def wrapped(line: str, indent: int) -> None:
+    """Print a line; on a terminal it goes on below itself, ``indent`` characters from the left."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, subsequent_indent=" " * indent, break_on_hyphens=False)
+    print(line)
 
 
 def show(grids: Sequence[Grid], console: Console | None = None) -> None:
