@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vgbench.core.errors import UserError
 from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, check_size, shown, take
-from vgbench.data.dataset import Counts, GroundingData
-from vgbench.data.images import ImageFile
-from vgbench.data.layouts.parquet import read_rows, write_embedded_images
+from vgbench.data.dataset import Counts
+from vgbench.data.layouts.contained import ContainedImages
+from vgbench.data.layouts.parquet import read_rows
 from vgbench.data.layouts.targets import expression_of
 from vgbench.data.table import AnnotationTable
 
@@ -22,7 +21,7 @@ KINDS = ("Discriminative", "Spatial", "Limited", "Rejection")
 FOLDERS = ("data", "GroundingME/data", "lirang04/GroundingME/data", ".", "GroundingME")
 
 
-class GroundingME(GroundingData):
+class GroundingME(ContainedImages):
     """``test-*.parquet``: {id, description, image, bbox xyxy in pixels, subtask_l1, subtask_l2, width, height}.
 
     The images are in the files; they are written into the cache folder when the first is asked for. Fields: the card of
@@ -38,7 +37,12 @@ class GroundingME(GroundingData):
     splits: Mapping[str, Counts] = {"test": Counts(None, None, 1_005)}
     version = 2
     own_metrics = ("grec/single",)
-    image_names = ()
+
+    image_key = "id"
+
+    def image_name(self, row: dict[str, Any]) -> str | None:
+        """Numbers, whatever the file inside was called."""
+        return f"{row['id']}.jpg" if isinstance(row["id"], int) else None
 
     def expected_files(self) -> list[str]:
         return ["test-*.parquet (also in data/, GroundingME/ or GroundingME/data/)"]
@@ -72,23 +76,3 @@ class GroundingME(GroundingData):
                     if row["subtask_l2"]:
                         builder.classify(key, "subtask in detail", category)
         return builder.table()
-
-    def image_path(self, image: str) -> ImageFile:
-        """The image in the cache folder; those of all files are written there once.
-
-        Raises:
-            UserError: if the files hold no such image.
-        """
-        folder = self.cache_dir / "images" / self.name
-        if not (folder / image).is_file():
-            for path in self.sources("test"):
-                write_embedded_images(path, folder, _file_name, "id")
-        if not (folder / image).is_file():
-            raise UserError(
-                f"{self.sources('test')[0]}: holds no image for {image}; fetch the files of {self.name} again"
-            )
-        return folder / image
-
-
-def _file_name(row: dict[str, Any]) -> str | None:
-    return f"{row['id']}.jpg" if isinstance(row["id"], int) else None

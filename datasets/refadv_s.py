@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vgbench.core.errors import UserError
 from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, check_name, check_size, shown, take
-from vgbench.data.dataset import Counts, GroundingData
-from vgbench.data.images import ImageFile
-from vgbench.data.layouts.parquet import parquet_columns, read_rows, write_embedded_images
+from vgbench.data.dataset import Counts
+from vgbench.data.layouts.contained import ContainedImages
+from vgbench.data.layouts.parquet import parquet_columns, read_rows
 from vgbench.data.layouts.targets import expression_of, number_in
 from vgbench.data.table import AnnotationTable
 
@@ -23,7 +22,7 @@ FURTHER = ("image_source", "human_authored", "use_negation", "distractors")  # t
 FOLDERS = ("ref-adv-s/data", "dddraxxx/ref-adv-s/data", "ref-adv-s", "data", ".")
 
 
-class RefAdvS(GroundingData):
+class RefAdvS(ContainedImages):
     """``train-*.parquet`` (all of it is for evaluation): {image, file_name, normal_caption, solution (box xyxy in
     pixels), width, height, image_source, human_authored, use_negation, distractors}.
 
@@ -38,7 +37,15 @@ class RefAdvS(GroundingData):
     homepage = "https://github.com/dddraxxx/Ref-Adv"
     splits: Mapping[str, Counts] = {"test": Counts(None, None, 1_142)}
     own_metrics = ("rec/acc",)
-    image_names = ()
+
+    image_key = "file_name"
+
+    def image_name(self, row: dict[str, Any]) -> str | None:
+        """The name in the row, if it is one."""
+        try:
+            return check_name(take(row, "file_name", str))
+        except BadSample:
+            return None
 
     def expected_files(self) -> list[str]:
         return ["train-*.parquet (also in data/, ref-adv-s/ or ref-adv-s/data/)"]
@@ -74,27 +81,6 @@ class RefAdvS(GroundingData):
                     for rule, kind in kinds.items():
                         builder.classify(key, rule, kind)
         return builder.table()
-
-    def image_path(self, image: str) -> ImageFile:
-        """The image in the cache folder; those of all files are written there once.
-
-        Raises:
-            UserError: if the files hold no such image.
-        """
-        folder = self.cache_dir / "images" / self.name
-        if not (folder / image).is_file():
-            for path in self.sources("test"):
-                write_embedded_images(path, folder, _file_name, "file_name")
-        if not (folder / image).is_file():
-            raise UserError(f"{self.sources('test')[0]}: holds no image {image}; fetch the file of {self.name} again")
-        return folder / image
-
-
-def _file_name(row: dict[str, Any]) -> str | None:
-    try:
-        return check_name(take(row, "file_name", str))
-    except BadSample:
-        return None
 
 
 def _identity(row: dict[str, Any], image: str, others: dict[str, int]) -> tuple[int, str]:

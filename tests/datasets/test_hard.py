@@ -82,11 +82,16 @@ def test_refbench_pro_leaves_out_what_has_no_box_and_keeps_rejections(tmp_path):
             open_set(RefBenchPro, tmp_path).load("test")
 
 
-def test_groundingme_reads_its_images_out_of_its_files(tmp_path):
+def grounding_row(number, **changes):
     buffer = io.BytesIO()
     Image.new("RGB", (64, 48), (0, 200, 0)).save(buffer, "PNG")
-    row = {"id": 5, "description": "the cup", "image": {"bytes": buffer.getvalue(), "path": None}, "width": 64}
+    row = {"id": number, "description": "the cup", "image": {"bytes": buffer.getvalue(), "path": None}, "width": 64}
     row |= {"height": 48, "bbox": [1, 2, 30, 40], "subtask_l1": "Spatial", "subtask_l2": "Counting"}
+    return {**row, **changes}
+
+
+def test_groundingme_reads_its_images_out_of_its_files(tmp_path):
+    row = grounding_row(5)
     nothing = {**row, "id": 6, "description": "the dog", "subtask_l1": "Rejection", "subtask_l2": None}
     write_parquet(tmp_path / "data" / "test-00000-of-00002.parquet", [row])
     write_parquet(tmp_path / "data" / "test-00001-of-00002.parquet", [nothing])
@@ -101,6 +106,21 @@ def test_groundingme_reads_its_images_out_of_its_files(tmp_path):
     }
     with data.image_path(second.image).open("rb") as file, Image.open(file) as picture:
         assert picture.size == (64, 48) and picture.getpixel((0, 0)) == (0, 200, 0)
+    assert data.find_image("7.jpg") is None
+    with pytest.raises(UserError, match=r"test-00000-of-00002\.parquet, .*: holds no image 7\.jpg; fetch the files"):
+        data.image_path("7.jpg")
+
+
+def test_images_inside_the_files_are_no_missing_images(tmp_path, capsys):
+    write_parquet(tmp_path / "test-0.parquet", [grounding_row(5), grounding_row(6, image={"bytes": None, "path": "x"})])
+    places = [f"data_root={tmp_path}", f"dataset.cache_dir={tmp_path / 'cache'}"]
+    assert main(["data", "verify", "dataset=groundingme", "--decode", *places]) == 0
+    words = capsys.readouterr().out
+    assert "MISSING 1 image files: 6.jpg" in words and "images opened: 1" in words
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    assert main(["data", "verify", "dataset=groundingme", f"image_root={folder}", *places]) == 0
+    assert "MISSING 2 image files: 5.jpg, 6.jpg" in capsys.readouterr().out
 
 
 def finecops():
@@ -150,7 +170,7 @@ def test_finecops_numbers_come_by_themselves_and_by_level_in_the_record(tmp_path
     assert contrast["metrics"]["recall@5"]["value"] == 100
 
 
-def test_groundingme_slices_of_its_own_metric_are_in_the_record(tmp_path):
+def test_groundingme_slices_of_its_own_metric_are_in_the_record(tmp_path, capsys):
     row = {"id": 5, "description": "the cup", "width": 64, "height": 48, "bbox": [0, 0, 10, 10]}
     row |= {"subtask_l1": "Spatial", "subtask_l2": "Counting"}
     nothing = {**row, "id": 6, "subtask_l1": "Rejection", "subtask_l2": None}
@@ -166,6 +186,10 @@ def test_groundingme_slices_of_its_own_metric_are_in_the_record(tmp_path):
         "Rejection": (0.0, "single"),
         "Spatial": (100.0, "single"),
     }
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "run")]) == 0  # shown without being asked for; N-acc stands there once
+    words = capsys.readouterr().out
+    assert "acc@0.75 (single)" in words and "N-acc (single): left out" in words and "mIoU (single)" not in words
 
 
 def test_mean_accuracy_of_two_answers_by_hand(tmp_path, capsys):

@@ -13,7 +13,7 @@ from vgbench.leaderboard.columns import metric_title
 from vgbench.leaderboard.flat import flat, flat_pair
 from vgbench.leaderboard.pairs import published_pairs
 from vgbench.leaderboard.published import read_published
-from vgbench.metrics.tasks import task_of
+from vgbench.metrics.catalog import headline
 from vgbench.records import store
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def compare(
         rows += [flat_pair(pair) for pair in published_pairs(records, read_published())]
     frame = pandas.DataFrame(rows)
     if not all_metrics:
-        frame = frame[[metric in task_of(task).headline for task, metric in zip(frame.task, frame.metric, strict=True)]]
+        named = zip(frame.task, frame.metric_variant, frame.metric, strict=True)
+        frame = frame[[metric in (*headline(task), *headline(task, variant)) for task, variant, metric in named]]
     if long:
         return frame.reset_index(drop=True)
     measured = frame[(frame.provenance != "published") & (frame.control == "")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from vgbench.leaderboard.columns import (
 )
 from vgbench.leaderboard.training_data import NOT_KNOWN, statement_of
 from vgbench.leaderboard.versions import Versions
+from vgbench.metrics.catalog import headline
 from vgbench.metrics.tasks import STRESS, task_of
 from vgbench.records.record import Metric, Record, Result
 
@@ -210,19 +211,22 @@ def by_first(columns: Sequence[Column]) -> Callable[[Row], float]:
 
 
 def is_headline(column: Column, columns: Sequence[Column]) -> bool:
-    """Whether a column is shown unless all are asked for: a headline metric, or any where a table has none."""
-    headline = task_of(column.task).headline
-    return column.metric in headline or not any(
-        other.metric in headline for other in columns if (other.task, other.embedded) == (column.task, column.embedded)
+    """Whether a column is shown unless all are asked for: a headline metric, of the task or of a variant that has some
+    of its own, or any where a table has none."""
+    named = task_of(column.task).headline
+    return column.metric in (*named, *headline(column.task, column.variant)) or not any(
+        other.metric in named for other in columns if (other.task, other.embedded) == (column.task, column.embedded)
     )
 
 
-def second_definitions(columns: Iterable[Column], cells: Sequence[Container[Column]]) -> set[Column]:
-    """Columns of a metric variant whose every row (its ``cells``) has the default definition of that metric, too."""
+def second_definitions(columns: Collection[Column], cells: Sequence[Container[Column]]) -> set[Column]:
+    """Columns of a metric variant whose every row (its ``cells``) has the default definition of that metric, too, in
+    another of the ``columns``."""
     return {
         column
         for column in columns
         if column.variant != "default"
+        and column._replace(variant="default") in columns
         and all(column._replace(variant="default") in row for row in cells if column in row)
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from pkgutil import resolve_name
 
@@ -46,6 +47,18 @@ def primary_metric(names: Collection[str]) -> str:
         if name in names:
             return f"{name}/{task.primary}"
     raise UserError(f"no known task among {', '.join(names) or 'none'}; there are: {', '.join(tasks())}")
+
+
+@functools.cache
+def headline(task: str, variant: str = "default") -> tuple[str, ...]:
+    """The numbers of a task, or of a variant of its metric, that are looked at first: those that tables show and slices
+    are made of. A variant that is not known here (a plug-in's) has none."""
+    if variant == "default":
+        return task_of(task).headline
+    try:
+        return make_metric(f"{task}/{variant}").headline
+    except UserError:
+        return ()
 
 
 def variants() -> dict[str, dict[str, str]]:

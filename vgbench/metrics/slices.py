@@ -12,10 +12,9 @@ import numpy as np
 
 from vgbench.data.describe import LOCATION
 from vgbench.data.table import AnnotationTable
+from vgbench.metrics import catalog
 from vgbench.metrics.base import Outcomes
 from vgbench.metrics.bootstrap import intervals
-from vgbench.metrics.catalog import make_metric
-from vgbench.metrics.tasks import task_of
 
 SMALL, LARGE = 0.05, 0.20  # share of the image that a target covers
 
@@ -128,8 +127,10 @@ def headline(
 ) -> dict[str, dict[str, dict[str, SliceScore]]]:
     """The headline metrics of a task or of one of its variants (``task/variant``), by metric, rule and bucket (see
     :func:`sliced`)."""
-    names = make_metric(spec).headline if "/" in spec else task_of(spec).headline
+    task, _, variant = spec.partition("/")
     scores = {
-        metric: sliced(outcomes, metric, table, bootstrap=bootstrap) for metric in names if metric in outcomes.ratios
+        metric: sliced(outcomes, metric, table, bootstrap=bootstrap)
+        for metric in catalog.headline(task, variant or "default")
+        if metric in outcomes.ratios
     }
     return {metric: rules for metric, rules in scores.items() if rules}

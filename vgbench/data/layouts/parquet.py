@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from vgbench.core.errors import UserError
-from vgbench.core.files import ordinary_file, write_atomically
+from vgbench.core.files import ordinary_file
 from vgbench.data.checks import BadSample, check_size
 from vgbench.data.pixels import IMAGE_ERRORS, open_image
 
@@ -66,18 +66,3 @@ def _damaged(path: Path, error: Exception) -> UserError:
 def list_or_empty(value: Any) -> list[Any]:
     """A value that should be a list, for counting what is in it."""
     return value if isinstance(value, list) else []
-
-
-def write_embedded_images(path: Path, folder: Path, names: Callable[[dict[str, Any]], str | None], column: str) -> None:
-    """Write the images of a file ({bytes, path} in the column "image") into a folder, those that are not there yet.
-
-    Args:
-        names: what the image of a row ({column: ...}) is called below ``folder``; None: it is left out.
-        column: the column that names are made of.
-    """
-    for row in iterate_rows(path, [column, "image"]):
-        name = names(row)
-        content = row["image"].get("bytes") if isinstance(row["image"], dict) else None
-        if name is not None and isinstance(content, bytes) and not (folder / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / name, content)
