@@ -113,6 +113,50 @@ def test_an_expression_against_its_edited_versions() -> None:
     assert values["auroc"] == pytest.approx(50)  # two edited texts at 1, two edited images at 0
 
 
+def plainly(rows: list[tuple[bool, int, str]], answers: list[Prediction], top: int) -> tuple[dict, dict]:
+    """Recall@k and AUROC by kind of edit, expression by expression and pair by pair."""
+    originals = {ref: one for (meant, ref, _), one in zip(rows, answers, strict=True) if meant}
+    edits: dict[str, dict[int, list[Prediction]]] = {}
+    for (meant, ref, kind), one in zip(rows, answers, strict=True):
+        if not meant:
+            edits.setdefault(kind, {}).setdefault(ref, []).append(one)
+    recall, auroc = {}, {}
+    for kind, versions in edits.items():
+        hits = []
+        for ref, edited in versions.items():
+            own = originals[ref].scores.tolist()
+            best = sorted([*own, *(score for one in edited for score in one.scores.tolist())], reverse=True)[:top]
+            places = [place for place, score in enumerate(own) if score in best]
+            fits = [box[2] >= 5 and box[0] == 0 for box in originals[ref].boxes[: min(len(places), top)].tolist()]
+            hits.append(any(fits))
+        recall[kind] = round(100 * sum(hits) / len(hits), 4)
+        first = [(one.scores.tolist() or [0])[0] for edited in versions.values() for one in edited]
+        theirs = [(originals[ref].scores.tolist() or [0])[0] for ref, edited in versions.items() for _ in edited]
+        above = [float(a > b) + 0.5 * (a == b) for a in theirs for b in first]
+        auroc[kind] = round(100 * sum(above) / len(above), 4)
+    return recall, auroc
+
+
+def test_many_originals_as_counted_plainly() -> None:
+    """Scores of one digit, so that many are equal, and several edited versions of a kind."""
+    draw = np.random.default_rng(0)
+    rows = [(True, ref, "") for ref in range(40)]
+    rows += [(False, int(draw.integers(40)), str(draw.choice(["text", "image", "both"]))) for _ in range(160)]
+    answers = []
+    for _ in rows:
+        scores = np.sort(draw.integers(1, 10, draw.integers(0, 13)))[::-1] / 10
+        answers.append(answer(*((float(draw.choice([0, 0, 0.4, 0.8])), float(score)) for score in scores)))
+    table = build([(meant, ref, {} if meant else {"edit": kind}) for meant, ref, kind in rows])
+    report = scored(table, answers, "contrast")
+    recall, auroc = plainly(rows, answers, 1)
+    assert part(report, "contrast", "recall@1", table, "edit") == recall and min(recall.values()) > 0
+    assert part(report, "contrast", "auroc", table, "edit") == auroc
+    numbers = report.outcomes["contrast"].ratios["recall@5"]
+    whole = plainly(rows, answers, 5)[0]
+    counted = {kind: len({ref for meant, ref, edit in rows if not meant and edit == kind}) for kind in whole}
+    assert numbers.value == pytest.approx(sum(whole[k] * counted[k] for k in whole) / sum(counted.values()), abs=1e-3)
+
+
 def test_equal_scores_do_not_hide_the_original() -> None:
     """As in the authors' code, whose test is "score in the top k": 1 against 1 is recalled, and half an AUROC."""
     table = build([(True, 1, {}), (False, 1, {})])

@@ -170,7 +170,7 @@ SUITE = {
             "contrast",
             "recall@1",
             "Contrast",
-            ("recall@1", "auroc"),
+            ("recall@1", "prec@1", "auroc"),
             order=9,
             metric_titles={"auroc": "AUROC"},
             generalised=True,
