@@ -1,0 +1,78 @@
+"""What is the same for all methods on a card: resuming, sharding, predicting, pixels, the cases of shared parts."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.gpu.checks import CASES, FEW, MARKS
+from vgbench.batches.transforms import IMAGENET_MEAN, IMAGENET_STD
+from vgbench.cli import main
+from vgbench.config.compose import compose
+from vgbench.conform.run import run_case
+from vgbench.records import store
+from vgbench.training.setup import build_method
+from vgbench.types import Normalization
+
+pytestmark = MARKS
+
+
+def test_pixels_are_normalised_to_the_same_bits() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).expand(2, 3, 4, 256).contiguous()
+    content = torch.tensor([[1, 3, 4, 200], [0, 0, 4, 256]])
+    normalization = Normalization(IMAGENET_MEAN, IMAGENET_STD)
+    theirs = normalization(pixels, content)
+    normalization(pixels.cuda())  # its constants are made once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ours = normalization(pixels.pin_memory().cuda(non_blocking=True), content.pin_memory().cuda(non_blocking=True))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(ours.cpu(), theirs)
+
+
+def test_a_stopped_run_goes_on(data: list[str], tmp_path: Path) -> None:
+    """Two epochs at once, or one and then the other: the same optimiser steps, up to the order of sums on the card."""
+    common = ["run", "method=alvg", *data, *FEW, "recipe.schedule.epochs=2"]
+    assert main([*common, "recipe.epochs=2", f"run_dir={tmp_path / 'whole'}"]) == 0
+    whole = store.read(tmp_path / "whole")
+    assert whole.training is not None and whole.training.steps
+    (tmp_path / "whole" / "record.json").unlink()
+    assert main([*common, "recipe.epochs=2", f"run_dir={tmp_path / 'whole'}", "resume=true"]) == 0
+    again = store.read(tmp_path / "whole")
+    assert again.training is not None and again.training.steps == whole.training.steps
+    assert [r.metrics for r in again.results] == [r.metrics for r in whole.results]
+
+
+def test_prediction_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (120, 90), "grey").save(tmp_path / "photo.jpg")
+    os.chdir(tmp_path)
+    assert main(["predict", "photo.jpg", "the large red circle", "method=alvg", "dataset=refshapes",
+                 "checkpoint=shipped", "trainer=gpu"]) == 0  # fmt: skip
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(answer["boxes"][0]) == 4
+
+
+def test_sharded_parameters_on_one_card(data: list[str], tmp_path: Path) -> None:
+    """FSDP trains, writes one whole model, and resumes."""
+    common = ["run", "method=alvg", *data, *FEW, f"run_dir={tmp_path / 'run'}", "trainer=fsdp", "trainer.devices=1"]
+    assert main(common) == 0
+    state = load_file(tmp_path / "run" / "model.safetensors")
+    config = compose(["method=alvg", "dataset=refshapes"])
+    shapes = {name: value.shape for name, value in build_method(config.method).state_dict().items()}
+    assert {name: value.shape for name, value in state.items()} == shapes
+    (tmp_path / "run" / "record.json").unlink()
+    assert main([*common, "resume=true"]) == 0
+
+
+@pytest.mark.parametrize("case", sorted(path.parent.name for path in CASES.glob("[bm]*/case.yaml")))
+def test_conformance_of_shared_parts(case: str) -> None:
+    """BEiT-3 and the metrics."""
+    result = run_case(CASES / case, device="cuda")
+    assert result.judged and result.passed, result.failures

@@ -1,0 +1,11 @@
+"""SimVG on a card."""
+
+from __future__ import annotations
+
+from tests.gpu.checks import MARKS, OnTheCard
+
+pytestmark = MARKS
+
+
+class TestSimVG(OnTheCard):
+    method = "simvg"

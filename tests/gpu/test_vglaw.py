@@ -1,0 +1,11 @@
+"""VG-LAW on a card."""
+
+from __future__ import annotations
+
+from tests.gpu.checks import MARKS, OnTheCard
+
+pytestmark = MARKS
+
+
+class TestVGLAW(OnTheCard):
+    method = "vglaw"
