@@ -83,7 +83,7 @@ def check_keys(arguments: Namespace, seen: set[tuple[str, ...]]) -> None:
     named = any(word.startswith("method=") for word in overrides)
     if arguments.command in ("export", "predict") and not named:
         return  # its keys are those of the method that the run folder names
-    if arguments.plugin or any(re.search(r"=(my|centre|rate)", word) for word in overrides):
+    if arguments.plugin or any(re.match(r"(method|dataset)=(my|centre|[A-Z]+$)", word) for word in overrides):
         return  # names that a reader is to fill in
     name = "bench" if arguments.command == "bench" else "run"
     choices = ("method=", "dataset=", "trainer=", "recipe=", "logger=", "suite=")
