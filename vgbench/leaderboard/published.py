@@ -40,6 +40,7 @@ _PUBLISHED_METRICS = {
     "miou_as_listed": ("miou", "as listed"),
     "pr@f1_mmdet": ("pr@f1", "first_box"),
     "n_acc_mmdet": ("n_acc", "first_box"),
+    **{f"prec@{threshold}_clamped": (f"prec@{threshold}", "acc") for threshold in ("0.5", "0.75", "0.9")},
 } | {
     f"recall@{k}_{published}": (f"recall@{k}", variant)
     for k in (1, 5, 10)
