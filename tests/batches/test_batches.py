@@ -244,3 +244,8 @@ def test_expressions_of_an_image_are_evaluated_in_one_batch() -> None:
     assert sorted(shares[0] + shares[1]) == list(range(13))
     assert not {images[number] for number in shares[0]} & {images[number] for number in shares[1]}
     assert list(EvalBatches([], 4)) == [] and sum(len(share([1], rank, 2)) for rank in range(2)) == 1
+
+
+def test_a_split_smaller_than_a_batch_names_the_key():
+    with pytest.raises(UserError, match=r"recipe\.batch_size=4: the training split has 3 samples an epoch, less than"):
+        TrainBatches(3, 4, seed=0, drop_last=True)

@@ -65,6 +65,7 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
         (["compare", "nowhere", "--pictures", "p"], ["--slices"]),
         (["new", "dataset", "mydata", "/dev/null/there"], ["/dev/null/there", "Not a directory"]),
         (["compare", "nowhere"], ["nowhere"]),
+        (["compare"], ["no folder runs/ here", "--published"]),
         (["score", "nowhere.jsonl", "dataset=refshapes", "split=val"], ["nowhere.jsonl"]),
         (["predict", "nowhere.jpg", "red circle", "checkpoint=shipped"], ["nowhere.jpg"]),
     ],

@@ -80,7 +80,10 @@ class TrainBatches(Sampler[list[Item]]):
                 order = order[: len(order) // self.batch_size * self.batch_size]
             batches += np.split(order, np.arange(self.batch_size, len(order), self.batch_size)) if len(order) else []
         if not batches:
-            raise UserError(f"the training split has fewer units ({self.objects}) than one batch ({self.batch_size})")
+            raise UserError(
+                f"recipe.batch_size={self.batch_size}: the training split has {self.objects} samples an epoch, less "
+                "than one batch; give a smaller one"
+            )
         batches = [batches[index] for index in random.permutation(len(batches))]
         batches += [batches[index] for index in random.choice(len(batches), -len(batches) % self.world_size)]
         return batches[self.rank :: self.world_size]

@@ -63,6 +63,11 @@ def execute(arguments: Namespace) -> int:
     _check(arguments)
     if arguments.serve:
         return _serve(arguments)
+    if not (arguments.runs or arguments.committed or arguments.published or Path("runs").exists()):
+        raise UserError(
+            "no folder runs/ here, which vgbench run and vgbench demo make; name run folders, or add --committed or "
+            "--published"
+        )
     records = _without_smoke(find(_places(arguments)), arguments.runs)
     if arguments.html is not None:
         print(write_html(records, arguments.html, arguments.published == "all" or not records))

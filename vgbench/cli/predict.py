@@ -24,6 +24,11 @@ HELP = "Ground expressions in images: draws the results, prints a line of JSON f
 EXAMPLE = 'vgbench predict image.jpg "the red mug left of the sink" checkpoint=runs/alvg-refcoco'
 TAKES_PLUGINS = True
 
+TOY = (
+    "note: no checkpoint= was given: toy weights answer, trained on rendered scenes; they know nothing of photographs; "
+    "checkpoint=runs/RUN, hf://ORG/NAME or an official file takes a real model"
+)
+
 FORMS = (
     'Several at once: vgbench predict A.jpg B.jpg -e "the red mug" -e "the sink" checkpoint=..., or a folder of '
     "images. Every expression is asked of every image. Photographs are turned as their EXIF tag says, and boxes refer "
@@ -85,13 +90,9 @@ def execute(arguments: Namespace) -> int:
         UserError: if an image cannot be read, an expression has no word, or there is no checkpoint.
     """
     request = _request(arguments)
-    if not any(item.startswith(("checkpoint=", "method=")) for item in request.overrides):
+    toy = not any(item.startswith(("checkpoint=", "method=")) for item in request.overrides)
+    if toy:
         request.overrides.append("checkpoint=shipped")
-        print(
-            "note: no checkpoint= was given: toy weights answer, trained on rendered scenes; they know nothing of "
-            "photographs; checkpoint=runs/RUN, hf://ORG/NAME or an official file takes a real model",
-            file=sys.stderr,
-        )
     arguments.overrides = request.overrides
     from vgbench.batches.grounding import check_expression
 
@@ -104,6 +105,8 @@ def execute(arguments: Namespace) -> int:
     answers: list[dict[str, Any]] = []
     reader = _Reader(images, request.expressions)
     for query, path, method, predictions in _answers(reader, request.overrides):
+        if toy and not answers:
+            print(TOY, file=sys.stderr)
         for output, prediction in predictions.items():
             answer = _answer(path, query, method, output, prediction)
             picture = None if arguments.no_pictures else _place(arguments.output, path, several, len(answers), output)

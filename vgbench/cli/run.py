@@ -58,10 +58,10 @@ def train(overrides: Sequence[str]) -> int:
 
 def _choices() -> str:
     """What to say to somebody who chose nothing: nobody trains what they did not choose."""
-    from vgbench.core.registry import datasets, methods
+    from vgbench.core.registry import methods
 
     return (
-        f"run: say what to train: method={'|'.join(methods)} dataset={'|'.join(datasets)}; the first try, on "
+        f"run: say what to train: method={'|'.join(methods)} dataset=NAME (vgbench list datasets); the first try, on "
         "embedded data and in minutes: vgbench demo, or vgbench run method=alvg dataset=refshapes"
     )
 

@@ -44,7 +44,7 @@ def running(places: Iterable[Path]) -> list[Progress]:
 def _progress(folder: Path) -> Progress:
     log = folder / "logs" / "metrics.csv"
     source = log if log.is_file() else folder / "config.yaml"
-    age = time.time() - source.stat().st_mtime
+    age = time.time() - source.lstat().st_mtime  # a link that leads nowhere is no error of this page
     step: int | None = None
     values: dict[str, float] = {}
     if log.is_file():

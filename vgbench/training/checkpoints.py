@@ -105,7 +105,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     Raises:
         UserError: if all are damaged.
     """
-    files = sorted((folder / FOLDER).glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = sorted((folder / FOLDER).glob("*.ckpt"), key=lambda path: path.lstat().st_mtime, reverse=True)
     damaged: list[Path] = []
     for file in files:
         if is_whole(file):

@@ -79,6 +79,6 @@ class LossWatch:
             self._end(f"the loss of epoch {epoch} led to weights that are not finite before step {step}")
 
     def _end(self, problem: str) -> None:
-        files = sorted((self.folder / FOLDER).glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+        files = sorted((self.folder / FOLDER).glob("*.ckpt"), key=lambda path: path.lstat().st_mtime)
         last = f"last good checkpoint: {files[-1]}" if files else "no checkpoint was saved before"
         raise UserError(f"{problem}; {last}; lower recipe.lr, set recipe.clip_norm or take trainer.precision=32-true")
