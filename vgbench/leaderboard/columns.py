@@ -83,6 +83,16 @@ class Column(NamedTuple):
         )
 
 
+def headlines(task: str, variant: str) -> tuple[str, ...]:
+    """The metrics that are looked at first: those of the task, and of a variant those that it names itself."""
+    own = task_of(task).headline
+    if variant == "default":
+        return own
+    from vgbench.metrics.catalog import headline  # brings numpy along, which a table of records need not wait for
+
+    return (*own, *headline(task, variant))
+
+
 def metric_title(task: str, metric: str, variant: str = "default", control: str = "") -> str:
     """E.g. "Prec@0.5 (giou) [shuffled text]"."""
     title = task_of(task).metric_title(metric)

@@ -12,6 +12,7 @@ from vgbench import __version__
 from vgbench.core.files import file_inside
 from vgbench.leaderboard.columns import (
     Column,
+    headlines,
     inference_rate,
     numbers,
     price_per_1000,
@@ -28,7 +29,6 @@ from vgbench.leaderboard.published import PublishedRow
 from vgbench.leaderboard.published_rows import page_row, published_tables, rows_by_model
 from vgbench.leaderboard.tables import folder_names, second_definitions
 from vgbench.leaderboard.versions import Versions
-from vgbench.metrics import catalog
 from vgbench.metrics.tasks import STRESS, task_of
 from vgbench.records.curves import read_curves
 from vgbench.records.record import Record
@@ -208,11 +208,7 @@ def _mark_leading(gathered: Numbers) -> None:
 
 
 def _columns(gathered: Numbers) -> list[dict[str, Any]]:
-    headline = {
-        column
-        for column in gathered.columns
-        if column.metric in (*task_of(column.task).headline, *catalog.headline(column.task, column.variant))
-    }
+    headline = {column for column in gathered.columns if column.metric in headlines(column.task, column.variant)}
     headline -= second_definitions(headline, gathered.row_columns)
     return [
         {

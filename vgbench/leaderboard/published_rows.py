@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from vgbench.leaderboard.columns import Column, task_title
+from vgbench.leaderboard.columns import Column, headlines, task_title
 from vgbench.leaderboard.published import PublishedRow, published_metric, published_names, published_task
 from vgbench.leaderboard.tables import Row, Table, by_first
-from vgbench.metrics.catalog import headline
-from vgbench.metrics.tasks import task_of
 from vgbench.records.record import Metric
 
 
 def published_tables(published: Sequence[PublishedRow]) -> list[Table]:
     """Empty tables with a column for every headline number that was published, one table per task."""
     columns = {_published_column(row) for row in published}
-    columns = {
-        column
-        for column in columns
-        if column.metric in (*task_of(column.task).headline, *headline(column.task, column.variant))
-    }
+    columns = {column for column in columns if column.metric in headlines(column.task, column.variant)}
     by_task: dict[str, list[Column]] = {}
     for column in sorted(columns, key=Column.sort_key):
         by_task.setdefault(column.task, []).append(column)

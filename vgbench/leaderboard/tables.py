@@ -16,6 +16,7 @@ from typing import NamedTuple
 from vgbench.leaderboard.columns import (
     Column,
     Split,
+    headlines,
     metric_title,
     numbers,
     provenance,
@@ -24,7 +25,6 @@ from vgbench.leaderboard.columns import (
 )
 from vgbench.leaderboard.training_data import NOT_KNOWN, statement_of
 from vgbench.leaderboard.versions import Versions
-from vgbench.metrics.catalog import headline
 from vgbench.metrics.tasks import STRESS, task_of
 from vgbench.records.record import Metric, Record, Result
 
@@ -214,7 +214,7 @@ def is_headline(column: Column, columns: Sequence[Column]) -> bool:
     """Whether a column is shown unless all are asked for: a headline metric, of the task or of a variant that has some
     of its own, or any where a table has none."""
     named = task_of(column.task).headline
-    return column.metric in (*named, *headline(column.task, column.variant)) or not any(
+    return column.metric in headlines(column.task, column.variant) or not any(
         other.metric in named for other in columns if (other.task, other.embedded) == (column.task, column.embedded)
     )
 
