@@ -57,6 +57,8 @@ def make_run(root: Path, number: int) -> Path:
         return Result(**{**fields, **changes})
 
     real = result(dataset="refcoco", split_by="unc", data_hash="d2", embedded=False, controls={}, slices={})
+    tokens = {"prompt_tokens": 1000.0, "answer_tokens": 100.0, "prompt_price": 1.0, "answer_price": 10.0}
+    tokens = tokens if number == 1 else {}  # 1,000 * 1 $ + 100 * 10 $ per million: 2 $ for 1,000 expressions
     record = Record(
         method=METHODS[number],
         config={},
@@ -64,7 +66,7 @@ def make_run(root: Path, number: int) -> Path:
         environment=Environment("3", "Linux", {}, Code(), Hardware("a CPU", 2)),
         results=[result(), real],
         seed=0,
-        cost=Cost(parameters=10 ** (number + 5), inference_samples_per_s=100.0 / (number + 1)),
+        cost=Cost(parameters=10 ** (number + 5), inference_samples_per_s=100.0 / (number + 1), **tokens),
         notes=[EVIL],
     )
     folder = root / METHODS[number]
@@ -294,6 +296,10 @@ def test_charts_in_a_browser(browser: Browser) -> None:
     assert browser.run(sections) == ["#tables", "#published", "#cost", "#curves", "#slices", "#examples"]
     marks = "[...document.querySelectorAll('#cost-size svg[role=group] path[role=img]')].map(mark => mark.ariaLabel)"
     assert browser.run(marks)[0] == "alpha on a CPU, 2 cores: parameters 100k, Prec@0.5 60.00"
+    (price,) = browser.run(marks.replace("cost-size", "cost-price"))
+    assert price == "beta on a CPU, 2 cores: US dollars per 1,000 expressions 2, Prec@0.5 70.00"
+    assert browser.run("getComputedStyle(document.getElementById('cost-latency')).display") == "none"  # nothing in it
+    assert "overlaps with its" in browser.run("document.getElementById('count').textContent")
     assert browser.run("document.querySelectorAll('#published-chart path[role=img]').length") == 1
     assert "-2.00" in browser.run("document.querySelector('#published-table tbody').textContent")
     assert browser.run("document.querySelectorAll('#curve-chart svg[role=group] > path').length") >= 3
