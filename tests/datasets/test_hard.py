@@ -189,7 +189,7 @@ def test_groundingme_slices_of_its_own_metric_are_in_the_record(tmp_path, capsys
     capsys.readouterr()
     assert main(["compare", str(tmp_path / "run")]) == 0  # shown without being asked for; N-acc stands there once
     words = capsys.readouterr().out
-    assert "acc@0.75 (single)" in words and "N-acc (single): left out" in words and "mIoU (single)" not in words
+    assert "Acc@0.75 (single)" in words and "N-acc (single): left out" in words and "mIoU (single)" not in words
 
 
 def test_mean_accuracy_of_two_answers_by_hand(tmp_path, capsys):

@@ -22,6 +22,9 @@ _SPELLINGS = {
     "pr@f1": "Pr@F1",
     "n_acc": "N-acc",
     "t_acc": "T-acc",
+    "macc": "mAcc",
+    "n3r": "N3R",
+    "auroc": "AUROC",
 }
 
 
@@ -83,7 +86,7 @@ class Task:
     def metric_title(self, metric: str) -> str:
         """How tables call one of its metrics."""
         title = self.metric_titles.get(metric) or _SPELLINGS.get(metric)
-        return title or re.sub(r"^(prec|recall|f1)\b", lambda match: match[0].capitalize(), metric)
+        return title or re.sub(r"^(prec|recall|acc|f1)\b", lambda match: match[0].capitalize(), metric)
 
 
 # Boxes before masks: of the tasks that a run scores, the first one's primary metric selects the checkpoint.
@@ -172,7 +175,6 @@ SUITE = {
             "Contrast",
             ("recall@1", "prec@1", "auroc"),
             order=9,
-            metric_titles={"auroc": "AUROC"},
             generalised=True,
             predicted_by=frozenset({"rec", "grec"}),
             annotated_by=frozenset({"grec"}),
