@@ -201,3 +201,7 @@ def test_links_count_once_and_are_named_as_they_were_given(tmp_path: Path) -> No
     (tmp_path / "odd" / "record.json").symlink_to("/dev/zero")
     with pytest.raises(UserError, match=r"odd/record\.json: not readable as JSON"):
         store.find([tmp_path / "odd"])
+    (tmp_path / "odd" / "record.json").unlink()
+    (tmp_path / "odd" / "record.json").symlink_to("record.json")  # a circle
+    with pytest.raises(UserError, match=r"odd/record\.json: not readable as JSON"):
+        store.find([tmp_path / "odd"])

@@ -48,7 +48,7 @@ def find(paths: Iterable[Path | str]) -> list[Record]:
         if not record_files:
             raise UserError(f"{path}: no {FILE_NAME} in it or below; `vgbench run` and `vgbench score` write one")
         for file in record_files:
-            files.setdefault(file.resolve(), file)
+            files.setdefault(Path(os.path.realpath(file)), file)  # Path.resolve raises on links in a circle
     records = [read(file) for file in files.values()]  # a message names what the user knows, not where a link ends
     for record, place in zip(records, files, strict=True):
         record.folder = place.parent
