@@ -128,7 +128,7 @@ def sharded_step(name: str, mesh: Any, rank: int) -> dict[str, Any]:
     optimizer.step()
     method.forward = forward  # type: ignore[method-assign]
     with torch.set_grad_enabled(method.requires_grad_at_inference):
-        predictions = method.eval().predict(batch)
+        predictions = method.eval().start_prediction(batch)()  # as evaluation calls it
     state = {key: whole(value) for key, value in method.state_dict().items()}
     parameter = next(method.parameters())
     assert torch.equal(whole(sharded_like(whole(parameter.detach()), parameter)), whole(parameter.detach()))
