@@ -72,7 +72,7 @@ def run(tmp_path: Path) -> Path:
 def test_a_run_is_pushed_with_a_card_and_read_back_by_name(run: Path, call: Call, server: HubServer) -> None:
     done = call("-m", "vgbench.cli", "push", str(run), "hf://team/alvg")
     assert done.returncode == 0, (done.stderr, server.unknown)
-    assert server.tokens == {"Bearer hf_secret", ""}
+    assert server.tokens - {""} == {"Bearer hf_secret"}  # some versions ask a thing or two without it
     files = server.repositories["models/team/alvg"]
     assert set(files) == {"README.md", "record.json", "model.safetensors"}
     assert files["model.safetensors"] == WEIGHTS.read_bytes()

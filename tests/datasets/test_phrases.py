@@ -169,7 +169,7 @@ def test_any_box_is_right_only_where_boxes_are_separate(tmp_path: Path) -> None:
 
 def test_layouts_without_separate_boxes_are_refused(tmp_path: Path) -> None:
     write_transvg(tmp_path)
-    with pytest.raises(UserError, match=r"flickr30k_entities/.*sentences_SPLIT.*final_flickr_separateGT"):
+    with pytest.raises(UserError, match=r"flickr30k_entities/.*data list dataset=flickr30k"):
         Flickr30k(tmp_path, boxes="separate").load("val")
     with pytest.raises(UserError, match="use merged or separate"):
         Flickr30k(tmp_path, boxes="some")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sentencepiece
 import torch
 
 from vgbench.core import registry
@@ -30,6 +31,7 @@ def test_sentencepiece_by_the_name_of_the_dataset():
     assert RefShapes.sentencepiece_model() == SENTENCEPIECE_MODEL
 
 
+@pytest.mark.skipif(sentencepiece.__version__ < "0.2.1", reason="a trainer that writes other bytes")
 def test_the_shipped_sentencepiece_model_can_be_made_anew(tmp_path: Path):
     train_sentencepiece_model(tmp_path / "anew.spm")
     assert (tmp_path / "anew.spm").read_bytes() == SENTENCEPIECE_MODEL.read_bytes()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from transformers import BertTokenizer
 
 from vgbench.core.errors import UserError
@@ -63,6 +64,8 @@ def test_errors_name_the_key(tmp_path):
 
 
 def test_a_folder_of_transformers_5_is_read(vocabulary, tmp_path):
+    if int(transformers.__version__.partition(".")[0]) < 5:
+        pytest.skip("transformers 4 writes a vocab.txt")
     reference = BertTokenizer(vocab={piece: number for number, piece in enumerate(vocabulary)})
     reference.save_pretrained(str(tmp_path / "bert"))
     (tmp_path / "bert" / "vocab.txt").unlink(missing_ok=True)

@@ -114,12 +114,19 @@ def _entries(text: str, path: Path) -> Iterator[str | int]:
             raise UserError(f"train={path}: is nested too deeply") from None
         return
     delimiter = "\t" if "\t" in text else ","
-    for line in csv.reader(filter(str.strip, text.splitlines()), delimiter=delimiter):
+    for line in _cells(text, delimiter, path):
         first = line[0].strip() if line else ""
         if re.fullmatch(r"\d+", first):
             yield int(first)
         elif first and first.lower() not in (*_NAMES, *_NUMBERS):  # a heading
             yield first
+
+
+def _cells(text: str, delimiter: str, path: Path) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(filter(str.strip, text.splitlines()), delimiter=delimiter)
+    except csv.Error as error:  # a cell without end; before Python 3.11 a NUL too
+        raise UserError(f"train={path}: no table ({error})") from None
 
 
 def _of_lines(text: str, path: Path) -> Iterator[str | int]:

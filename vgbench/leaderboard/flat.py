@@ -80,6 +80,8 @@ def csv_text(lines: Sequence[dict[str, Any]]) -> str:
 
 def _cell(value: Any) -> Any:
     """A value that no spreadsheet takes for a formula (https://owasp.org/www-community/attacks/CSV_Injection)."""
+    if isinstance(value, str):
+        value = value.replace("\0", "\ufffd")  # csv writes none before Python 3.11
     formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if formula else value
 

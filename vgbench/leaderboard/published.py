@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -64,7 +65,7 @@ def read_published(path: Path | None = None) -> list[PublishedRow]:
     except UnicodeDecodeError as error:
         raise UserError(f"{place}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     rows = []
-    for number, line in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+    for number, line in _lines(text, place):
         for name in PublishedRow._fields:
             if line.get(name) is None:
                 raise UserError(f"{place}:{number}: no column {name!r}")
@@ -77,6 +78,14 @@ def read_published(path: Path | None = None) -> list[PublishedRow]:
         row = PublishedRow(**{name: line[name] for name in PublishedRow._fields})  # type: ignore[arg-type]
         rows.append(row._replace(value=value))
     return rows
+
+
+def _lines(text: str, place: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number and columns of every line after the heading."""
+    try:
+        yield from enumerate(csv.DictReader(io.StringIO(text)), start=2)
+    except csv.Error as error:  # a cell without end; before Python 3.11 a NUL too
+        raise UserError(f"{place}: no table of comma-separated values ({error})") from None
 
 
 def published_names(dataset: str, split_by: str | None) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import csv
 import html
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -48,7 +49,7 @@ def _progress(folder: Path) -> Progress:
     step: int | None = None
     values: dict[str, float] = {}
     if log.is_file():
-        with log.open(encoding="utf-8", errors="replace", newline="") as file:
+        with suppress(csv.Error), log.open(encoding="utf-8", errors="replace", newline="") as file:
             for row in csv.DictReader(file):  # a line that is being written lacks its end
                 numbers = {key: _number(value) for key, value in row.items() if key and value}
                 known = {key: value for key, value in numbers.items() if value is not None}

@@ -24,7 +24,7 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
                 for name, text in line.items():
                     if text and name not in ("step", None):
                         series.setdefault(name, {})[step] = float(text)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV log of a training run ({error})") from error
     return {
         name: [(step, value) for step, value in sorted(points.items()) if math.isfinite(value)]

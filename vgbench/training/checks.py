@@ -96,7 +96,7 @@ def check_recipe_parts(config: DictConfig, method: GroundingMethod) -> None:
     except (HydraException, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"recipe.schedule: {error.__cause__ or error}") from None
     try:
-        optim.build_optimizer(method.param_groups(recipe.lr), instantiate(recipe.optimizer))
+        optim.build_optimizer(method.param_groups(recipe.lr), instantiate(recipe.optimizer, _convert_="all"))
     except (HydraException, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"recipe.optimizer: {error.__cause__ or error}") from None
     if config.checkpointing and not any(True for _ in method.checkpointed_blocks()):

@@ -79,7 +79,7 @@ class GroundingModule(L.LightningModule):
         self.config = config
         self.evaluation = evaluation
         self.train_loader = train_loader
-        self.schedule: optim.Schedule = instantiate(config.recipe.schedule)
+        self.schedule: optim.Schedule = instantiate(config.recipe.schedule, _convert_="all")
         self.skipped = 0
         self.loss_watch: LossWatch | None = None
         self.stopwatch = Stopwatch()
@@ -97,7 +97,9 @@ class GroundingModule(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         recipe = self.config.recipe
         groups = self.method.param_groups(recipe.lr)
-        return optim.build_optimizer(separated(groups) if self.device_mesh else groups, instantiate(recipe.optimizer))
+        return optim.build_optimizer(
+            separated(groups) if self.device_mesh else groups, instantiate(recipe.optimizer, _convert_="all")
+        )
 
     def configure_gradient_clipping(
         self,

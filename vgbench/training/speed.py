@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from omegaconf import DictConfig
 
@@ -21,8 +23,10 @@ COMPILE = (True, False, "auto", "graphs")
 def set_float32(precision: str) -> bool:
     """Let float32 products on CUDA be TF32 in mixed precision, and nowhere else; returns whether they are."""
     tf32 = str(precision).endswith("-mixed")
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
+    with warnings.catch_warnings():  # PyTorch 2.9 warns of these switches, and Lightning still reads them
+        warnings.filterwarnings("ignore", message=".*TF32")
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
     return tf32
 
 

@@ -33,6 +33,7 @@ CHAT = (
 
 def tokenizer(special: Sequence[str], **named: str) -> Any:
     """Every byte is a token, and the special ones are; ``named``: further special tokens by attribute."""
+    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -48,8 +49,19 @@ def tokenizer(special: Sequence[str], **named: str) -> Any:
         pad_token="<pad>",
         extra_special_tokens=named,
     )
-    made.add_special_tokens({"additional_special_tokens": list(special)}, replace_extra_special_tokens=False)
+    old = transformers.__version__.startswith("4.")
+    replaces = "replace_additional_special_tokens" if old else "replace_extra_special_tokens"
+    made.add_special_tokens({"additional_special_tokens": list(special)}, **{replaces: False})
     return made
+
+
+def needs_any_tokenizer() -> None:
+    """Skip the test where a processor takes its family's own tokenizer only, which has no tiny vocabulary."""
+    import pytest
+    import transformers
+
+    if transformers.__version__.startswith("4."):
+        pytest.skip("this processor takes any tokenizer since transformers 5")
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:
@@ -62,6 +74,7 @@ def save(model: Any, processor: Any, folder: Path) -> None:
 
 def qwen25_vl(folder: Path) -> None:
     """Qwen2.5-VL: pictures in patches of 14, resized to multiples of 28 within limits."""
+    needs_any_tokenizer()
     import transformers as hf
 
     marks = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
@@ -106,6 +119,7 @@ def internvl(folder: Path) -> None:
 
 def paligemma(folder: Path) -> None:
     """PaliGemma 2: pictures stretched to a square, location tokens."""
+    needs_any_tokenizer()
     import transformers as hf
 
     words = tokenizer(())

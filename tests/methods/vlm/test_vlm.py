@@ -29,9 +29,10 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
     def folder(name: str) -> Path:
         if name not in made:
-            made[name] = tmp_path_factory.mktemp("models") / f"{name}-tiny"
-            made[name].mkdir()
-            MODELS[name](made[name])
+            place = tmp_path_factory.mktemp("models") / f"{name}-tiny"
+            place.mkdir()
+            MODELS[name](place)
+            made[name] = place
         return made[name]
 
     return folder
