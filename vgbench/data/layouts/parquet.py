@@ -53,6 +53,9 @@ def iterate_rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     """As :func:`read_rows`, a few rows in memory at a time: for columns of images."""
     try:
         with pa.parquet.ParquetFile(path) as file:
+            absent = [name for name in columns if name not in file.schema_arrow.names]
+            if absent:
+                raise UserError(f"{path}: no column {absent[0]!r}; fetch the file again")
             for batch in file.iter_batches(batch_size=8, columns=columns):
                 yield from batch.to_pylist()
     except PARQUET_ERRORS as error:
