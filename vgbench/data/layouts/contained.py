@@ -11,7 +11,7 @@ from vgbench.core.errors import UserError
 from vgbench.core.files import write_atomically
 from vgbench.data.dataset import GroundingData
 from vgbench.data.images import ImageFile
-from vgbench.data.layouts.parquet import iterate_rows
+from vgbench.data.layouts.parquet import iterate_rows, parquet_columns
 
 
 class ContainedImages(GroundingData):
@@ -64,6 +64,8 @@ class ContainedImages(GroundingData):
     def _unpacked(self) -> bool:
         """True; what it takes is done once, because an image that is missing stays missing."""
         for path in self._all_sources():
+            if "image" not in parquet_columns(path):
+                continue  # annotations alone: the images lie elsewhere
             for row in iterate_rows(path, [self.image_key, "image"]):
                 name = self.image_name(row)
                 content = row["image"].get("bytes") if isinstance(row["image"], dict) else None
