@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vgbench.cli.completion import overrides
+from vgbench.cli.list import LISTS
 from vgbench.cli.main import main
 from vgbench.core.console import Pace, text_table
 
@@ -47,7 +48,12 @@ def test_lists_and_doctor_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert "alvg" in content["methods"] and content["datasets"]["refshapes"]["embedded"]
-    assert "giou" in content["metrics"]["rec"]
+    assert "giou" in content["metrics"]["rec"] and "qwen3-vl" in content["styles"]
+    assert "qwen2_5_vl" in content["protocols"]["qwen2.5-vl"]["models"]
+    assert "typos" in content["probes"]["words"]["kinds"]
+    for what in LISTS:
+        assert main(["list", what, "--json"]) == 0
+        assert list(json.loads(capsys.readouterr().out)) == [what]
     assert main(["doctor", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["versions"]["python"] and "shipped" in content["methods"]["alvg"]

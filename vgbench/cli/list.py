@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from vgbench.config.compose import options, recipes
-from vgbench.core.errors import UserError
 from vgbench.core.registry import datasets, methods
 from vgbench.core.terminal import wrapped
 
@@ -30,9 +29,6 @@ def execute(arguments: Namespace) -> int:
     """Print the list that was asked for."""
     if arguments.json:
         chosen = [arguments.what] if arguments.what else list(NAMES)
-        unknown = [name for name in chosen if name not in NAMES]
-        if unknown:
-            raise UserError(f"list {unknown[0]} --json: there is no JSON of it; of: {', '.join(NAMES)}")
         print(json.dumps({name: NAMES[name]() for name in chosen}, indent=1))
         return 0
     for name, show in LISTS.items():
@@ -104,19 +100,28 @@ def show_styles() -> None:
         wrapped(f"  {name:12} {style.about().replace('``', '')}", 15)
 
 
-def show_protocols() -> None:
-    """How language models are asked, one line each."""
+def _protocols() -> dict[str, dict[str, Any]]:
+    """The protocols by name: what they are for, the questions they have, and the types of models that they are for."""
     import yaml
 
     from vgbench.config.plugins import config_folders
 
-    print("protocols of language models (method.protocol=...):")
+    folders = (Path(str(files("vgbench.configs"))), *config_folders())
+    protocols = {}
     for name in options("protocol"):
-        folders = (Path(str(files("vgbench.configs"))), *config_folders())
         place = next(path for folder in folders if (path := folder / "protocol" / f"{name}.yaml").is_file())
         node = yaml.safe_load(place.read_text(encoding="utf-8"))
-        models = ", ".join(node.get("models") or ()) or "for no model by itself"
-        wrapped(f"  {name:12} {node.get('about', '')} [{', '.join(node['prompts'])}; {models}]", 15)
+        models = list(node.get("models") or ())
+        protocols[name] = {"about": node.get("about", ""), "questions": list(node["prompts"]), "models": models}
+    return protocols
+
+
+def show_protocols() -> None:
+    """How language models are asked, one line each."""
+    print("protocols of language models (method.protocol=...):")
+    for name, protocol in _protocols().items():
+        models = ", ".join(protocol["models"]) or "for no model by itself"
+        wrapped(f"  {name:12} {protocol['about']} [{', '.join(protocol['questions'])}; {models}]", 15)
 
 
 def show_probes() -> None:
@@ -171,6 +176,23 @@ def _metric_names() -> dict[str, dict[str, str]]:
     return {task: dict(notes) for task, notes in variants().items()}
 
 
+def _style_names() -> dict[str, str]:
+    from vgbench.predictions.styles import style_classes
+
+    return {name: style.about().replace("``", "") for name, style in style_classes().items()}
+
+
+def _probe_names() -> dict[str, dict[str, Any]]:
+    from vgbench.core.registry import probes
+    from vgbench.probes.catalog import probe_class
+
+    classes = {name: probe_class(name) for name in probes}
+    return {
+        name: {"title": probe.title, "kinds": [kind for kind in probe.kinds if kind], "severities": probe.levels}
+        for name, probe in classes.items()
+    }
+
+
 NAMES: dict[str, Callable[[], Any]] = {
     "methods": lambda: {
         name: [option for option in options("method") if option == name or option.startswith(f"{name}_")]
@@ -181,4 +203,7 @@ NAMES: dict[str, Callable[[], Any]] = {
     "flows": _flow_names,
     "papers": _paper_names,
     "metrics": _metric_names,
+    "styles": _style_names,
+    "protocols": _protocols,
+    "probes": _probe_names,
 }
