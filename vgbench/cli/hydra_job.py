@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from vgbench.cli.sweep import sweep_points
@@ -61,11 +61,25 @@ def execute(arguments: Namespace, work: Callable[[Any], Any], config_name: str =
             failures.append(reason)  # Hydra would print a line of its own
             return None
 
-    with listening(), points.table() if points else nullcontext():
+    with listening(), _unchecked_help(), points.table() if points else nullcontext():
         hydra.main(version_base="1.3", config_path="pkg://vgbench.configs", config_name=config_name)(job)()
     if failures:
         raise failures[0]
     return 0
+
+
+@contextmanager
+def _unchecked_help() -> Iterator[None]:
+    """Hydra 1.3 gives argparse a help text that is no string, and that nobody is shown here; Python 3.14 refuses it
+    (https://github.com/facebookresearch/hydra/issues/3121)."""
+    if not hasattr(ArgumentParser, "_check_help"):
+        yield
+        return
+    setattr(ArgumentParser, "_check_help", lambda *_: None)  # noqa: B010 (unknown to type checkers)
+    try:
+        yield
+    finally:
+        delattr(ArgumentParser, "_check_help")  # that of its base class is back
 
 
 def _lost_process(error: Exception) -> UserError | Stopped | None:
