@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from vgbench.core.errors import UserError
@@ -18,10 +18,12 @@ __all__ = ["OpenRef"]
 RELATIONS = ("single", "multi", "none")
 PERCENT = 100.0
 SLACK = 1.01  # boxes may end a little outside of their image
+LABELS = "_test_labels.json"  # after the name of a dimension
 
 
 class OpenRef(GroundingData):
-    """``train.json`` and ``val.json``, lists of {image, relation_type, proposal, positive, negative, bbox_num}.
+    """``train.json``, ``val.json`` and, one per dimension, ``DIMENSION_test_labels.json``: lists of {image,
+    relation_type, proposal, positive, negative, bbox_num}. The images of a dimension are in the folder DIMENSION.
 
     ``proposal`` holds the boxes of ``positive`` as Label Studio writes them: {x, y, width, height} in percent of the
     image, {original_width, original_height} in pixels. The card on the Hub calls them "normalized [x, y, w, h]" with an
@@ -35,32 +37,57 @@ class OpenRef(GroundingData):
     tasks = ("grec",)
     licence = "Apache 2.0; on the Hub behind a form"
     homepage = "https://huggingface.co/datasets/Wuzj/OpenRef"
-    splits: Mapping[str, Counts] = {"train": Counts(), "val": Counts()}
+    splits: Mapping[str, Counts] = {"train": Counts(), "val": Counts(), "test": Counts()}  # test: 3,540 entries
     disjoint = False  # nothing is said about it
+    version = 2
     own_metrics = ("rejection/n3r",)
-    image_folders = ("OpenRef/images", "OpenRef", "images/openref", "images")
+    image_folders = ("OpenRef/images", "OpenRef/test", "OpenRef", "images/openref", "images", "test")
     image_names = ()
 
     def expected_files(self) -> list[str]:
-        return ["{train.json, val.json} (also in OpenRef/)"]
+        return [f"{{train.json, val.json, DIMENSION{LABELS} (for test)}} (also in OpenRef/, test/, OpenRef/test/)"]
 
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
+        if split == "test":
+            for folder in ("test", ".", "OpenRef/test", "OpenRef"):
+                if found := sorted((self.data_root / folder).glob(f"*{LABELS}")):
+                    return found
+            raise self.missing(f"no DIMENSION{LABELS} is there")
         return [self.first_file(f"{split}.json", (".", "OpenRef", "Wuzj/OpenRef"), f"{split}.json is not there")]
 
     def read(self, split: str) -> AnnotationTable:
         """The expressions ``positive``; after each its ``negative``, which fits nothing. The ``ref_id`` of both is the
-        number of the entry. Kind: "relation" (single, multi, none; negative)."""
-        (path,) = self.sources(split)
-        entries: Any = self.parse_file(path)
-        if not isinstance(entries, list):
-            raise UserError(f"{path}: holds a {type(entries).__name__}, expected a list of entries{_keys_of(entries)}")
-        whole = _unit(entries, path)
+        number of the entry. Kinds: "relation" (single, multi, none; negative) and, of the test split, "dimension"."""
         builder = TableBuilder(self.name, split, "grec", "image")
         images: dict[str, int] = {}
+        before = 0
+        for path in self.sources(split):
+            entries: Any = self.parse_file(path)
+            if not isinstance(entries, list):
+                kind = type(entries).__name__
+                raise UserError(f"{path}: holds a {kind}, expected a list of entries{_keys_of(entries)}")
+            dimension = path.name.removesuffix(LABELS) if split == "test" else ""
+            self._read_entries(builder, path, entries, images, before, dimension)
+            before += len(entries)
+        return builder.table()
+
+    def _read_entries(
+        self,
+        builder: TableBuilder,
+        path: Path,
+        entries: list[Any],
+        images: dict[str, int],
+        before: int,
+        dimension: str,
+    ) -> None:
+        """Add the entries of a file; ``before`` is how many entries the files before it have."""
+        whole = _unit(entries, path)
+        start = f"{builder.split}.{dimension}." if dimension else f"{builder.split}."
         for index, entry in enumerate(entries):
             with builder.sample(f"{path}: entry {index}"):
                 image, relation = check_name(take(entry, "image", str)), _relation(entry)
+                image = f"{dimension}/{image}" if dimension else image
                 positive, negative = _text(entry, "positive"), _text(entry, "negative")
                 boxes = _proposals(entry, relation)
                 width, height = self._size(entry, image)
@@ -73,10 +100,17 @@ class OpenRef(GroundingData):
                 number = images.setdefault(image, len(images))
                 record = ImageRecord(number, image, width, height, "openref")
                 for place, (kind, text, meant) in enumerate(expressions):
-                    name = f"{split}.{index}" + (".negative" if place else "")
-                    key = builder.add(name, record, text, meant, number, SentenceIds(index))
+                    name = f"{start}{index}" + (".negative" if place else "")
+                    key = builder.add(name, record, text, meant, number, SentenceIds(before + index))
                     builder.classify(key, "relation", kind)
-        return builder.table()
+                    if dimension:
+                        builder.classify(key, "dimension", dimension)
+
+    def image_file_names(self, image: str) -> Iterator[str]:
+        """An image of the test split is in the folder of its dimension, or in one folder with all others."""
+        yield from super().image_file_names(image)
+        if "/" in image:
+            yield PurePosixPath(image).name
 
     def _size(self, entry: Any, image: str) -> tuple[int, int]:
         """(width, height) as the first box tells, else of the image file."""

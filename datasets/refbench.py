@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from vgbench.core.errors import UserError
+from vgbench.core.errors import MissingData, UserError
 from vgbench.data.builder import ImageRecord, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, check_name, check_size, shown, take
 from vgbench.data.dataset import Counts, GroundingData
@@ -15,38 +16,43 @@ from vgbench.data.table import AnnotationTable
 
 __all__ = ["RefBenchPro"]
 
-FILE = "annotations_6000.jsonl"
+FILES = ("annotation.jsonl", "annotations_6000.jsonl")  # of PR-Bench, with all boxes; of the first release
 KINDS = ("attribute", "position", "interaction", "relation", "commonsense", "reject")
 REJECTION = "reject"
 PERCEPTION = KINDS[:3]  # the authors' two dimensions; the other three are reasoning
 
 
 class RefBenchPro(GroundingData):
-    """``annotations_6000.jsonl``: {image_path, task_type, expression, bbox xyxy ([] for "reject"), width, height}.
+    """``annotation.jsonl`` of PR-Bench (its name since 2026) or ``annotations_6000.jsonl`` of RefBench-PRO:
+    {image_path, task_type, expression, bbox xyxy ([] for "reject"), width, height}.
 
-    The release holds the boxes of 1,200 expressions, 200 of each kind; an expression whose box was held back is left
-    out and counted. Fields: https://github.com/TG0110/RefBench-PRO (README).
+    The first release holds the boxes of 1,200 expressions, 200 of each kind; an expression whose box was held back is
+    left out and counted. Where a line tells no size, the image file does.
+    Fields: https://github.com/TG0110/RefBench-PRO (README).
     """
 
     name = "refbench-pro"
     title = "RefBench-PRO"
     tasks = ("grec",)
-    licence = "not stated; images: terms of FineHARD"
+    licence = "CC BY-NC 4.0 (PR-Bench); images: terms of FineHARD"
     homepage = "https://github.com/TG0110/RefBench-PRO"
-    splits: Mapping[str, Counts] = {"test": Counts(None, None, 1_200)}
-    version = 2
+    splits: Mapping[str, Counts] = {"test": Counts(3_102, None, 6_000)}
+    version = 3
     own_metrics = ("grec/macc",)
-    disagreements = ("6,000 expressions are published, the boxes of 1,200 were released",)
-    image_folders = ("RefBench-PRO/images", "images")
+    disagreements = ("the first release, annotations_6000.jsonl, has the boxes of 1,200 of the 6,000 expressions",)
+    image_folders = ("RefBench-PRO/images", "PR-Bench/images", "images")
     image_names = ()
 
     def expected_files(self) -> list[str]:
-        return [f"{FILE} (also in RefBench-PRO/)"]
+        return [f"{FILES[0]} or {FILES[1]} (also in PR-Bench/ or RefBench-PRO/)"]
 
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
-        folders = (".", "RefBench-PRO", "thisis1go/RefBench-PRO")
-        return [self.first_file(FILE, folders, f"{FILE} is not there")]
+        folders = (".", "PR-Bench", "RefBench-PRO", "thisis1go/PR-Bench", "thisis1go/RefBench-PRO")
+        for name in FILES:
+            with contextlib.suppress(MissingData):
+                return [self.first_file(name, folders)]
+        raise self.missing(f"neither {FILES[0]} nor {FILES[1]} is there")
 
     def read(self, split: str) -> AnnotationTable:
         """The expressions whose box is known, and the rejections; the kind of an expression is its category. Kinds:
@@ -68,8 +74,11 @@ class RefBenchPro(GroundingData):
                 if not boxes and kind != REJECTION:
                     held_back += 1
                     continue
-                width, height = check_size(take(entry, "width", int), take(entry, "height", int))
                 image, text = check_name(take(entry, "image_path", str)), expression_of(entry.get("expression"))
+                if "width" in entry or "height" in entry:
+                    width, height = check_size(take(entry, "width", int), take(entry, "height", int))
+                else:
+                    width, height = self.image_size(image)
                 if boxes and kind == REJECTION:
                     raise BadSample("a box for an expression of nothing", shown(boxes))
                 targets = Targets([])

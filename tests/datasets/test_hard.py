@@ -82,6 +82,18 @@ def test_refbench_pro_leaves_out_what_has_no_box_and_keeps_rejections(tmp_path):
             open_set(RefBenchPro, tmp_path).load("test")
 
 
+def test_pr_bench_has_all_boxes_and_is_read_first(tmp_path):
+    write_lines(tmp_path / "annotations_6000.jsonl", [{**KINDS, "bbox": []}])
+    entry = {key: value for key, value in KINDS.items() if key not in ("width", "height")}
+    write_lines(tmp_path / "PR-Bench" / "annotation.jsonl", [{**entry, "bbox": [1, 2, 30, 40]}])
+    (tmp_path / "PR-Bench" / "images").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "PR-Bench" / "images" / "a.jpg")
+    (row,) = open_set(RefBenchPro, tmp_path).load("test")
+    assert (row.boxes.tolist(), row.width, row.height) == ([[1, 2, 30, 40]], 64, 48)
+    with pytest.raises(UserError, match=r"neither annotation\.jsonl nor annotations_6000\.jsonl is there"):
+        open_set(RefBenchPro, tmp_path / "PR-Bench" / "images").load("test")
+
+
 def grounding_row(number, **changes):
     buffer = io.BytesIO()
     Image.new("RGB", (64, 48), (0, 200, 0)).save(buffer, "PNG")
@@ -149,6 +161,25 @@ def test_finecops_ref(tmp_path):
         dump(path, damaged)
         with pytest.raises(UserError, match=message):
             open_set(FineCopsRef, tmp_path).load("test")
+
+
+def test_finecops_as_released(tmp_path):
+    """The file's name on figshare; GQA's images have numbers of Visual Genome, edited ones are in a folder beside."""
+    content = finecops()
+    content["images"][1] |= {"file_name": "neg_1.jpg"}
+    content["annotations"][0] |= {"caption": content["images"][0].pop("caption")}
+    content["annotations"][1] |= {"negative_cate": "image"}
+    dump(tmp_path / "FineCops-Ref" / "test_expression_all_coco_format.json", content)
+    for name in ("gqa_images/images/1.jpg", "final_neg_images/neg_1.jpg"):
+        file = tmp_path / "FineCops-Ref" / name
+        file.parent.mkdir(parents=True)
+        Image.new("RGB", (64, 48)).save(file)
+    data = open_set(FineCopsRef, tmp_path)
+    real, edited = data.load("test")
+    assert (real.source, real.image_id, real.expression) == ("vg", 1, "cup 1")
+    assert (edited.source, edited.image_id) == ("finecops-ref", 10**9)
+    assert data.image_path(real.image).parent.name == "images"
+    assert data.image_path(edited.image).parent.name == "final_neg_images"
 
 
 def test_finecops_numbers_come_by_themselves_and_by_level_in_the_record(tmp_path, capsys):

@@ -37,6 +37,25 @@ def test_positive_negative_and_nothing(tmp_path):
     assert table.info["kinds"] == {"relation": kinds}
 
 
+def test_the_test_split_is_all_dimensions_that_are_there(tmp_path):
+    root = tmp_path / "test"
+    dump(root / "none_test_labels.json", [{**NOTHING, "image": "a.jpg"}])
+    dump(root / "weather_test_labels.json", [CARS, {**CARS, "negative": None}])
+    (root / "none").mkdir()
+    Image.new("RGB", (64, 48)).save(root / "none" / "a.jpg")
+    Image.new("RGB", (200, 100)).save(root / "a.jpg")  # all others in one folder
+    data = open_set(OpenRef, tmp_path)
+    table = data.load("test")
+    keys = ["test.none.0", "test.weather.0", "test.weather.0.negative", "test.weather.1"]
+    assert [row.key for row in table] == keys and [row.ref_id for row in table] == [0, 1, 1, 2]
+    assert table.info["kinds"]["dimension"] == {"none": keys[:1], "weather": keys[1:]}
+    assert [row.image for row in table][:2] == ["none/a.jpg", "weather/a.jpg"]  # two images
+    assert table.row(0).image_id != table.row(1).image_id and table.row(0).width == 64
+    assert data.image_path("weather/a.jpg") == root / "a.jpg"
+    with pytest.raises(UserError, match=r"no DIMENSION_test_labels\.json is there"):
+        open_set(OpenRef, root / "none").load("test")
+
+
 @pytest.mark.parametrize(
     "box",
     [
