@@ -38,6 +38,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("case_name", sorted(conformance_cases()))
 
 
+@pytest.fixture(autouse=True)
+def no_plugin_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test loads from tests/examples is gone afterwards, whichever test comes next in this process."""
+    from vgbench.config import plugins
+    from vgbench.core import registry
+
+    for kind in (registry.methods, registry.datasets, registry.metrics, registry.probes):
+        monkeypatch.setattr(kind, "_added", dict(kind._added))
+    monkeypatch.setattr(plugins, "_FOLDERS", dict(plugins._FOLDERS))
+    examples = [file.stem for file in (Path(__file__).parent / "examples").glob("*.py") if file.stem not in sys.modules]
+    yield
+    for name in examples:
+        sys.modules.pop(name, None)
+
+
 @pytest.fixture(scope="session")
 def conformance_case() -> Callable[[str], Path]:
     """A function name -> folder of a conformance case; the test is skipped where the case is not at hand."""
