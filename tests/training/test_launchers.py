@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +123,41 @@ def test_slurm_makes_one_run_of_its_tasks(data_root: Path, tmp_path: Path) -> No
     (folder,) = tmp_path.glob("amc-*")
     record = store.read(folder)
     assert record.training is not None and record.training.batch == 16 and record.results
+
+
+MEETINGS = """
+import os
+from pathlib import Path
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.strategies import DDPStrategy
+
+def note(name):
+    def called(*arguments, **options):
+        with Path(os.environ["MEETINGS"]).open("a") as file:
+            print(name, file=file)
+        return arguments[1] if len(arguments) > 1 else None
+    return called
+
+DDPStrategy.reduce = note("reduce")
+_TrainingEpochLoop._broadcast_sigterm_tensor = note("broadcast")
+"""
+
+
+def test_processes_that_are_told_to_stop_agree_on_the_host_and_go_on_later(data_root: Path, tmp_path: Path) -> None:
+    """No value of a step is waited for on the device, by us or by Lightning; the signal comes to one process alone."""
+    folder, environment = tmp_path / "run", {"MEETINGS": str(tmp_path / "meetings.txt"), "PYTHONPATH": str(tmp_path)}
+    (tmp_path / "sitecustomize.py").write_text(MEETINGS)
+    run = command(data_root, tmp_path, f"run_dir={folder}", "trainer=ddp", "recipe.epochs=60", "recipe.eval_from=60")
+    process = start(run, **environment)
+    log, deadline = folder / "logs" / "metrics.csv", time.monotonic() + 150
+    while not (log.exists() and len(log.read_text().splitlines()) > 3) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1][-2000:]
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM and "stopped after step" in errors, errors[-2000:]
+    assert "Traceback" not in errors
+    wait(start([*run, "resume=true"], **environment))
+    assert store.read(folder).training is not None
+    meetings = (tmp_path / "meetings.txt").read_text().split()
+    assert "broadcast" not in meetings and len(meetings) < len(losses(folder)) / 4  # loaders that are set up

@@ -116,6 +116,7 @@ class StopAtStep(Callback):
     def __init__(self, folder: Path, average: ExponentialMovingAverage | None = None) -> None:
         self.path, self.average = folder / FOLDER / STEP_FILE, average
         self.request: StopRequest = current_request()
+        self._hosts: torch.distributed.ProcessGroup | None = None
 
     def _listen(self, trainer: L.Trainer) -> None:
         """Take the signals back from Lightning, whose handlers end a run without saving, or save it elsewhere."""
@@ -133,11 +134,18 @@ class StopAtStep(Callback):
             return False
         number = self.request.signal or 0
         if trainer.world_size > 1:
-            numbers = torch.tensor(number, device=trainer.strategy.root_device)
-            number = int(trainer.strategy.reduce(numbers, reduce_op="max"))
+            number = self._highest(number)
         if number and self.request.signal is None:
             self.request.signal = number
         return number > 0
+
+    def _highest(self, number: int) -> int:
+        """The highest of all processes' numbers. They meet on the host: on the device they would wait for its step."""
+        if self._hosts is None:
+            self._hosts = torch.distributed.new_group(backend="gloo")
+        numbers = torch.tensor(number)
+        torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX, group=self._hosts)
+        return int(numbers)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         def describe() -> str:
@@ -149,6 +157,8 @@ class StopAtStep(Callback):
             return f"stopped after step {trainer.global_step}; {saved}"
 
         self._listen(trainer)
+        if self.request.listens:  # Lightning has the processes meet on the device at every step, for the same question
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         self.request.describe = describe
         self.request.defers = True
 
