@@ -116,7 +116,7 @@ class StopAtStep(Callback):
     def __init__(self, folder: Path, average: ExponentialMovingAverage | None = None) -> None:
         self.path, self.average = folder / FOLDER / STEP_FILE, average
         self.request: StopRequest = current_request()
-        self._hosts: torch.distributed.ProcessGroup | None = None
+        self._hosts: Any = None  # a group of all processes, on the host
 
     def _listen(self, trainer: L.Trainer) -> None:
         """Take the signals back from Lightning, whose handlers end a run without saving, or save it elsewhere."""

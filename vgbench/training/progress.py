@@ -111,11 +111,11 @@ class LogLines(Callback):
 
 
 def _losses(trainer: L.Trainer) -> list[str]:
-    """The losses that were logged last, the total first; none before the first time."""
+    """The losses that were logged last, the total and the largest; none before the first time."""
     values = {
-        name.removeprefix("train/"): value
+        name.removeprefix("train/"): float(value)
         for name, value in trainer.callback_metrics.items()
         if name.startswith("train/")
     }
-    order = sorted(values, key=lambda name: name != "total")[:LOSSES]
-    return [f"{name if name != 'total' else 'loss'} {float(values[name]):.4g}" for name in order]
+    order = sorted(values, key=lambda name: (name != "total", -abs(values[name])))[:LOSSES]
+    return [f"{name if name != 'total' else 'loss'} {values[name]:.4g}" for name in order]
