@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vgbench.core.errors import MissingData, UserError
+from vgbench.core.errors import UserError
 from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, check_name, check_size, shown, take
 from vgbench.data.dataset import Counts, GroundingData
@@ -49,10 +48,7 @@ class FineCopsRef(GroundingData):
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
         folders = (".", "annotations", "FineCops-Ref", "FineCops-Ref/annotations")
-        for name in FILES:
-            with contextlib.suppress(MissingData):
-                return [self.first_file(name, folders)]
-        raise self.missing(f"neither {FILES[0]} nor {FILES[1]} is there")
+        return [self.first_file(FILES, folders, f"neither {FILES[0]} nor {FILES[1]} is there")]
 
     def image_file_names(self, image: str) -> Iterator[str]:
         """GQA's images and the edited ones lie in one folder, or in the two that their archives unpack to."""

@@ -49,11 +49,7 @@ class GroundingME(ContainedImages):
 
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
-        for folder in FOLDERS:
-            paths = sorted((self.data_root / folder).glob(f"{split}-*.parquet"))
-            if paths:
-                return paths
-        raise self.missing(f"{split}-*.parquet is not there")
+        return self.first_files([f"{split}-*.parquet"], FOLDERS, f"{split}-*.parquet is not there")
 
     def read(self, split: str) -> AnnotationTable:
         """The descriptions; the kind of difficulty (``subtask_l1/subtask_l2``) is the category of a target. Kinds:

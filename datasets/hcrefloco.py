@@ -45,12 +45,8 @@ class HCRefLoCo(GroundingData):
 
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
-        for folder in FOLDERS:
-            place = self.data_root / folder
-            paths = sorted({*place.glob(f"{split}-*.parquet"), *place.glob(f"hc_refloco_{split}*.parquet")})
-            if paths:
-                return paths
-        raise self.missing(f"{split}-*.parquet is not there")
+        patterns = [f"{split}-*.parquet", f"hc_refloco_{split}*.parquet"]
+        return self.first_files(patterns, FOLDERS, f"{split}-*.parquet is not there")
 
     def read(self, split: str) -> AnnotationTable:
         """The captions of ``split``; those of one image and box are a group. Kinds: "person size" and, of every

@@ -50,10 +50,8 @@ class OpenRef(GroundingData):
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
         if split == "test":
-            for folder in ("test", ".", "OpenRef/test", "OpenRef"):
-                if found := sorted((self.data_root / folder).glob(f"*{LABELS}")):
-                    return found
-            raise self.missing(f"no DIMENSION{LABELS} is there")
+            folders = ("test", ".", "OpenRef/test", "OpenRef")
+            return self.first_files([f"*{LABELS}"], folders, f"no DIMENSION{LABELS} is there")
         return [self.first_file(f"{split}.json", (".", "OpenRef", "Wuzj/OpenRef"), f"{split}.json is not there")]
 
     def read(self, split: str) -> AnnotationTable:

@@ -11,7 +11,7 @@ from vgbench.data.builder import ImageRecord, SentenceIds, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, check_name, check_size, shown, take
 from vgbench.data.dataset import Counts
 from vgbench.data.layouts.contained import ContainedImages
-from vgbench.data.layouts.parquet import parquet_columns, read_rows
+from vgbench.data.layouts.parquet import has_columns, parquet_columns, read_rows
 from vgbench.data.layouts.targets import expression_of, number_in
 from vgbench.data.table import AnnotationTable
 
@@ -52,11 +52,8 @@ class RefAdvS(ContainedImages):
 
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
-        for folder in FOLDERS:
-            paths = sorted((self.data_root / folder).glob("train-*.parquet"))
-            if paths and set(COLUMNS) <= set(parquet_columns(paths[0])):
-                return paths
-        raise self.missing(f"no train-*.parquet with the columns {', '.join(COLUMNS)}")
+        what = f"no train-*.parquet with the columns {', '.join(COLUMNS)}"
+        return self.first_files(["train-*.parquet"], FOLDERS, what, lambda path: has_columns(path, COLUMNS))
 
     def read(self, split: str) -> AnnotationTable:
         """The expressions; those of one image and box are a group. Kinds: "distractors", "negation", "written by"."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from vgbench.core.errors import MissingData, UserError
+from vgbench.core.errors import UserError
 from vgbench.data.builder import ImageRecord, TableBuilder, Targets
 from vgbench.data.checks import BadSample, check_box, check_name, check_size, shown, take
 from vgbench.data.dataset import Counts, GroundingData
@@ -49,10 +48,7 @@ class RefBenchPro(GroundingData):
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
         folders = (".", "PR-Bench", "RefBench-PRO", "thisis1go/PR-Bench", "thisis1go/RefBench-PRO")
-        for name in FILES:
-            with contextlib.suppress(MissingData):
-                return [self.first_file(name, folders)]
-        raise self.missing(f"neither {FILES[0]} nor {FILES[1]} is there")
+        return [self.first_file(FILES, folders, f"neither {FILES[0]} nor {FILES[1]} is there")]
 
     def read(self, split: str) -> AnnotationTable:
         """The expressions whose box is known, and the rejections; the kind of an expression is its category. Kinds:

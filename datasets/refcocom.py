@@ -9,7 +9,7 @@ from typing import Any
 from vgbench.data.builder import ImageRecord, TableBuilder
 from vgbench.data.checks import BadSample, four_numbers, shown, take
 from vgbench.data.dataset import Counts, GroundingData
-from vgbench.data.layouts.parquet import parquet_columns, read_rows
+from vgbench.data.layouts.parquet import has_columns, read_rows
 from vgbench.data.layouts.targets import TargetReader, expression_of
 from vgbench.data.table import AnnotationTable
 from vgbench.datasets.refer import COCO_FOLDERS
@@ -39,11 +39,8 @@ class RefCOCOM(GroundingData):
 
     def sources(self, split: str) -> list[Path]:
         self.check_split(split)
-        for folder in ("refcoco-m/data", "moondream/refcoco-m/data", "refcoco-m", "data", "."):
-            paths = sorted((self.data_root / folder).glob("validation-*.parquet"))
-            if paths and set(COLUMNS) <= set(parquet_columns(paths[0])):
-                return paths
-        raise self.missing()
+        folders = ("refcoco-m/data", "moondream/refcoco-m/data", "refcoco-m", "data", ".")
+        return self.first_files(["validation-*.parquet"], folders, fits=lambda path: has_columns(path, COLUMNS))
 
     def read(self, split: str) -> AnnotationTable:
         """The objects of every image with their sentences; an object is a group."""

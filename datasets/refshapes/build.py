@@ -34,6 +34,7 @@ from filelock import FileLock
 from vgbench.core.console import progress
 from vgbench.core.errors import UserError
 from vgbench.core.files import naming
+from vgbench.core.processes import usable_cores
 from vgbench.datasets.refshapes.expressions import FLAVOURS, describable, refer
 from vgbench.datasets.refshapes.render import encode_jpeg, paint, segmentation
 from vgbench.datasets.refshapes.scene import ANGULAR, ATTRIBUTES, ROUND, Scene, sample_scene
@@ -201,8 +202,7 @@ def generate(folder: Path, options: Options, pool: str, processes: int | None = 
     (folder / IMAGE_FOLDER).mkdir(parents=True)
     tasks = options.tasks(pool)
     if processes is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        processes = max(1, min(cores, 16, len(tasks) // 50))
+        processes = max(1, min(usable_cores(), 16, len(tasks) // 50))
     records = sorted(_records(folder, options, pool, processes), key=lambda record: record["image"]["id"])
     with naming(folder):
         _write_annotations(folder, options, records, FIRST_ID[pool])

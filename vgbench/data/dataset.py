@@ -178,15 +178,41 @@ class GroundingData(ImageFinder, ABC):
             raise self.missing()
         return self._data_root
 
-    def first_file(self, name: str, folders: Sequence[str], what: str = "") -> Path:
-        """The file ``name`` in the first of ``folders`` below ``data_root`` that holds it.
+    def first_file(self, names: str | Sequence[str], folders: Sequence[str], what: str = "") -> Path:
+        """The first of ``names`` that a folder below ``data_root`` holds, from the first of ``folders`` that does.
 
         Raises:
             MissingData: if none does; ``what`` is missing then (see :meth:`missing`).
         """
+        for name in (names,) if isinstance(names, str) else names:
+            for folder in folders:
+                if (path := self.data_root / folder / name).is_file():
+                    return path
+        raise self.missing(what)
+
+    def first_files(
+        self,
+        patterns: Sequence[str],
+        folders: Sequence[str],
+        what: str = "",
+        fits: Callable[[Path], bool] = lambda path: True,
+    ) -> list[Path]:
+        """All files of these names (with ``*``) in the first of ``folders`` below ``data_root`` that holds any, sorted.
+
+        Args:
+            patterns: of the names.
+            folders: below ``data_root``.
+            what: is missing if no folder holds any (see :meth:`missing`).
+            fits: asked of the first file of a folder; a folder of other people's files of the same name is passed over.
+
+        Raises:
+            MissingData: if no folder holds any.
+        """
         for folder in folders:
-            if (path := self.data_root / folder / name).is_file():
-                return path
+            place = self.data_root / folder
+            paths = sorted({path for pattern in patterns for path in place.glob(pattern)})
+            if paths and fits(paths[0]):
+                return paths
         raise self.missing(what)
 
     def missing(self, what: str = "") -> MissingData:

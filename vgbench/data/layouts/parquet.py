@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,11 @@ def parquet_columns(path: Path) -> list[str]:
         return pa.parquet.read_schema(ordinary_file(path)).names
     except PARQUET_ERRORS as error:
         raise _damaged(path, error) from None
+
+
+def has_columns(path: Path, columns: Iterable[str]) -> bool:
+    """Whether a file has all of ``columns``; raises UserError if it is damaged."""
+    return set(columns) <= set(parquet_columns(path))
 
 
 def read_rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
