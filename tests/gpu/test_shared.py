@@ -16,6 +16,7 @@ from vgbench.batches.transforms import IMAGENET_MEAN, IMAGENET_STD
 from vgbench.cli import main
 from vgbench.config.compose import compose
 from vgbench.conform.run import run_case
+from vgbench.layers.gelu_norm import norm_of_gelu
 from vgbench.records import store
 from vgbench.training.setup import build_method
 from vgbench.types import Normalization
@@ -35,6 +36,30 @@ def test_pixels_are_normalised_to_the_same_bits() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(ours.cpu(), theirs)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_norm_of_gelu_and_its_gradients_are_those_of_float64(dtype: torch.dtype, compiled: bool) -> None:
+    """The kernel that BEiT-3 runs, on the inner width of its base size, over more rows than there are programs."""
+    norm = torch.nn.LayerNorm(3072).cuda()
+    torch.nn.init.normal_(norm.weight)
+    x = (3 * torch.randn(2, 401, 3072, device="cuda")).to(dtype).requires_grad_()
+    gradient = torch.randn_like(x)
+    function = torch.compile(norm_of_gelu, fullgraph=True) if compiled else norm_of_gelu
+    ours = function(x, norm)
+    ours.backward(gradient)
+    ours_gradients = [x.grad, norm.weight.grad, norm.bias.grad]
+    exact = torch.nn.LayerNorm(3072).cuda().double()
+    exact.load_state_dict(norm.state_dict())
+    other = x.detach().double().requires_grad_()
+    theirs = exact(torch.nn.functional.gelu(other))
+    theirs.backward(gradient.double())
+    tolerance = 5e-3 if dtype == torch.bfloat16 else 5e-4
+    pairs = [(ours, theirs), *zip(ours_gradients, [other.grad, exact.weight.grad, exact.bias.grad], strict=True)]
+    for mine, expected in pairs:
+        assert mine is not None and expected is not None
+        assert float((mine.double() - expected).norm() / expected.norm()) < tolerance
 
 
 def test_a_stopped_run_goes_on(data: list[str], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vgbench.checkpoints.names import KeyEntry, LoadReport, load_mapped
 from vgbench.core.errors import UserError
 from vgbench.layers.depth import branch_scales, drop_path_rates
+from vgbench.layers.gelu_norm import norm_of_gelu
 from vgbench.layers.patches import embed_patches
 
 __all__ = [
@@ -61,7 +62,7 @@ class Expert(nn.Module):
         return self.out(self.inner_norm(heads))
 
     def ffn(self, x: Tensor) -> Tensor:
-        return self.fc2(self.mid_norm(F.gelu(self.fc1(self.ffn_norm(x)))))
+        return self.fc2(norm_of_gelu(self.fc1(self.ffn_norm(x)), self.mid_norm))
 
 
 class Layer(nn.Module):
