@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -61,6 +62,30 @@ def test_nothing_in_a_training_step_waits_for_the_device(name: str) -> None:
         method(batch)["total"].backward()
         optim.clip_gradients(optimizer, 1.0)
     assert waits.found == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_gradient_looks_at_values(name: str) -> None:
+    """Without a dispatch mode, under which PyTorch takes other formulas of gradients: that of ``prod`` counts zeros."""
+    torch.manual_seed(0)
+    method = build_method(compose([f"method={name}", "dataset=refshapes", "weights=null"]).method).train()
+    batch = synthetic_batch(method, 3, (96, 128))
+    method.on_step(0, 0, 10)
+    assert looked_at(lambda: method(batch)["total"].backward()) == set()
+
+
+def looked_at(work: Callable[[], Any]) -> set[str]:
+    """The operators among those ``work`` calls that bring a value or a size to the host."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
+        work()
+    names = {str(operator).replace("aten.", "aten::") for operator in WAITING}
+    names.remove("aten::repeat_interleave")  # also the name of the one that repeats a known number of times
+    return names & {event.name for event in recorded.events() or []}
+
+
+def test_the_gradient_of_a_product_would_be_seen() -> None:
+    x = torch.ones(3, 2, requires_grad=True)
+    assert looked_at(x.prod(-1).sum().backward) == {"aten::_local_scalar_dense"}
 
 
 @pytest.fixture

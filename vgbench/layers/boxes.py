@@ -29,12 +29,18 @@ def canvas_sides(width: float, height: float, like: Tensor) -> Tensor:
     return torch.stack([like.new_full((), width), like.new_full((), height)] * 2)
 
 
+def _product(sides: Tensor) -> Tensor:
+    """Width times height [..., 2] -> [...]; the gradient of ``sides.prod(-1)`` asks the device how many are zero."""
+    width, height = sides.unbind(-1)
+    return width * height
+
+
 def _areas(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Both boxes in float32, intersection and union area [...]."""
     first, second = first.float(), second.float()
     overlap = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])
-    intersection = overlap.clamp(min=0).prod(-1)
-    union = (first[..., 2:] - first[..., :2]).prod(-1) + (second[..., 2:] - second[..., :2]).prod(-1) - intersection
+    intersection = _product(overlap.clamp(min=0))
+    union = _product(first[..., 2:] - first[..., :2]) + _product(second[..., 2:] - second[..., :2]) - intersection
     return first, second, intersection, union
 
 
@@ -51,7 +57,7 @@ def giou(first: Tensor, second: Tensor, eps: float = 0.0) -> Tensor:
     """
     first, second, intersection, union = _areas(first, second)
     hull = torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])
-    area = hull.clamp(min=0).prod(-1)
+    area = _product(hull.clamp(min=0))
     return intersection / (union + eps) - (area - union) / (area + eps)
 
 
