@@ -34,7 +34,7 @@ from filelock import FileLock
 from vgbench.core.console import progress
 from vgbench.core.errors import UserError
 from vgbench.core.files import naming
-from vgbench.core.processes import usable_cores
+from vgbench.core.processes import child_environment, usable_cores
 from vgbench.datasets.refshapes.expressions import FLAVOURS, describable, refer
 from vgbench.datasets.refshapes.render import encode_jpeg, paint, segmentation
 from vgbench.datasets.refshapes.scene import ANGULAR, ATTRIBUTES, ROUND, Scene, sample_scene
@@ -213,7 +213,7 @@ def _records(folder: Path, options: Options, pool: str, processes: int) -> Itera
 
     They are plain commands and not ``multiprocessing``, which would run the caller's script a second time.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = child_environment()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment[name] = "1"
     command = [sys.executable, "-c", f"from {__name__} import work; work()"]

@@ -20,6 +20,7 @@ from vgbench.bench.combination import Combination, device_name, measured
 from vgbench.bench.loading import loading_rate
 from vgbench.config.compose import compose
 from vgbench.config.paths import quoted
+from vgbench.core.processes import child_environment
 from vgbench.records import store
 from vgbench.training.speed import set_float32
 
@@ -121,7 +122,12 @@ def end_to_end(item: Mapping[str, Any], suite: Mapping[str, Any]) -> dict[str, A
         command = [sys.executable, "-m", "vgbench.cli", "run", f"method={item['method']}", *data, *short]
         started = time.perf_counter()
         done = subprocess.run(
-            [*command, *item["overrides"]], capture_output=True, text=True, timeout=item["seconds"] * 2, check=False
+            [*command, *item["overrides"]],
+            env=child_environment(),
+            capture_output=True,
+            text=True,
+            timeout=item["seconds"] * 2,
+            check=False,
         )
         seconds = time.perf_counter() - started
         if done.returncode:

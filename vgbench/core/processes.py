@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 #: Global rank in the environment, by launcher: torchrun and whoever imitates it, srun, mpirun.
 RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
@@ -30,3 +31,13 @@ def usable_cores() -> int:
 def launched_processes() -> int:
     """How many processes the launcher started; 1 if there is none."""
     return max((int(os.environ[name]) for name in COUNTS if name in os.environ), default=1)
+
+
+def child_environment() -> dict[str, str]:
+    """The environment in which a Python process imports what this one does.
+
+    Python looks for the modules of a command (``-c``, ``-m``) in the current folder first: in a checkout of VGBench
+    that would be other code than what is installed. From Python 3.11 on it can be told not to.
+    """
+    path = os.pathsep.join(filter(None, sys.path))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}

@@ -35,6 +35,7 @@ from vgbench.config.identity import config_hash, resolved, training_differences
 from vgbench.config.paths import quoted
 from vgbench.config.stored import stored_config
 from vgbench.core.errors import UserError
+from vgbench.core.processes import child_environment
 from vgbench.core.stop import listening
 from vgbench.records.record import FILE_NAME
 
@@ -250,7 +251,7 @@ def check(overrides: Sequence[str]) -> int:
 
 def _child(command: Sequence[str]) -> int:
     """Run a command to its end; if this process is told to stop, the command is told too, and waited for."""
-    with listening() as request, subprocess.Popen(command) as child:
+    with listening() as request, subprocess.Popen(command, env=child_environment()) as child:
         request.forward = child.send_signal  # Ctrl-C reaches the child by itself
         request.defers = True
         code = child.wait()
