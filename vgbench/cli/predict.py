@@ -195,12 +195,12 @@ def _answers(reader: _Reader, overrides: Sequence[str]) -> Iterator[tuple[Query,
 
     from vgbench.batches.grounding import ground
     from vgbench.training.setup import checkpointed_method
+    from vgbench.training.speed import evaluation_batch
 
     config = compose(overrides)
     queries = iter(reader)
-    batch = list(
-        islice(queries, config.eval.batch_size)
-    )  # an image that cannot be read is said before a model is built
+    size = evaluation_batch(config)
+    batch = list(islice(queries, size))  # an image that cannot be read is said before a model is built
     method, _, _ = checkpointed_method(config)
     on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
     device = torch.device("cpu" if on_cpu else "cuda")
@@ -212,7 +212,7 @@ def _answers(reader: _Reader, overrides: Sequence[str]) -> Iterator[tuple[Query,
             notes.add(grounded.note)
         for (query, path), predictions in zip(batch, grounded.predictions, strict=True):
             yield query, path, method.name, predictions
-        batch = list(islice(queries, config.eval.batch_size))
+        batch = list(islice(queries, size))
 
 
 def _answer(path: Path, query: Query, method: str, output: str, prediction: Prediction) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from vgbench.method import GroundingMethod
 from vgbench.records.record import TrainingData
 from vgbench.training.logs import say
 from vgbench.training.setup import build_data
+from vgbench.training.speed import evaluation_batch
 from vgbench.training.trainer import pins_memory, workers
 
 SMOKE_BATCHES = 3  # of training and of validation in a smoke run
@@ -75,7 +76,7 @@ def load_training_data(config: DictConfig) -> TrainingSet:
     validation = dataset.load(recipe.val_split)
     if config.get("smoke"):
         table = table.take(range(min(SMOKE_BATCHES * recipe.batch_size * recipe.accumulate, len(table))))
-        validation = validation.take(range(min(SMOKE_BATCHES * config.eval.batch_size, len(validation))))
+        validation = validation.take(range(min(SMOKE_BATCHES * evaluation_batch(config), len(validation))))
     seen = SeenImages.of(table, dataset.image_aliases())
     return TrainingSet(dataset, table, image_path, validation, tuple(sources), seen)
 
@@ -184,5 +185,5 @@ def evaluation_loader(
 ) -> DataLoader:
     """The batches of this process, all processes together every sample once."""
     images = samples.table.column("image_id")
-    batches = EvalBatches(images, config.eval.batch_size, trainer.global_rank, trainer.world_size)
+    batches = EvalBatches(images, evaluation_batch(config), trainer.global_rank, trainer.world_size)
     return eval_loader(samples, batches, method, workers(config, trainer), pins_memory(trainer))

@@ -43,6 +43,7 @@ LEAST: dict[str, float | int] = {
     "seed": 0,
 }
 OPTIONAL = {"eval.limit": 1}  # likewise, or null
+AUTOMATIC = {"eval.batch_size"}  # or "auto"
 
 
 def check_numbers(config: DictConfig) -> None:
@@ -53,7 +54,7 @@ def check_numbers(config: DictConfig) -> None:
     """
     for key, least in {**LEAST, **OPTIONAL}.items():
         value = OmegaConf.select(config, key)
-        if value is None and key in OPTIONAL:
+        if (value is None and key in OPTIONAL) or (value == "auto" and key in AUTOMATIC):
             continue
         kind = (int, float) if isinstance(least, float) else int
         if isinstance(value, bool) or not isinstance(value, kind) or value < least:

@@ -11,13 +11,27 @@ from vgbench.core.errors import UserError
 from vgbench.layers.blocks import checkpoint_blocks, compile_blocks
 from vgbench.method import GroundingMethod
 
-__all__ = ["LONG_RUN", "compiles", "precision_notes", "prepare_blocks", "set_float32"]
+__all__ = ["LONG_RUN", "compiles", "evaluation_batch", "precision_notes", "prepare_blocks", "set_float32"]
 
 LONG_RUN = (
     300  # optimiser steps from which ``compile: auto`` compiles: the first step then takes the best part of a minute
 )
 
 COMPILE = (True, False, "auto", "graphs")
+
+
+EVALUATION_BATCH = {
+    "cuda": 64,
+    "cpu": 16,
+}  # on a GPU smaller ones wait for the host, on the CPU larger ones need memory
+
+
+def evaluation_batch(config: DictConfig) -> int:
+    """Samples per batch of scoring and predicting: ``eval.batch_size``, where "auto" is :data:`EVALUATION_BATCH`."""
+    if config.eval.batch_size != "auto":
+        return int(config.eval.batch_size)
+    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    return EVALUATION_BATCH["cpu" if on_cpu else "cuda"]
 
 
 def set_float32(precision: str) -> bool:
