@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.gpu.checks import CASES, FEW, MARKS
+from tests.gpu.checks import CASES, FEW, MARKS, small
+from vgbench.batches.synthetic import synthetic_batch
 from vgbench.batches.transforms import IMAGENET_MEAN, IMAGENET_STD
 from vgbench.cli import main
 from vgbench.config.compose import compose
@@ -19,6 +21,7 @@ from vgbench.conform.run import run_case
 from vgbench.layers.gelu_norm import norm_of_gelu
 from vgbench.records import store
 from vgbench.training.setup import build_method
+from vgbench.training.transfer import BatchTransfer
 from vgbench.types import Normalization
 
 pytestmark = MARKS
@@ -36,6 +39,23 @@ def test_pixels_are_normalised_to_the_same_bits() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(ours.cpu(), theirs)
+
+
+def test_batches_that_are_copied_beside_the_computations_are_the_same() -> None:
+    """While the device is busy, and with the memory of earlier batches reused."""
+    transfer, device = BatchTransfer(), torch.device("cuda")
+    method = small("alvg")
+    busy = torch.randn(4096, 4096, device="cuda")
+    sums, expected = [], []
+    for number in range(30):
+        batch = synthetic_batch(method, 8, (128, 128)).pin_memory()
+        batch = replace(batch, image=(batch.image + number).pin_memory())
+        expected.append(batch.image.double().sum())
+        for _ in range(3):
+            busy = (busy @ busy).tanh()
+        sums.append(transfer(batch, device).image.double().sum())
+        del batch
+    torch.testing.assert_close(torch.stack(sums).cpu(), torch.stack(expected), rtol=1e-6, atol=1e-3)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -29,6 +29,7 @@ from vgbench.training.own_checkpoint import OWN_KEY
 from vgbench.training.pipeline import HostPart, PredictionPipeline
 from vgbench.training.setup import method_node
 from vgbench.training.sharding import clip_sharded, separated, shard
+from vgbench.training.transfer import BatchTransfer
 from vgbench.types import Batch
 
 TIMED_BATCHES = 10  # per split, for the speed of single outputs
@@ -83,10 +84,14 @@ class GroundingModule(L.LightningModule):
         self.skipped = 0
         self.loss_watch: LossWatch | None = None
         self.stopwatch = Stopwatch()
+        self._transfer = BatchTransfer()
         trained = {id(parameter) for parameter in method.trainable()}
         for parameter in method.parameters():  # parameters without effect must not wait for a gradient under DDP
             if id(parameter) not in trained:
                 parameter.requires_grad_(False)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return self._transfer(batch, device)
 
     def configure_model(self) -> None:
         """Shard the method for a training with ``trainer=fsdp``; an evaluation has it whole on every process."""
