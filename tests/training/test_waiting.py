@@ -9,10 +9,14 @@ from types import FrameType
 from typing import Any
 
 import pytest
+import torch
 
 from tests.layers.test_waiting import Waits
+from vgbench.batches.transforms import IMAGENET_MEAN, IMAGENET_STD
 from vgbench.config.compose import compose
+from vgbench.methods.amc.transforms import CLIP_MEAN, CLIP_STD
 from vgbench.training import run
+from vgbench.types import Normalization
 
 # The optimisers as they run on CUDA: fused, or the method's own.
 FUSED = ["+recipe.optimizer.fused=true"]
@@ -55,6 +59,8 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 def test_no_step_of_a_run_waits(method: str, few_scenes: Callable[[str], list[str]], tmp_path: Path) -> None:
     data = few_scenes("train:8,val:2,testA:1,testB:1")
     config = compose([f"method={method}", *data, *FEW, *OPTIMIZERS[method], f"runs={tmp_path}"])
+    for constants in ((IMAGENET_MEAN, IMAGENET_STD), (CLIP_MEAN, CLIP_STD)):  # made once
+        Normalization(*constants)(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
     with WaitsInSteps() as waits:
         result = run.run(config)
     assert result.record is not None and result.record.training is not None and result.record.training.steps == 3

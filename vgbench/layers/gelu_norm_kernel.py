@@ -7,7 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-PROGRAMS = 264  # two for each multiprocessor of a Hopper card; each takes every PROGRAMS-th row
+# Measured on an H200, whose multiprocessors are 132, for [51328, 3072] in bf16: 0.30 and 0.52 ms, a copy takes 0.15.
+WARPS = 4
+PROGRAMS, BACKWARD_PROGRAMS = 1056, 264  # each takes every PROGRAMS-th row
 
 
 @triton.jit
@@ -88,9 +90,7 @@ def _backward_kernel(
     tl.store(of_bias_ptr + first * width + column, of_bias, mask=inside)
 
 
-def forward(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, programs: int = PROGRAMS, warps: int = 8
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`vgbench.layers.gelu_norm.norm_of_gelu_in_one`."""
     x = x.contiguous()
     width = x.shape[-1]
@@ -98,23 +98,21 @@ def forward(
     y = torch.empty_like(x)
     mean, scale = (x.new_empty(rows, dtype=torch.float32) for _ in range(2))
     block = triton.next_power_of_2(width)
-    grid = (max(1, min(rows, programs)),)
-    _forward_kernel[grid](x, weight, bias, y, mean, scale, rows, width, eps, BLOCK=block, num_warps=warps)
+    grid = (min(rows, PROGRAMS),)
+    _forward_kernel[grid](x, weight, bias, y, mean, scale, rows, width, eps, BLOCK=block, num_warps=WARPS)
     return y, mean, scale
 
 
-def backward(
-    gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor, programs: int = PROGRAMS, warps: int = 8
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias."""
     x, gradient = x.contiguous(), gradient.contiguous()
     width = x.shape[-1]
     rows = x.numel() // width
     of_x = torch.empty_like(x)
-    programs = max(1, min(rows, programs))
+    programs = min(rows, BACKWARD_PROGRAMS)
     of_weight, of_bias = (x.new_empty(programs, width, dtype=torch.float32) for _ in range(2))
     block = triton.next_power_of_2(width)
     _backward_kernel[(programs,)](
-        gradient, x, weight, mean, scale, of_x, of_weight, of_bias, rows, width, BLOCK=block, num_warps=warps
+        gradient, x, weight, mean, scale, of_x, of_weight, of_bias, rows, width, BLOCK=block, num_warps=WARPS
     )
     return of_x, of_weight.sum(0), of_bias.sum(0)
