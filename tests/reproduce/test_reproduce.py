@@ -215,7 +215,7 @@ def test_missing_inputs_are_named(tmp_path: Path) -> None:
     for word in ("checkpoints=FOLDER", "data_root", "method.tokenizer=FILE", "pretrained=FOLDER"):
         assert word in step.why
     assert step.estimate.training == pytest.approx(20 * 120_624 / 590 / 3600)  # epochs x expressions / measured rate
-    assert "345 per s (measured on one NVIDIA H200, bf16-mixed, compiled" in step.estimate.basis[1]
+    assert "590 per s (measured on one NVIDIA H200, bf16-mixed, compiled" in step.estimate.basis[1]
     assert "assumed: 1 x 161.1 GFLOPs at 60 TFLOP/s" in step.estimate.basis[0]  # inference was not measured
 
 
