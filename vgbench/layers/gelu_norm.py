@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 __all__ = ["norm_of_gelu"]
 
+HAS_TRITON = find_spec("triton") is not None
+
 
 def norm_of_gelu(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """``norm(gelu(x))``, as a Transformer with a norm inside its feed-forward part needs it (Magneto, BEiT-3).
@@ -34,7 +36,7 @@ def norm_of_gelu(x: Tensor, norm: nn.LayerNorm) -> Tensor:
 @torch.compiler.assume_constant_result
 def _kernel_runs() -> bool:
     """Triton makes kernels for this card."""
-    return find_spec("triton") is not None and torch.cuda.get_device_capability() >= (8, 0)
+    return HAS_TRITON and torch.cuda.get_device_capability() >= (8, 0)
 
 
 @torch.library.custom_op("vgbench::norm_of_gelu", mutates_args=())

@@ -18,16 +18,17 @@ class BatchTransfer:
     """
 
     def __init__(self) -> None:
-        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        self._stream: torch.cuda.Stream | None = None  # made once: a process has one device
 
     def __call__(self, batch: Batch, device: torch.device) -> Batch:
         if device.type != "cuda":
             return batch.to(device)
-        stream = self._streams.setdefault(device, torch.cuda.Stream(device))
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(device)
         computing = torch.cuda.current_stream(device)
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(self._stream):
             moved = batch.to(device)
-        computing.wait_stream(stream)
+        computing.wait_stream(self._stream)
 
         def kept(tensor: Tensor) -> Tensor:
             tensor.record_stream(computing)  # its memory is not given to the next batch before it was read
