@@ -191,19 +191,16 @@ class _Reader:
 
 def _answers(reader: _Reader, overrides: Sequence[str]) -> Iterator[tuple[Query, Path, str, dict[str, Prediction]]]:
     """Predictions by output, in batches of ``eval.batch_size``, on the GPU if there is one; with the method's name."""
-    import torch
-
     from vgbench.batches.grounding import ground
     from vgbench.training.setup import checkpointed_method
-    from vgbench.training.speed import evaluation_batch
+    from vgbench.training.speed import compute_device, evaluation_batch
 
     config = compose(overrides)
     queries = iter(reader)
     size = evaluation_batch(config)
     batch = list(islice(queries, size))  # an image that cannot be read is said before a model is built
     method, _, _ = checkpointed_method(config)
-    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
-    device = torch.device("cpu" if on_cpu else "cuda")
+    device = compute_device(config)
     notes: set[str] = set()
     while batch:
         grounded = ground(method, [query for query, _ in batch], device)

@@ -11,7 +11,8 @@ from vgbench.core.errors import UserError
 from vgbench.layers.blocks import checkpoint_blocks, compile_blocks
 from vgbench.method import GroundingMethod
 
-__all__ = ["LONG_RUN", "compiles", "evaluation_batch", "precision_notes", "prepare_blocks", "set_float32"]
+__all__ = ["LONG_RUN", "compiles", "evaluation_batch", "precision_notes", "prepare_blocks"]
+__all__ += ["compute_device", "set_float32"]
 
 LONG_RUN = (
     300  # optimiser steps from which ``compile: auto`` compiles: the first step then takes the best part of a minute
@@ -20,18 +21,21 @@ LONG_RUN = (
 COMPILE = (True, False, "auto", "graphs")
 
 
-EVALUATION_BATCH = {
-    "cuda": 64,
-    "cpu": 16,
-}  # on a GPU smaller ones wait for the host, on the CPU larger ones need memory
+# On a GPU smaller batches wait for the host, on the CPU larger ones need memory.
+EVALUATION_BATCH = {"cuda": 64, "cpu": 16}
+
+
+def compute_device(config: DictConfig) -> torch.device:
+    """Where a process computes: on a GPU, unless there is none or ``trainer`` is the CPU's."""
+    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    return torch.device("cpu" if on_cpu else "cuda")
 
 
 def evaluation_batch(config: DictConfig) -> int:
     """Samples per batch of scoring and predicting: ``eval.batch_size``, where "auto" is :data:`EVALUATION_BATCH`."""
     if config.eval.batch_size != "auto":
         return int(config.eval.batch_size)
-    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
-    return EVALUATION_BATCH["cpu" if on_cpu else "cuda"]
+    return EVALUATION_BATCH[compute_device(config).type]
 
 
 def set_float32(precision: str) -> bool:
@@ -46,7 +50,7 @@ def set_float32(precision: str) -> bool:
 
 def precision_notes(config: DictConfig) -> tuple[str, ...]:
     """What the record says of float32 on a GPU: whether its products were cut to TF32."""
-    if config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
+    if compute_device(config).type == "cpu":
         return ()
     tf32 = set_float32(str(config.trainer.precision))
     return ("float32 products on the GPU were TF32" if tf32 else "float32 products on the GPU were float32 (no TF32)",)
