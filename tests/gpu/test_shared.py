@@ -48,8 +48,8 @@ def test_batches_that_are_copied_beside_the_computations_are_the_same() -> None:
     busy = torch.randn(4096, 4096, device="cuda")
     sums, expected = [], []
     for number in range(30):
-        batch = synthetic_batch(method, 8, (128, 128)).pin_memory()
-        batch = replace(batch, image=(batch.image + number).pin_memory())
+        batch = synthetic_batch(method, 8, (128, 128))
+        batch = replace(batch, image=batch.image + number).pin_memory()
         expected.append(batch.image.double().sum())
         for _ in range(3):
             busy = (busy @ busy).tanh()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from vgbench.core.processes import child_environment
 from vgbench.layers.gelu_norm import norm_of_gelu
 
 CHECK = """
@@ -47,7 +47,7 @@ print("equal")
 
 def test_the_kernel_and_its_gradients_are_those_of_the_two_operations() -> None:
     pytest.importorskip("triton")
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    environment = {**child_environment(), "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, "-c", CHECK], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout.endswith("equal\n"), done.stderr[-2000:]
 

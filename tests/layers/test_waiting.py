@@ -13,7 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vgbench import optim
 from vgbench.batches.synthetic import synthetic_batch
 from vgbench.config.compose import compose
+from vgbench.method import GroundingMethod
 from vgbench.training.setup import build_method
+from vgbench.types import Batch
 
 aten: Any = torch.ops.aten
 WAITING = (
@@ -50,13 +52,18 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+def before_a_step(name: str) -> tuple[GroundingMethod, Batch]:
+    """A method of the small preset that trains, and a batch for it."""
+    torch.manual_seed(0)
+    method = build_method(compose([f"method={name}", "dataset=refshapes", "weights=null"]).method).train()
+    method.on_step(0, 0, 10)
+    return method, synthetic_batch(method, 3, (96, 128))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_in_a_training_step_waits_for_the_device(name: str) -> None:
     """Single targets: several per expression are matched on the host, after one copy."""
-    torch.manual_seed(0)
-    method = build_method(compose([f"method={name}", "dataset=refshapes", "weights=null"]).method).train()
-    batch = synthetic_batch(method, 3, (96, 128))
-    method.on_step(0, 0, 10)
+    method, batch = before_a_step(name)
     optimizer = optim.build_optimizer(method.param_groups(1e-4), torch.optim.AdamW)
     with Waits() as waits:
         method(batch)["total"].backward()
@@ -67,10 +74,7 @@ def test_nothing_in_a_training_step_waits_for_the_device(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_no_gradient_looks_at_values(name: str) -> None:
     """Without a dispatch mode, under which PyTorch takes other formulas of gradients: that of ``prod`` counts zeros."""
-    torch.manual_seed(0)
-    method = build_method(compose([f"method={name}", "dataset=refshapes", "weights=null"]).method).train()
-    batch = synthetic_batch(method, 3, (96, 128))
-    method.on_step(0, 0, 10)
+    method, batch = before_a_step(name)
     assert looked_at(lambda: method(batch)["total"].backward()) == set()
 
 
