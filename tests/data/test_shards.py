@@ -207,7 +207,7 @@ MEASURE = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from vgbench.loader import decode_image
+from vgbench.data.images import decode_image
 from vgbench.data.table import AnnotationTable
 
 def memory(kind):  # RssFile: pages of the file itself, which the system may drop and processes share
@@ -247,7 +247,7 @@ print(len(table), opened, resident, memory("RssAnon") - anonymous, *rows, *sampl
 
 @pytest.mark.slow
 def test_ten_million_expressions(tmp_path: Path) -> None:
-    """``pytest -n 0 -s -m slow tests/test_data_shards.py``: opening time, memory, shuffled reading."""
+    """``pytest -n 0 -s -m slow tests/data/test_shards.py``: opening time, memory, shuffled reading."""
     started = time.perf_counter()
     path = tmp_path / "large.arrow"
     large(10_000_000).save(path)

@@ -83,7 +83,7 @@ class GroundingMetric:
     processes; an expression that a padded sampler handed out twice counts once.
 
     All of it is NumPy, so that predictions are scored without PyTorch; for a training loop of one's own
-    ``vgbench.torchmetric`` gives the same numbers as a :class:`torchmetrics.Metric`.
+    ``vgbench.GroundingMeter`` gives the same numbers as a :class:`torchmetrics.Metric`.
 
     Args:
         variant: "" for the default, or names of :attr:`variants` joined by "+", e.g. ``gt_clip+batch_mean@32``.

@@ -43,7 +43,7 @@ class Terms:
     """What the user states of the entries, and the image that an entry is about.
 
     Attributes:
-        form: order of four numbers, one of :data:`vgbench.predictions.words.FORMS`.
+        form: order of four numbers, one of :data:`vgbench.predictions.numbers.FORMS`.
         size: (width, height) of the image in pixels.
         text: field with the model's words, None: the first of :data:`TEXT_FIELDS`.
         box: field with the boxes, None: the first of :data:`BOX_FIELDS`.

@@ -38,8 +38,8 @@ class Reading:
         scale: "pixels" of the original image, the number that stands for the whole side of the image ("1", "100",
             "1000", ...), or two fields "WIDTH,HEIGHT" of each entry: pixels of the image as it was resized to that
             size; "coco" and "grefcoco" default to pixels, "text" must say it, or a style.
-        boxes: order of the four numbers, one of :data:`~vgbench.predictions.words.FORMS`; "coco" defaults to xywh, the
-            others to xyxy.
+        boxes: order of the four numbers, one of :data:`~vgbench.predictions.numbers.FORMS`; "coco" defaults to xywh,
+            the others to xyxy.
         frame: what the coordinates are measured in, one of :data:`FRAMES`; None: the image.
         several: what several boxes for an expression are, one of :data:`SEVERAL`; None: all.
         match: what the id of an entry is: "key" of the annotation table, "sent_id" of the original annotations, "row"

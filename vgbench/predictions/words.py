@@ -29,7 +29,7 @@ def read_words(text: str, form: str) -> Words:
 
     Args:
         text: the model's words.
-        form: order of four numbers that have no names, one of :data:`FORMS`.
+        form: order of four numbers that have no names, one of :data:`~vgbench.predictions.numbers.FORMS`.
     """
     answer, doubts = answer_text(text)
     reading = boxes_in(answer, form)
