@@ -21,8 +21,13 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module")
+def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("inductor")
+
+
 @pytest.fixture(autouse=True)
-def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def compiled(compile_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Every method that a case builds has its blocks compiled; the numbers of blocks."""
     blocks: list[int] = []
     evaluating = torch.nn.Module.eval
@@ -32,10 +37,12 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return evaluating(self)
 
     torch._dynamo.reset()
-    # a case takes the gradients of several losses of one forward pass, which a training never does
-    monkeypatch.setattr(functorch, "donated_buffer", False)
     monkeypatch.setattr(GroundingMethod, "eval", eval_compiled, raising=False)
-    yield blocks
+    # A case takes the gradients of several losses of one forward pass, which a training never does. Code of PyTorch's
+    # common cache may be that of a training, which overwrites what it kept for the backward pass.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(compile_cache))
+    with functorch.patch(donated_buffer=False):
+        yield blocks
     torch._dynamo.reset()
 
 

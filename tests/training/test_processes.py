@@ -138,7 +138,8 @@ def sharded_step(name: str, mesh: Any, rank: int) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("processes")
-    mp.start_processes(worker, (str(folder),), nprocs=PROCESSES, start_method="fork")
+    # not forked: another test of this process may have run a backward pass, which a child of its cannot do again
+    mp.spawn(worker, (str(folder),), nprocs=PROCESSES)
     yield torch.load(Path(folder) / "results.pt", weights_only=False)
 
 
