@@ -34,16 +34,18 @@ def test_the_suite_writes_each_line_as_it_is_measured(tmp_path: Path) -> None:
     quick = "{method:alvg,batch:2,precision:32-true,compile:false,parts:[train,inference],seconds:0}"
     unknown = "{method:alvg,precision:32-true,compile:false,overrides:['method.num_queries=-1'],seconds:0}"
     late = "{method:simvg,precision:32-true,seconds:1000}"
-    run = "{method:alvg,overrides:['trainer=cpu','workers=0','recipe.batch_size=4'],seconds:100}"
+    run = "{method:alvg,batch:2,precision:32-true,compile:false,run:['workers=0'],seconds:100}"
     images = "suite.images='train:4,pretrain:1,val:2,testA:1,testB:1'"
     sizes = ["suite.side=128", images, "suite.matrix=64", f"suite.overrides={[*FEW[1:], *TINY]}"]
-    items = [f"suite.items=[{quick},{unknown},{late}]", f"suite.runs=[{run}]"]
+    items = [f"suite.items=[{quick},{run},{unknown},{late}]"]
     assert main(["bench", "suite=gpu", f"out={file}", "trainer=cpu", *items, *sizes]) == 0
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [line["kind"] for line in lines] == ["machine", "bench", "bench", "bench", "loader", "loader", "run"]
+    assert [line["kind"] for line in lines] == ["machine", "bench", "run", "bench", "bench", "loader", "loader"]
     assert lines[1]["train samples/s"] > 0 and lines[1]["inference samples/s"] > 0
-    assert "error" in lines[2] and lines[3]["skipped"] == "no time left"
-    assert "error" not in lines[6] and lines[6]["whole s"] > 0
+    run_line = lines[2]
+    assert run_line["train samples/s"] > 0 and run_line["share of bench"] > 0
+    assert run_line["eval expressions"] > 2 and 0 < run_line["eval s"] < run_line["eval s with start-up"]
+    assert "error" in lines[3] and lines[4]["skipped"] == "no time left"
 
 
 def test_large_batches_repeat_a_few_samples() -> None:

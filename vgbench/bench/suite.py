@@ -20,6 +20,7 @@ from vgbench.bench.combination import Combination, device_name, measured
 from vgbench.bench.loading import loading_rate
 from vgbench.config.compose import compose
 from vgbench.config.paths import quoted
+from vgbench.core.errors import UserError
 from vgbench.core.processes import child_environment
 from vgbench.records import store
 from vgbench.training.speed import set_float32
@@ -30,6 +31,7 @@ SHOWN = {
     "train samples/s": "train {:.0f}/s",
     "inference samples/s": "inference {:.0f}/s",
     "share of peak": "{:.1%} of peak",
+    "share of bench": "{:.1%} of the step's rate in vgbench bench",
     "step s": "step {:.4f} s",
     "host s": "host {:.4f} s",
     "launches per step": "{:.0f} launches",
@@ -61,7 +63,7 @@ class Report:
 
 
 def run_suite(config: DictConfig) -> None:
-    """Measure the items of ``config.suite`` in their order, as far as its time allows; then its runs, end to end."""
+    """Measure the items of ``config.suite`` in their order, as far as its time allows; then what loading costs."""
     GlobalHydra.instance().clear()  # the command's own configuration is composed; those of the items come now
     suite: Any = OmegaConf.to_container(config.suite, resolve=True)
     device = measure.device_of(config.trainer.accelerator)
@@ -73,25 +75,45 @@ def run_suite(config: DictConfig) -> None:
         peaks[precision] = measure.matmul_rate(device, measure.dtype_of(precision), suite.get("matrix"))
     rates = {precision: f"{rate / 1e12:.0f} TFLOP/s" for precision, rate in peaks.items()}
     report.add("machine", {"torch": torch.__version__}, {"device": device_name(device), "rates": rates})
+    steps: dict[tuple[Any, ...], float] = {}  # of `vgbench bench`, for the runs that follow
     for item in items:
-        what = {key: item[key] for key in ("method", "precision", "compile", "batch", "parts", "overrides")}
+        kind, last = ("run", "run") if item["run"] is not None else ("bench", "overrides")
+        what = {key: item[key] for key in ("method", "precision", "compile", "batch", "parts", last)}
         if report.seconds + item["seconds"] > suite["seconds"]:
-            report.add("bench", what, {"skipped": "no time left"})
+            report.add(kind, what, {"skipped": "no time left"})
             continue
-        report.add("bench", what, _item(item, config, device, peaks[item["precision"]]))
+        result = _result(item, config, device, peaks[item["precision"]])
+        setting = tuple(item[key] for key in ("method", "precision", "compile", "batch"))
+        rate = result.get("train samples/s")
+        if kind == "bench" and rate and not item["overrides"]:
+            steps[setting] = rate
+        elif kind == "run" and rate and setting in steps:
+            result["share of bench"] = rate / steps[setting]
+        report.add(kind, what, result)
     for name in dict.fromkeys(item["method"] for item in items):
-        plain = compose([f"method={name}", *config.suite.overrides], "bench")
-        rate = loading_rate(Combination(plain, "32-true", False, {}, 1).build(device), (480, 640), 1.0)
-        report.add("loader", {"method": name}, {"samples/s per worker": rate, "message": f"{rate:.0f}/s per worker"})
-    for item in suite["runs"]:
-        what = {key: item[key] for key in ("method", "overrides")}
-        if report.seconds + item["seconds"] > suite["seconds"]:
-            report.add("run", what, {"skipped": "no time left"})
-        else:
-            report.add("run", what, end_to_end(item, suite))
+        report.add("loader", {"method": name}, _loader(name, config, device))
 
 
-def _item(item: Mapping[str, Any], config: DictConfig, device: torch.device, peak: float) -> dict[str, Any]:
+def _loader(name: str, config: DictConfig, device: torch.device) -> dict[str, Any]:
+    plain = compose([f"method={name}", *config.suite.overrides], "bench")
+    rate = loading_rate(Combination(plain, "32-true", False, {}, 1).build(device), (480, 640), 1.0)
+    return {"samples/s per worker": rate, "message": f"{rate:.0f}/s per worker"}
+
+
+def _result(item: Mapping[str, Any], config: DictConfig, device: torch.device, peak: float) -> dict[str, Any]:
+    """The figures of an item, or its error: the rest of the suite is worth more than a traceback."""
+    try:
+        if item["run"] is not None:
+            suite: Any = OmegaConf.to_container(config.suite, resolve=True)
+            return end_to_end(item, suite, device)
+        return _step_and_inference(item, config, device, peak)
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+
+
+def _step_and_inference(
+    item: Mapping[str, Any], config: DictConfig, device: torch.device, peak: float
+) -> dict[str, Any]:
     accelerator = f"trainer.accelerator={config.trainer.accelerator}"
     composed = compose([f"method={item['method']}", accelerator, *config.suite.overrides, *item["overrides"]], "bench")
     combination = Combination(
@@ -103,42 +125,51 @@ def _item(item: Mapping[str, Any], config: DictConfig, device: torch.device, pea
         item["parts"],
         checkpointing=composed.bench.checkpointing,
     )
-    try:
-        return measured(combination, device, peak)
-    except Exception as error:  # the rest of the suite is worth more than a traceback
-        return {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+    return measured(combination, device, peak)
 
 
-def end_to_end(item: Mapping[str, Any], suite: Mapping[str, Any]) -> dict[str, Any]:
-    """`vgbench run` in a process of its own on rendered images: samples/s of training and evaluation, start-up."""
-    with tempfile.TemporaryDirectory() as folder:
+def end_to_end(item: Mapping[str, Any], suite: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """`vgbench run` and `vgbench eval` in processes of their own on rendered images.
+
+    Returns:
+        Samples/s of the training, how long it waited for data, and seconds of the evaluation with its metrics and
+        intervals, start-up of its process left out.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         data = [f"dataset={suite['dataset']}", f"dataset.images={{{suite['images']}}}", f"dataset.side={suite['side']}"]
-        data += [
-            f"dataset.data_root={folder}",
-            f"dataset.cache_dir={folder}",
-            f"run_dir={quoted(Path(folder) / 'run')}",
-        ]
-        short = ["recipe.epochs=1", "eval.splits=[val]", "eval.control=null", "eval.bootstrap=20", "eval.examples=0"]
-        command = [sys.executable, "-m", "vgbench.cli", "run", f"method={item['method']}", *data, *short]
+        data += [f"dataset.data_root={folder}", f"dataset.cache_dir={folder}"]
+        common = [f"method={item['method']}", *data, "eval.splits=[val]", "eval.control=null", "eval.examples=0"]
+        common += [f"trainer.accelerator={'gpu' if device.type == 'cuda' else 'cpu'}", *item["run"]]
+        precision = [f"trainer.precision={item['precision']}", f"compile={str(item['compile']).lower()}"]
+        training = [f"recipe.batch_size={item['batch']}", "recipe.epochs=1", "recipe.eval_every=2", "eval.limit=16"]
         started = time.perf_counter()
-        done = subprocess.run(
-            [*command, *item["overrides"]],
-            env=child_environment(),
-            capture_output=True,
-            text=True,
-            timeout=item["seconds"] * 2,
-            check=False,
+        said = _vgbench("run", *common, *precision, *training, f"run_dir={quoted(folder / 'run')}")
+        trained = time.perf_counter()
+        _vgbench(
+            "eval", *common, *precision, f"checkpoint={quoted(folder / 'run')}", f"run_dir={quoted(folder / 'eval')}"
         )
-        seconds = time.perf_counter() - started
-        if done.returncode:
-            return {"error": done.stderr.strip().splitlines()[-1][:300] if done.stderr else "no message"}
-        record = store.read(Path(folder) / "run")
-    stall_lines = [line for line in done.stdout.splitlines() if "waiting for data" in line]
-    assert record.training is not None
+        evaluated = time.perf_counter()
+        record, evaluation = store.read(folder / "run"), store.read(folder / "eval")
+    stalls = [line for line in said.splitlines() if "waiting for data" in line]
+    expressions = evaluation.results[0].expressions
     return {
         "train samples/s": record.cost.train_samples_per_s,
-        "inference samples/s": record.cost.inference_samples_per_s,
-        "training s": record.training.wall_s,
-        "whole s": seconds,
-        "message": stall_lines[0] if stall_lines else f"data kept up; {seconds:.0f} s in all",
+        "run s": trained - started,
+        "eval expressions": expressions,
+        "eval s": evaluation.cost.wall_s,
+        "eval inference samples/s": evaluation.cost.inference_samples_per_s,
+        "eval s with start-up": evaluated - trained,
+        "message": f"{stalls[0] if stalls else 'data kept up'}; {expressions:,} expressions evaluated in "
+        f"{evaluation.cost.wall_s:.1f} s",
     }
+
+
+def _vgbench(*arguments: str) -> str:
+    """What the command prints. Raises UserError with its last line if it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vgbench.cli", *arguments], env=child_environment(), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise UserError(f"vgbench {arguments[0]}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return done.stdout
