@@ -163,7 +163,9 @@ class GroundingMethod(nn.Module, ABC):
         """The modules that ``compile`` compiles, each by itself: repeated layers, and heads of many small operations.
 
         They must be called as modules (``layer(x)``) and layers of one class must not read
-        numbers of their own (an index, a rate) in ``forward``, so that they share one compiled code.
+        numbers of their own (an index, a rate) in ``forward``, so that they share one compiled code. In mixed
+        precision their linear layers get weights that are in the lower precision already; what is to be computed in
+        float32 in spite of that stays outside, or casts its weights.
         """
         return ()
 

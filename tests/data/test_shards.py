@@ -247,7 +247,7 @@ print(len(table), opened, resident, memory("RssAnon") - anonymous, *rows, *sampl
 
 @pytest.mark.slow
 def test_ten_million_expressions(tmp_path: Path) -> None:
-    """``pytest -n 0 -s -m slow tests/data/test_shards.py``: opening time, memory, shuffled reading."""
+    """Memory is what is asserted; ``pytest -n 0 -s -m slow tests/data/test_shards.py`` prints the times."""
     started = time.perf_counter()
     path = tmp_path / "large.arrow"
     large(10_000_000).save(path)
@@ -262,6 +262,4 @@ def test_ten_million_expressions(tmp_path: Path) -> None:
     print(
         "2,000 rows in order {:.4f} s, shuffled {:.4f} s; 100 with image {:.3f} s, shuffled {:.3f} s".format(*seconds)
     )
-    assert rows == 10_000_000 and opened < 1 and resident < 500 and anonymous < 500
-    assert seconds[1] < 1.2 * seconds[0]  # expressions alone
-    assert seconds[3] < 1.2 * seconds[2]  # what a loader's worker does: an expression and its image
+    assert rows == 10_000_000 and anonymous < 500

@@ -13,6 +13,7 @@ from vgbench.batches.synthetic import synthetic_batch
 from vgbench.cli import main
 from vgbench.config.compose import compose
 from vgbench.conform.run import run_case
+from vgbench.layers.casts import cast_weights_once, one_cast_per_step
 from vgbench.method import GroundingMethod
 from vgbench.records import store
 from vgbench.training.setup import build_method
@@ -91,11 +92,12 @@ class OnTheCard:
 
     def test_nothing_in_a_training_step_waits_for_the_device(self) -> None:
         model = small(self.method).cuda().train()
+        cast_weights_once(model.compiled_blocks())
         batch = synthetic_batch(model, 4, (128, 128)).to("cuda")
         optimizer = optim.build_optimizer(model.param_groups(1e-4), torch.optim.AdamW)
 
         def step() -> None:
-            with torch.autocast("cuda", torch.bfloat16):
+            with torch.autocast("cuda", torch.bfloat16), one_cast_per_step():
                 total = model(batch)["total"]
             total.backward()
             optim.clip_gradients(optimizer, 1.0)

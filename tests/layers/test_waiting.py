@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vgbench import optim
 from vgbench.batches.synthetic import synthetic_batch
 from vgbench.config.compose import compose
+from vgbench.layers.casts import cast_weights_once, one_cast_per_step
 from vgbench.method import GroundingMethod
 from vgbench.training.setup import build_method
 from vgbench.types import Batch
@@ -68,6 +69,18 @@ def test_nothing_in_a_training_step_waits_for_the_device(name: str) -> None:
     with Waits() as waits:
         method(batch)["total"].backward()
         optim.clip_gradients(optimizer, 1.0)
+    assert waits.found == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_in_a_step_of_mixed_precision_waits_for_the_device(name: str) -> None:
+    """Weights are cast once, as a training does it."""
+    method, batch = before_a_step(name)
+    cast_weights_once(method.compiled_blocks())
+    with Waits() as waits:
+        with torch.autocast("cpu", torch.bfloat16), one_cast_per_step():
+            total = method(batch)["total"]
+        total.backward()
     assert waits.found == []
 
 

@@ -16,6 +16,7 @@ from vgbench import optim
 from vgbench.bench import measure
 from vgbench.bench.measure import Setting, StepCost
 from vgbench.layers.blocks import checkpoint_blocks, compile_blocks
+from vgbench.layers.casts import cast_weights_once
 from vgbench.method import GroundingMethod
 from vgbench.records.environment import environment
 from vgbench.training.speed import set_float32
@@ -85,6 +86,8 @@ def _measured(combination: Combination, device: torch.device, peak: float) -> di
         method.compile()
     if combination.checkpointing:
         checkpoint_blocks(method.checkpointed_blocks())
+    else:
+        cast_weights_once(method.compiled_blocks())
     batch = measure.tiled_batch(method, combination.batch_size, image).to(device)
     if cost is not None:
         row |= _training(combination, method, batch, setting) | _costs(cost, peak)

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vgbench import optim
 from vgbench.batches.synthetic import synthetic_batch
 from vgbench.core.errors import UserError
+from vgbench.layers.casts import one_cast_per_step
 from vgbench.layers.memory import saved_bytes
 from vgbench.method import GroundingMethod
 from vgbench.training.cost import peak_memory
@@ -140,7 +141,7 @@ def training(
     total = setting.warmup + setting.steps
 
     def step(line: Timeline) -> None:
-        with setting.autocast():
+        with setting.autocast(), one_cast_per_step():
             loss = method(batch)["total"]
         line.mark()
         loss.backward()

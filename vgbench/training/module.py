@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule
 from vgbench import optim
 from vgbench.batches.samplers import TrainLoader
 from vgbench.batches.samples import mix_seed
+from vgbench.layers.casts import one_cast_per_step
 from vgbench.method import GroundingMethod
 from vgbench.training.evaluation import Evaluation
 from vgbench.training.losses import LossWatch
@@ -151,7 +152,8 @@ class GroundingModule(L.LightningModule):
         if self.train_loader is not None:
             self.train_loader.batches_done = batch_idx + 1
         self.skipped += len(batch.skipped)
-        with self._stance(batch):
+        casts = contextlib.nullcontext() if self.device_mesh else one_cast_per_step()  # sharded weights are cast there
+        with self._stance(batch), casts:
             losses = self.method(batch)
         if self.loss_watch is not None:
             self.loss_watch.add(losses, self.current_epoch, self.trainer.global_step)

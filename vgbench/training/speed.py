@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from vgbench.core.errors import UserError
 from vgbench.layers.blocks import checkpoint_blocks, compile_blocks
+from vgbench.layers.casts import cast_weights_once
 from vgbench.method import GroundingMethod
 
 __all__ = ["LONG_RUN", "compiles", "evaluation_batch", "precision_notes", "prepare_blocks"]
@@ -66,10 +67,13 @@ def compiles(choice: bool | str, method: GroundingMethod, device: torch.device, 
 
 
 def prepare_blocks(config: DictConfig, method: GroundingMethod, device: torch.device, steps: int) -> bool:
-    """What ``compile`` and ``checkpointing`` ask for, in place; returns whether anything is compiled."""
+    """What ``compile`` and ``checkpointing`` ask for, and weights cast once, in place; returns whether anything is
+    compiled."""
     compiled = compiles(config.compile, method, device, steps)
     if compiled and not compile_blocks(method.compiled_blocks(), "graphs" if config.compile == "graphs" else "default"):
         method.compile()  # a plug-in that names no blocks
     if config.checkpointing and not checkpoint_blocks(method.checkpointed_blocks()):
         raise UserError(f"checkpointing=true: {method.name} names no layers that could be recomputed")
+    if config.compile != "graphs" and not config.checkpointing:  # both want the weights where they always are
+        cast_weights_once(method.compiled_blocks())
     return compiled

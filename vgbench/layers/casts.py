@@ -1,0 +1,110 @@
+"""Weights of repeated blocks in the precision of a mixed-precision step, cast once per step and block.
+
+Autocast casts weight by weight, a kernel each and another for the gradient: several hundred launches per step, which
+is what a GPU waits for where batches are small, and in compiled blocks anew with every call of a block. Here one kernel
+casts all weights of a block, and one their gradients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["cast_weights_once", "one_cast_per_step"]
+
+Casts = dict[tuple[nn.Module, bool], list[Tensor]]
+
+_casts: list[Casts] = []  # of the step that is running; empty: there is none, and autocast casts
+
+
+def cast_weights_once(blocks: Iterable[nn.Module]) -> int:
+    """Make each block use weights that are cast together, inside of :func:`one_cast_per_step`, where autocast is on.
+
+    The weights are those of its linear layers (what autocast casts of them). In place; to be called after the blocks
+    were compiled. The parameters themselves stay what optimisers, state dicts and hooks see. Numbers are those of
+    autocast to the bit: gradients of several calls of a block are added in the lower precision, as autocast's cache
+    has it. Returns the number of blocks.
+    """
+    count = 0
+    for block in blocks:
+        places = [
+            (module, name)
+            for module in block.modules()
+            if type(module) is nn.Linear
+            for name, value in module.named_parameters(recurse=False)
+            if value.dtype == torch.float32
+        ]
+        if block._compiled_call_impl is not None:
+            block._compiled_call_impl = _with_casts(block, block._compiled_call_impl, places)  # type: ignore[assignment]
+        else:
+            block.forward = _with_casts(block, block.forward, places)  # type: ignore[method-assign]
+        count += 1
+    return count
+
+
+@contextlib.contextmanager
+def one_cast_per_step() -> Iterator[None]:
+    """Around the forward pass of one training step: what is cast for it is not used again in the next."""
+    _casts.append({})
+    try:
+        yield
+    finally:
+        _casts.pop()
+
+
+def _with_casts(block: nn.Module, forward: Any, places: list[tuple[nn.Module, str]]) -> Any:
+    def call(*arguments: Any, **options: Any) -> Any:
+        if not _casts or not places:
+            return forward(*arguments, **options)
+        weights = [module._parameters[name] for module, name in places]
+        device = weights[0].device.type  # type: ignore[union-attr]
+        if not torch.is_autocast_enabled(device):
+            return forward(*arguments, **options)
+        key = (block, torch.is_grad_enabled())
+        if key not in _casts[-1]:
+            _casts[-1][key] = _cast(weights, torch.get_autocast_dtype(device))  # type: ignore[arg-type]
+        for (module, name), value in zip(places, _casts[-1][key], strict=True):
+            module._parameters[name] = value  # type: ignore[assignment]
+        try:
+            return forward(*arguments, **options)
+        finally:
+            for (module, name), weight in zip(places, weights, strict=True):
+                module._parameters[name] = weight
+
+    return call
+
+
+def _cast(weights: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Copies in ``dtype``, through which gradients reach those weights that are trained."""
+    trained = [weight for weight in weights if weight.requires_grad]
+    rest = [weight for weight in weights if not weight.requires_grad]
+    copies = {id(weight): copy for weight, copy in zip(rest, _copies(rest, dtype), strict=True)}
+    if trained:
+        copies |= {id(weight): copy for weight, copy in zip(trained, _Cast.apply(dtype, *trained), strict=True)}
+    return [copies[id(weight)] for weight in weights]
+
+
+def _copies(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    if copies:
+        with torch.no_grad():
+            torch._foreach_copy_(copies, tensors)
+    return copies
+
+
+class _Cast(torch.autograd.Function):
+    """Float32 weights -> copies in a lower precision; gradients in that precision -> float32."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)  # a weight without gradient stays without
+        return tuple(_copies(list(weights), dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        wide = iter(_copies([gradient for gradient in gradients if gradient is not None], torch.float32))
+        return None, *(None if gradient is None else next(wide) for gradient in gradients)
