@@ -8,7 +8,7 @@ casts all weights of a block, and one their gradients.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ def cast_weights_once(blocks: Iterable[nn.Module]) -> int:
     """
     count = 0
     for block in blocks:
-        places = [
+        places: list[tuple[nn.Module, str]] = [
             (module, name)
             for module in block.modules()
             if type(module) is nn.Linear
@@ -78,7 +78,7 @@ def _with_casts(block: nn.Module, forward: Any, places: list[tuple[nn.Module, st
     return call
 
 
-def _cast(weights: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+def _cast(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """Copies in ``dtype``, through which gradients reach those weights that are trained."""
     trained = [weight for weight in weights if weight.requires_grad]
     rest = [weight for weight in weights if not weight.requires_grad]
@@ -88,11 +88,11 @@ def _cast(weights: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
     return [copies[id(weight)] for weight in weights]
 
 
-def _copies(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+def _copies(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
     if copies:
         with torch.no_grad():
-            torch._foreach_copy_(copies, tensors)
+            torch._foreach_copy_(copies, list(tensors))
     return copies
 
 
@@ -102,7 +102,7 @@ class _Cast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)  # a weight without gradient stays without
-        return tuple(_copies(list(weights), dtype))
+        return tuple(_copies(weights, dtype))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
