@@ -95,7 +95,7 @@ def test_parts_that_cards_of_methods_name_are_defined_there() -> None:
 
 
 def test_imports_of_snippets_work() -> None:
-    """``from vgbench... import ...`` and ``vgbench.NAME(`` in the code of pages."""
+    """``from vgbench... import ...`` in the code of pages."""
     for name, text in texts():
         if not name.endswith(".md"):
             continue

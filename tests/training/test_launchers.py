@@ -31,6 +31,7 @@ SMALL = ["dataset=refshapes", "weights=null", "+dataset.images={train:16,val:6,t
 SMALL += ["recipe.batch_size=16", "recipe.epochs=1", "eval.splits=[val]", "eval.examples=0", "eval.bootstrap=20"]
 SMALL += ["eval.control=null", "logger.every_n_steps=1", "workers=0"]
 SMALL += ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
+MIXED = "trainer.precision=bf16-mixed"  # replicated weights are cast once per step, sharded ones by FSDP or autocast
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def losses(folder: Path) -> pd.Series:
 
 def test_torchrun_makes_one_run_of_its_processes(data_root: Path, tmp_path: Path) -> None:
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    wait(start(command(data_root, tmp_path, "trainer=ddp"), *launcher))
+    wait(start(command(data_root, tmp_path, "trainer=ddp", MIXED), *launcher))
     (replicated,) = tmp_path.glob("simvg-*")
     record = store.read(replicated)
     assert record.training is not None and record.training.batch == 32
@@ -118,7 +119,7 @@ def test_slurm_makes_one_run_of_its_tasks(data_root: Path, tmp_path: Path) -> No
     """Two tasks as srun starts them, one of them late: one run folder, made by the first. AMC is sharded too."""
     job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "vg", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
     job |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "MASTER_ADDR": "127.0.0.1"}
-    arguments = command(data_root, tmp_path, "trainer=fsdp", "recipe.batch_size=8", method="amc")
+    arguments = command(data_root, tmp_path, "trainer=fsdp", MIXED, "recipe.batch_size=8", method="amc")
     tasks = [start(arguments, **job, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)) for rank in (1, 0)]
     wait(*tasks)
     (folder,) = tmp_path.glob("amc-*")
