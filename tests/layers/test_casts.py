@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vgbench.batches.synthetic import synthetic_batch
 from vgbench.config.compose import compose
-from vgbench.layers.blocks import compile_blocks
+from vgbench.layers.blocks import checkpoint_blocks, compile_blocks
 from vgbench.layers.casts import cast_weights_once, one_cast_per_step
 from vgbench.method import GroundingMethod
 from vgbench.training.setup import build_method
@@ -116,6 +118,18 @@ def test_frozen_weights_get_no_gradient_and_a_failing_block_keeps_its_parameters
             block(torch.randn(4, 7))
     assert block.wide.weight.grad is None and block.narrow.weight.grad is not None
     assert set(dict(block.named_parameters())) == names
+
+
+@pytest.mark.parametrize("change", [cast_weights_once, checkpoint_blocks])
+def test_a_changed_model_can_be_pickled(change: Callable[[Iterable[nn.Module]], int]) -> None:
+    """Loader processes that are not forked are handed the model with its tokeniser."""
+    model = built("simvg")
+    assert change(model.compiled_blocks()) > 0
+    copy = pickle.loads(pickle.dumps(model))
+    losses, _ = step(model)
+    ours, gradients = step(copy)
+    assert all(torch.equal(ours[key], value) for key, value in losses.items())
+    assert gradients and all(copy.get_parameter(name).grad is not None for name in gradients)
 
 
 @pytest.mark.parametrize("name", ["simvg", "amc"])

@@ -49,17 +49,26 @@ def checkpoint_blocks(blocks: Iterable[nn.Module]) -> int:
     count = 0
     for block in blocks:
         if block._compiled_call_impl is not None:  # outside of the compiled code, which layers share
-            block._compiled_call_impl = _recomputed(block._compiled_call_impl)  # type: ignore[assignment]
+            block._compiled_call_impl = _Recomputed(block, block._compiled_call_impl)  # type: ignore[assignment]
         else:
-            block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
+            block.forward = _Recomputed(block)  # type: ignore[method-assign]
         count += 1
     return count
 
 
-def _recomputed(forward: Any) -> Any:
-    def again(*arguments: Any, **options: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*arguments, **options)
-        return checkpoint(forward, *arguments, use_reentrant=False, **options)
+class _Recomputed:
+    """``block``, or its compiled code, run again in the backward pass. Can be pickled, as a model must be for loader
+    processes that are not forked."""
 
-    return again
+    def __init__(self, block: nn.Module, compiled: Any = None) -> None:
+        self.block, self.compiled = block, compiled
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return self._forward(*arguments, **options)
+        return checkpoint(self._forward, *arguments, use_reentrant=False, **options)
+
+    def _forward(self, *arguments: Any, **options: Any) -> Any:
+        if self.compiled is not None:
+            return self.compiled(*arguments, **options)
+        return type(self.block).forward(self.block, *arguments, **options)

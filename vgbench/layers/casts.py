@@ -39,9 +39,9 @@ def cast_weights_once(blocks: Iterable[nn.Module]) -> int:
             if value.dtype == torch.float32
         ]
         if block._compiled_call_impl is not None:
-            block._compiled_call_impl = _with_casts(block, block._compiled_call_impl, places)  # type: ignore[assignment]
+            block._compiled_call_impl = _WithCasts(block, places, block._compiled_call_impl)  # type: ignore[assignment]
         else:
-            block.forward = _with_casts(block, block.forward, places)  # type: ignore[method-assign]
+            block.forward = _WithCasts(block, places)  # type: ignore[method-assign]
         count += 1
     return count
 
@@ -56,26 +56,35 @@ def one_cast_per_step() -> Iterator[None]:
         _casts.pop()
 
 
-def _with_casts(block: nn.Module, forward: Any, places: list[tuple[nn.Module, str]]) -> Any:
-    def call(*arguments: Any, **options: Any) -> Any:
-        if not _casts or not places:
-            return forward(*arguments, **options)
-        weights = [module._parameters[name] for module, name in places]
-        device = weights[0].device.type  # type: ignore[union-attr]
-        if not torch.is_autocast_enabled(device):
-            return forward(*arguments, **options)
-        key = (block, torch.is_grad_enabled())
-        if key not in _casts[-1]:
-            _casts[-1][key] = _cast(weights, torch.get_autocast_dtype(device))  # type: ignore[arg-type]
-        for (module, name), value in zip(places, _casts[-1][key], strict=True):
-            module._parameters[name] = value  # type: ignore[assignment]
-        try:
-            return forward(*arguments, **options)
-        finally:
-            for (module, name), weight in zip(places, weights, strict=True):
-                module._parameters[name] = weight
+class _WithCasts:
+    """``block``, or its compiled code, on weights of the running step. Can be pickled: loader processes may be handed
+    the model where they are not forked."""
 
-    return call
+    def __init__(self, block: nn.Module, places: list[tuple[nn.Module, str]], compiled: Any = None) -> None:
+        self.block, self.places, self.compiled = block, places, compiled
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        weights = [module._parameters[name] for module, name in self.places] if _casts else []
+        if not weights or not torch.is_autocast_enabled(weights[0].device.type):  # type: ignore[union-attr]
+            return self._forward(*arguments, **options)
+        key = (self.block, torch.is_grad_enabled())
+        if key not in _casts[-1]:
+            dtype = torch.get_autocast_dtype(weights[0].device.type)  # type: ignore[union-attr]
+            _casts[-1][key] = _cast(weights, dtype)  # type: ignore[arg-type]
+        self._place(_casts[-1][key])
+        try:
+            return self._forward(*arguments, **options)
+        finally:
+            self._place(weights)
+
+    def _forward(self, *arguments: Any, **options: Any) -> Any:
+        if self.compiled is not None:
+            return self.compiled(*arguments, **options)
+        return type(self.block).forward(self.block, *arguments, **options)
+
+    def _place(self, weights: Sequence[Tensor | None]) -> None:
+        for (module, name), weight in zip(self.places, weights, strict=True):
+            module._parameters[name] = weight  # type: ignore[assignment]
 
 
 def _cast(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
