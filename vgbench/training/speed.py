@@ -74,7 +74,7 @@ def prepare_blocks(config: DictConfig, method: GroundingMethod, device: torch.de
         method.compile()  # a plug-in that names no blocks
     if config.checkpointing and not checkpoint_blocks(method.checkpointed_blocks()):
         raise UserError(f"checkpointing=true: {method.name} names no layers that could be recomputed")
-    mixed = str(config.trainer.precision).endswith("-mixed")
-    if mixed and config.compile != "graphs" and not config.checkpointing:  # these want weights where they always are
+    autocast = str(config.trainer.precision).endswith("-mixed")
+    if autocast and config.compile != "graphs" and not config.checkpointing:  # these want weights where they always are
         cast_weights_once(method.compiled_blocks())
     return compiled
