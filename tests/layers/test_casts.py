@@ -11,14 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vgbench.batches.synthetic import synthetic_batch
-from vgbench.config.compose import compose
+from tests.layers.samples import METHODS, before_a_step
 from vgbench.layers.blocks import checkpoint_blocks, compile_blocks
 from vgbench.layers.casts import cast_weights_once, one_cast_per_step
 from vgbench.method import GroundingMethod
-from vgbench.training.setup import build_method
-
-METHODS = ("alvg", "simvg", "resvg", "vglaw", "amc")
+from vgbench.types import Batch
 
 
 class Counts(TorchDispatchMode):
@@ -42,15 +39,8 @@ class Block(nn.Module):
         return tokens + self.narrow(self.wide(self.norm(tokens)).relu())
 
 
-def built(name: str) -> GroundingMethod:
-    torch.manual_seed(0)
-    return build_method(compose([f"method={name}", "dataset=refshapes", "weights=null"]).method).train()
-
-
-def step(model: GroundingMethod) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def step(model: GroundingMethod, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Losses and gradients of a step in bf16."""
-    model.on_step(0, 0, 10)
-    batch = synthetic_batch(model, 3, (96, 128))
     torch.manual_seed(1)
     with torch.autocast("cpu", torch.bfloat16), one_cast_per_step():
         losses = model(batch)
@@ -61,13 +51,13 @@ def step(model: GroundingMethod) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_is_that_of_autocast_with_fewer_conversions(name: str) -> None:
-    model = built(name)
+    model, batch = before_a_step(name)
     with Counts() as plain:
-        losses, gradients = step(model)
-    model = built(name)
+        losses, gradients = step(model, batch)
+    model, batch = before_a_step(name)
     assert cast_weights_once(model.compiled_blocks()) > 0
     with Counts() as counts:
-        ours, ours_gradients = step(model)
+        ours, ours_gradients = step(model, batch)
     assert counts.casts < 0.8 * plain.casts
     assert ours.keys() == losses.keys() and ours_gradients.keys() == gradients.keys()
     for key, value in losses.items():
@@ -123,11 +113,11 @@ def test_frozen_weights_get_no_gradient_and_a_failing_block_keeps_its_parameters
 @pytest.mark.parametrize("change", [cast_weights_once, checkpoint_blocks])
 def test_a_changed_model_can_be_pickled(change: Callable[[Iterable[nn.Module]], int]) -> None:
     """Loader processes that are not forked are handed the model with its tokeniser."""
-    model = built("simvg")
+    model, batch = before_a_step("simvg")
     assert change(model.compiled_blocks()) > 0
     copy = pickle.loads(pickle.dumps(model))
-    losses, _ = step(model)
-    ours, gradients = step(copy)
+    losses, _ = step(model, batch)
+    ours, gradients = step(copy, batch)
     assert all(torch.equal(ours[key], value) for key, value in losses.items())
     assert gradients and all(copy.get_parameter(name).grad is not None for name in gradients)
 
@@ -139,11 +129,11 @@ def test_compiled_blocks_take_them_too(name: str) -> None:
     for once in (False, True):
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        model = built(name)
+        model, batch = before_a_step(name)
         compile_blocks(model.compiled_blocks(), backend="aot_eager")
         if once:
             cast_weights_once(model.compiled_blocks())
-        losses, gradients = step(model)
+        losses, gradients = step(model, batch)
         results.append((losses, gradients, torch._dynamo.utils.counters["stats"]["unique_graphs"]))
     torch._dynamo.reset()
     (losses, gradients, graphs), (ours, ours_gradients, ours_graphs) = results

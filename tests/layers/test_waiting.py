@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.layers.samples import METHODS, before_a_step
 from vgbench import optim
 from vgbench.batches.synthetic import synthetic_batch
 from vgbench.config.compose import compose
 from vgbench.layers.casts import cast_weights_once, one_cast_per_step
-from vgbench.method import GroundingMethod
 from vgbench.training.setup import build_method
-from vgbench.types import Batch
 
 aten: Any = torch.ops.aten
 WAITING = (
@@ -30,9 +29,6 @@ WAITING = (
     aten.repeat_interleave,
     aten.equal,
 )
-
-
-METHODS = ("alvg", "simvg", "resvg", "vglaw", "amc")
 
 
 class Waits(TorchDispatchMode):
@@ -51,14 +47,6 @@ class Waits(TorchDispatchMode):
         if by_mask or copied or function.overloadpacket in WAITING:
             self.found.append(str(function))
         return function(*args, **(kwargs or {}))
-
-
-def before_a_step(name: str) -> tuple[GroundingMethod, Batch]:
-    """A method of the small preset that trains, and a batch for it."""
-    torch.manual_seed(0)
-    method = build_method(compose([f"method={name}", "dataset=refshapes", "weights=null"]).method).train()
-    method.on_step(0, 0, 10)
-    return method, synthetic_batch(method, 3, (96, 128))
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -82,7 +82,7 @@ def run_suite(config: DictConfig) -> None:
         if report.seconds + item["seconds"] > suite["seconds"]:
             report.add(kind, what, {"skipped": "no time left"})
             continue
-        result = _result(item, config, device, peaks[item["precision"]])
+        result = _result(item, config, suite, device, peaks[item["precision"]])
         setting = tuple(item[key] for key in ("method", "precision", "compile", "batch"))
         rate = result.get("train samples/s")
         if kind == "bench" and rate and not item["overrides"]:
@@ -100,11 +100,12 @@ def _loader(name: str, config: DictConfig, device: torch.device) -> dict[str, An
     return {"samples/s per worker": rate, "message": f"{rate:.0f}/s per worker"}
 
 
-def _result(item: Mapping[str, Any], config: DictConfig, device: torch.device, peak: float) -> dict[str, Any]:
+def _result(
+    item: Mapping[str, Any], config: DictConfig, suite: Mapping[str, Any], device: torch.device, peak: float
+) -> dict[str, Any]:
     """The figures of an item, or its error: the rest of the suite is worth more than a traceback."""
     try:
         if item["run"] is not None:
-            suite: Any = OmegaConf.to_container(config.suite, resolve=True)
             return end_to_end(item, suite, device)
         return _step_and_inference(item, config, device, peak)
     except Exception as error:
@@ -141,14 +142,12 @@ def end_to_end(item: Mapping[str, Any], suite: Mapping[str, Any], device: torch.
         data += [f"dataset.data_root={folder}", f"dataset.cache_dir={folder}"]
         common = [f"method={item['method']}", *data, "eval.splits=[val]", "eval.control=null", "eval.examples=0"]
         common += [f"trainer.accelerator={'gpu' if device.type == 'cuda' else 'cpu'}", *item["run"]]
-        precision = [f"trainer.precision={item['precision']}", f"compile={str(item['compile']).lower()}"]
+        common += [f"trainer.precision={item['precision']}", f"compile={str(item['compile']).lower()}"]
         training = [f"recipe.batch_size={item['batch']}", "recipe.epochs=1", "recipe.eval_every=2", "eval.limit=16"]
         started = time.perf_counter()
-        said = _vgbench("run", *common, *precision, *training, f"run_dir={quoted(folder / 'run')}")
+        said = _vgbench("run", *common, *training, f"run_dir={quoted(folder / 'run')}")
         trained = time.perf_counter()
-        _vgbench(
-            "eval", *common, *precision, f"checkpoint={quoted(folder / 'run')}", f"run_dir={quoted(folder / 'eval')}"
-        )
+        _vgbench("eval", *common, f"checkpoint={quoted(folder / 'run')}", f"run_dir={quoted(folder / 'eval')}")
         evaluated = time.perf_counter()
         record, evaluation = store.read(folder / "run"), store.read(folder / "eval")
     stalls = [line for line in said.splitlines() if "waiting for data" in line]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["CompileMode", "checkpoint_blocks", "compile_blocks"]
+__all__ = ["BlockCall", "CompileMode", "checkpoint_blocks", "compile_blocks"]
 
 CompileMode = Literal["default", "graphs"]
 
@@ -48,27 +48,45 @@ def checkpoint_blocks(blocks: Iterable[nn.Module]) -> int:
     """
     count = 0
     for block in blocks:
-        if block._compiled_call_impl is not None:  # outside of the compiled code, which layers share
-            block._compiled_call_impl = _Recomputed(block, block._compiled_call_impl)  # type: ignore[assignment]
-        else:
-            block.forward = _Recomputed(block)  # type: ignore[method-assign]
+        _Recomputed(block).take_over()
         count += 1
     return count
 
 
-class _Recomputed:
-    """``block``, or its compiled code, run again in the backward pass. Can be pickled, as a model must be for loader
-    processes that are not forked."""
+class BlockCall:
+    """Stands in for the calls of a block. Can be pickled, as a model must be for loader processes that are not forked.
 
-    def __init__(self, block: nn.Module, compiled: Any = None) -> None:
-        self.block, self.compiled = block, compiled
+    Attributes:
+        block: the block.
+        inner: what was called in its place before: its compiled code, which layers share and which this stays outside
+            of, or a ``forward`` of its own; None: that of its class.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self.block = block
+        self.inner: Any = block._compiled_call_impl or vars(block).get("forward")
+
+    def take_over(self) -> None:
+        """From now on the block is called through this."""
+        if self.block._compiled_call_impl is not None:
+            self.block._compiled_call_impl = self  # type: ignore[assignment]
+        else:
+            self.block.forward = self  # type: ignore[method-assign]
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        """What the block computes."""
+        if self.inner is not None:
+            return self.inner(*arguments, **options)
+        return type(self.block).forward(self.block, *arguments, **options)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.forward(*arguments, **options)
+
+
+class _Recomputed(BlockCall):
+    """Runs again in the backward pass."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
-            return self._forward(*arguments, **options)
-        return checkpoint(self._forward, *arguments, use_reentrant=False, **options)
-
-    def _forward(self, *arguments: Any, **options: Any) -> Any:
-        if self.compiled is not None:
-            return self.compiled(*arguments, **options)
-        return type(self.block).forward(self.block, *arguments, **options)
+            return self.forward(*arguments, **options)
+        return checkpoint(self.forward, *arguments, use_reentrant=False, **options)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vgbench.layers.blocks import BlockCall
+
 __all__ = ["cast_weights_once", "one_cast_per_step"]
 
 Casts = dict[tuple[nn.Module, bool], list[Tensor]]
@@ -27,21 +29,12 @@ def cast_weights_once(blocks: Iterable[nn.Module]) -> int:
     The weights are those of its linear layers (what autocast casts of them). In place; to be called after the blocks
     were compiled. The parameters themselves stay what optimisers, state dicts and hooks see. Numbers are those of
     autocast to the bit: gradients of several calls of a block are added in the lower precision, as autocast's cache
-    has it. Returns the number of blocks.
+    has it. (Where parts of a block are also called apart, autocast casts for them, and the two gradients are added in
+    float32.) Returns the number of blocks.
     """
     count = 0
     for block in blocks:
-        places: list[tuple[nn.Module, str]] = [
-            (module, name)
-            for module in block.modules()
-            if type(module) is nn.Linear
-            for name, value in module.named_parameters(recurse=False)
-            if value.dtype == torch.float32
-        ]
-        if block._compiled_call_impl is not None:
-            block._compiled_call_impl = _WithCasts(block, places, block._compiled_call_impl)  # type: ignore[assignment]
-        else:
-            block.forward = _WithCasts(block, places)  # type: ignore[method-assign]
+        _WithCasts(block).take_over()
         count += 1
     return count
 
@@ -56,31 +49,32 @@ def one_cast_per_step() -> Iterator[None]:
         _casts.pop()
 
 
-class _WithCasts:
-    """``block``, or its compiled code, on weights of the running step. Can be pickled: loader processes may be handed
-    the model where they are not forked."""
+class _WithCasts(BlockCall):
+    """Runs on weights of the running step; ``places`` are where the block has them."""
 
-    def __init__(self, block: nn.Module, places: list[tuple[nn.Module, str]], compiled: Any = None) -> None:
-        self.block, self.places, self.compiled = block, places, compiled
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__(block)
+        self.places: list[tuple[nn.Module, str]] = [
+            (module, name)
+            for module in block.modules()
+            if type(module) is nn.Linear
+            for name, value in module.named_parameters(recurse=False)
+            if value.dtype == torch.float32
+        ]
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         weights = [module._parameters[name] for module, name in self.places] if _casts else []
         if not weights or not torch.is_autocast_enabled(weights[0].device.type):  # type: ignore[union-attr]
-            return self._forward(*arguments, **options)
+            return self.forward(*arguments, **options)
         key = (self.block, torch.is_grad_enabled())
         if key not in _casts[-1]:
             dtype = torch.get_autocast_dtype(weights[0].device.type)  # type: ignore[union-attr]
             _casts[-1][key] = _cast(weights, dtype)  # type: ignore[arg-type]
         self._place(_casts[-1][key])
         try:
-            return self._forward(*arguments, **options)
+            return self.forward(*arguments, **options)
         finally:
             self._place(weights)
-
-    def _forward(self, *arguments: Any, **options: Any) -> Any:
-        if self.compiled is not None:
-            return self.compiled(*arguments, **options)
-        return type(self.block).forward(self.block, *arguments, **options)
 
     def _place(self, weights: Sequence[Tensor | None]) -> None:
         for (module, name), weight in zip(self.places, weights, strict=True):
