@@ -51,18 +51,17 @@ class ExplainedPass(NamedTuple):
 
 # torch.compile has no double backward, so everything between the map and the score stays eager.
 @torch.compiler.disable
-def explained_fusion(network: ALBEF, text: Tensor, pad: Tensor, image: Tensor, layer: int) -> ExplainedPass:
-    """The fusion pass of matching pairs in training: G is part of the graph, A and G can be differentiated.
+def explained_fusion(network: ALBEF, hidden: Tensor, pad: Tensor, image: Tensor, first: int) -> ExplainedPass:
+    """The later fusion layers on matching pairs in training: G is part of the graph, A and G can be differentiated.
 
     Args:
         network: encoders and matching head.
-        text: text embeddings [B, L, D].
+        hidden: what the fusion layers before ``first`` made of the texts [B, L, D].
         pad: [B, L] bool, True = padding.
         image: image tokens [B, 1 + N, vision width].
-        layer: layer (from 0, over all BERT layers) whose cross-attention is A.
+        first: fusion layer (from 0) whose cross-attention is A.
     """
-    hidden, attention = network.text_encoder.fuse(text, pad, image, keep=layer)
-    assert attention is not None
+    hidden, attention = network.text_encoder.explain(hidden, pad, image, first)
     logits = network.match(hidden)
     (gradient,) = torch.autograd.grad(logits[:, 1].sum(), attention, create_graph=True)
     return ExplainedPass(hidden, logits, attention, gradient)
@@ -92,14 +91,14 @@ def explain_matching(network: ALBEF, expressions: Expressions, layer: int) -> di
         [I, 1 + N, vision width].
     """
     images, image_index, text_ids, text_pad = expressions
+    text = network.text_encoder
+    first = layer - text.fusion_layer
     with torch.no_grad():
         image_embeds = network.visual_encoder(images)
-        text_embeds = network.text_encoder.text(text_ids, text_pad)
+        hidden = text.text(text_ids, text_pad)
+        hidden = text.fuse(hidden, text_pad, image_embeds, image_index, slice(first))
     with torch.enable_grad():
-        fusion, attention = network.text_encoder.fuse(
-            text_embeds, text_pad, image_embeds, index=image_index, keep=layer, cut=True
-        )
-        assert attention is not None
+        fusion, attention = text.explain(hidden, text_pad, image_embeds, first, image_index, cut=True)
         logits = network.match(fusion)
         (gradient,) = torch.autograd.grad(logits[:, 1].sum(), attention)
     attention = attention.detach()

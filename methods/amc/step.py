@@ -98,15 +98,29 @@ UNDRAWN = Draws()  # a training's steps: everything is drawn
 
 
 class Encoded(NamedTuple):
-    """Image tokens, text embeddings and unit contrastive features; ``_m``: of the momentum model."""
+    """Image tokens, embeddings of the texts and of the masked texts, and unit contrastive features; ``_m``: of the
+    momentum model."""
 
     image_embeds: Tensor
     text_embeds: Tensor
+    masked_embeds: Tensor
     image_feat: Tensor
     text_feat: Tensor
     image_embeds_m: Tensor
+    masked_embeds_m: Tensor
     image_feat_m: Tensor
     text_feat_m: Tensor
+
+
+class Fused(NamedTuple):
+    """Fused texts [B, L, D]: every text with another image, every image with another text, every text's masked words
+    with its image; and of the matching pairs the map that explains them, or, without consistency, only the text."""
+
+    other_image: Tensor
+    other_text: Tensor
+    masked: Tensor
+    matching: Tensor
+    explained: ExplainedPass | None
 
 
 def training_losses(
@@ -137,44 +151,39 @@ def training_losses(
     if len(pairs.image) < 2:
         raise UserError("AMC needs at least two pairs per process and step; set recipe.batch_size=2 or more")
     network.clamp_temperature()
-    encoded = encode(network, pairs, config.momentum)
+    words = config.words
+    ids, labels = draws.masked_words or losses.mask_words(
+        pairs.ids, words.vocab_size, words.pad_id, words.cls_id, words.mask_id
+    )
+    encoded = encode(network, pairs, ids, config.momentum)
     _keep(trace, **encoded._asdict())
     ita = itc(network, encoded, alpha)
     _keep(trace, sim_i2t=ita.sim_i2t, sim_t2i=ita.sim_t2i)
-    explained = None
-    if config.consistency is None:
-        fusion, _ = network.text_encoder.fuse(encoded.text_embeds, pairs.pad, encoded.image_embeds)
-        logits = network.match(fusion)
-    else:
-        explained = explained_fusion(
-            network, encoded.text_embeds, pairs.pad, encoded.image_embeds, config.consistency.layer
-        )
-        fusion, logits = explained.hidden, explained.logits
-    _keep(trace, fusion_pos=fusion)
     negatives = draws.negatives or losses.draw_negatives(ita.sim_i2t, ita.sim_t2i)
-    matching = itm(network, encoded, pairs.pad, logits, negatives, trace)
-    words = mlm(network, config, encoded, pairs, draws.masked_words, alpha, trace)
-    terms = {"mlm": words, "ita": ita.loss, "itm": matching}
-    total = words + ita.loss + matching
-    if config.consistency is not None and explained is not None:
+    fused = fuse(network, config.consistency, encoded, pairs.pad, negatives)
+    matching = itm(network, fused, trace)
+    word = mlm(network, config, encoded, pairs.pad, fused.masked, labels, alpha, trace)
+    terms = {"mlm": word, "ita": ita.loss, "itm": matching}
+    total = word + ita.loss + matching
+    if config.consistency is not None and fused.explained is not None:
         grid = network.visual_encoder.grid(pairs.image)
-        terms |= consistency(config.consistency, explained, pairs, grid, draws.selected, trace)
+        terms |= consistency(config.consistency, fused.explained, pairs, grid, draws.selected, trace)
         total = total + terms["gcam_masked"]
     return terms | {"total": total}
 
 
-def encode(network: ALBEF, pairs: Pairs, momentum: float) -> Encoded:
-    """Both encoders and, after its update, the momentum model's."""
+def encode(network: ALBEF, pairs: Pairs, masked_ids: Tensor, momentum: float) -> Encoded:
+    """Both encoders and, after its update, the momentum model's; words and masked words [B, L] in one pass."""
+    ids, pad = torch.cat([pairs.ids, masked_ids]), pairs.pad.repeat(2, 1)
     image_embeds = network.visual_encoder(pairs.image)
-    text_embeds = network.text_encoder.text(pairs.ids, pairs.pad)
+    text_embeds, masked_embeds = network.text_encoder.text(ids, pad).chunk(2)
     features = network.image_feature(image_embeds), network.text_feature(text_embeds)
     with torch.no_grad():
         network.update_momentum(momentum)
         image_embeds_m = network.visual_encoder_m(pairs.image)
-        image_feat_m = network.image_feature(image_embeds_m, momentum=True)
-        text_embeds_m = network.text_encoder_m.text(pairs.ids, pairs.pad)
-        text_feat_m = network.text_feature(text_embeds_m, momentum=True)
-    return Encoded(image_embeds, text_embeds, *features, image_embeds_m, image_feat_m, text_feat_m)
+        text_embeds_m, masked_embeds_m = network.text_encoder_m.text(ids, pad).chunk(2)
+        features_m = network.image_feature(image_embeds_m, True), network.text_feature(text_embeds_m, True)
+    return Encoded(image_embeds, text_embeds, masked_embeds, *features, image_embeds_m, masked_embeds_m, *features_m)
 
 
 def itc(network: ALBEF, encoded: Encoded, alpha: Tensor) -> losses.Contrastive:
@@ -193,46 +202,64 @@ def itc(network: ALBEF, encoded: Encoded, alpha: Tensor) -> losses.Contrastive:
     return ita
 
 
-def itm(
+def fuse(
     network: ALBEF,
+    config: ConsistencyConfig | None,
     encoded: Encoded,
     pad: Tensor,
-    logits: Tensor,
     negatives: tuple[Tensor, Tensor],
-    trace: Trace | None = None,
-) -> Tensor:
-    """Image-text matching: the pairs' logits [B, 2] against those of every text with another image and every image
-    with another text."""
+) -> Fused:
+    """All texts of the step through the fusion layers in one pass, but for those layers that are explained.
+
+    Args:
+        network: the model.
+        config: names the explained layer; None: nothing is explained.
+        encoded: of :func:`encode`.
+        pad: [B, L] bool, True = padding.
+        negatives: an image for each text, a text for each image [B].
+    """
+    encoder, image, count = network.text_encoder, encoded.image_embeds, len(pad)
     images, texts = negatives
-    same = torch.arange(len(pad), device=pad.device)
-    fusion, _ = network.text_encoder.fuse(
-        torch.cat([encoded.text_embeds, encoded.text_embeds[texts]]),
-        torch.cat([pad, pad[texts]]),
-        encoded.image_embeds,
-        index=torch.cat([images, same]),
-    )
-    all_logits = torch.cat([logits, network.match(fusion)])
-    _keep(trace, fusion_neg=fusion, itm_logits=all_logits)
-    return losses.matching(all_logits)
+    hidden = torch.cat([encoded.text_embeds, encoded.text_embeds[texts], encoded.masked_embeds, encoded.text_embeds])
+    pad = torch.cat([pad, pad[texts], pad, pad])
+    first = 0 if config is None else config.layer - encoder.fusion_layer
+    hidden = encoder.fuse(hidden, pad, image, images, slice(first))
+    if config is None:
+        matching, *rest = encoder.fuse(hidden, pad, image, images).chunk(4)
+        explained = None
+    else:
+        explained = explained_fusion(network, hidden[:count], pad[:count], image, first)
+        matching = explained.hidden
+        rest = list(encoder.fuse(hidden[count:], pad[count:], image, images, slice(first, None)).chunk(3))
+    other_text, masked, other_image = rest
+    return Fused(other_image, other_text, masked, matching, explained)
+
+
+def itm(network: ALBEF, fused: Fused, trace: Trace | None = None) -> Tensor:
+    """Image-text matching: the pairs against those of every text with another image and every image with another
+    text."""
+    logits = network.match(fused.matching) if fused.explained is None else fused.explained.logits
+    others = torch.cat([fused.other_image, fused.other_text])
+    logits = torch.cat([logits, network.match(others)])
+    _keep(trace, fusion_pos=fused.matching, fusion_neg=others, itm_logits=logits)
+    return losses.matching(logits)
 
 
 def mlm(
     network: ALBEF,
     config: StepConfig,
     encoded: Encoded,
-    pairs: Pairs,
-    masked_words: tuple[Tensor, Tensor] | None,
+    pad: Tensor,
+    fused: Tensor,
+    labels: Tensor,
     alpha: Tensor,
     trace: Trace | None = None,
 ) -> Tensor:
-    """Masked words, told by the words and the image around them."""
-    words = config.words
-    ids, labels = masked_words or losses.mask_words(
-        pairs.ids, words.vocab_size, words.pad_id, words.cls_id, words.mask_id
-    )
-    logits = network.text_encoder.masked_words(ids, pairs.pad, encoded.image_embeds)
+    """Masked words, told by the words and the image around them: fused texts [B, L, D], labels [B, L]."""
+    logits = network.text_encoder.word_logits(fused)
     with torch.no_grad():
-        logits_m = network.text_encoder_m.masked_words(ids, pairs.pad, encoded.image_embeds_m)
+        fused_m = network.text_encoder_m.fuse(encoded.masked_embeds_m, pad, encoded.image_embeds_m)
+        logits_m = network.text_encoder_m.word_logits(fused_m)
     _keep(trace, mlm_logits=logits, mlm_logits_m=logits_m)
     return losses.masked_language(logits, logits_m, labels, alpha, config.mlm_distill_axis)
 

@@ -1,14 +1,10 @@
 """ALBEF's text encoder: BERT split into text layers and fusion layers, which also attend to the image.
 
 Module names are those of the official checkpoints. B texts, I images, L text positions, N patches, D text width.
-
-Attention that lies between the kept cross-attention map A and the matching score is differentiated twice by the AMC
-loss; it is computed explicitly, the rest by the fused kernels.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgbench.methods.amc.bert import BERT_EPS, Layer
 from vgbench.methods.amc.vision import INIT_STD
-
-BERT_EPS = 1e-12
 
 
 @dataclass(frozen=True)
@@ -51,122 +46,6 @@ class TextConfig:
     pad_id: int = 0
     dropout: float = 0.1
     init_std: float = INIT_STD
-
-
-class _Projections(nn.Module):
-    """Query, key and value projections of BERT's attention; keys and values may come from tokens of other width."""
-
-    def __init__(self, width: int, source_width: int) -> None:
-        super().__init__()
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(source_width, width)
-        self.value = nn.Linear(source_width, width)
-
-
-class _Residual(nn.Module):
-    """Dense layer, dropout, addition to the input, LayerNorm: the end of each of BERT's sublayers."""
-
-    def __init__(self, source_width: int, width: int, dropout: float) -> None:
-        super().__init__()
-        self.dense = nn.Linear(source_width, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=BERT_EPS)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, update: Tensor, hidden: Tensor) -> Tensor:
-        return self.LayerNorm(hidden + self.dropout(self.dense(update)))
-
-
-class Attention(nn.Module):
-    """BERT's attention sublayer ``LN(h + Wo Attn(h, s))``, self- or cross-attention.
-
-    Args:
-        width: width D of the queries.
-        heads: heads.
-        source_width: width of the keys' and values' tokens.
-        dropout: on the probabilities and on the output.
-    """
-
-    def __init__(self, width: int, heads: int, source_width: int, dropout: float) -> None:
-        super().__init__()
-        self.self = _Projections(width, source_width)
-        self.output = _Residual(width, width, dropout)
-        self.heads = heads
-        self.dropout = dropout
-
-    def forward(
-        self,
-        hidden: Tensor,
-        source: Tensor,
-        pad: Tensor | None = None,
-        index: Tensor | None = None,
-        explicit: bool = False,
-        cut: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """
-        Args:
-            hidden: queries [B, L, D].
-            source: tokens of the keys and values [S, M, D'].
-            pad: [S, M] bool, True = not attended to.
-            index: [B] int64, the row of ``source`` that each query row attends to; None: S = B, row by row.
-            explicit: softmax in plain operations and float32, which can be differentiated twice.
-            cut: detach the probabilities from what they come from (explicit only).
-
-        Returns:
-            hidden [B, L, D] and, if ``explicit``, the probabilities before dropout [B, heads, L, M] float32.
-        """
-        query = self.self.query(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        key, value = (layer(source) for layer in (self.self.key, self.self.value))
-        if index is not None:
-            key, value = key[index], value[index]
-        key, value = (tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2) for tensor in (key, value))
-        visible = None if pad is None else ~pad[:, None, None, :]
-        dropout = self.dropout if self.training else 0.0
-        probabilities = None
-        if explicit:
-            with torch.autocast(hidden.device.type, enabled=False):
-                scores = query.float() @ key.float().transpose(-2, -1) / math.sqrt(query.shape[-1])
-                if visible is not None:
-                    scores = scores.masked_fill(~visible, -10000.0)
-                probabilities = scores.softmax(-1)
-                if cut:
-                    # not a leaf itself: torch's module tracker (FLOP counting) takes no leaf as a module's output
-                    probabilities = probabilities.detach().requires_grad_().clone()
-                context = F.dropout(probabilities, dropout, self.training) @ value.float()
-        else:
-            context = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
-        return self.output(context.transpose(1, 2).flatten(2), hidden), probabilities
-
-
-class _Intermediate(nn.Module):
-    def __init__(self, width: int, ffn: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, ffn)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return F.gelu(self.dense(hidden))
-
-
-class Layer(nn.Module):
-    """Post-norm BERT layer; a fusion layer has cross-attention to the image between its two sublayers."""
-
-    def __init__(self, width: int, heads: int, ffn: int, dropout: float, vision_width: int | None) -> None:
-        super().__init__()
-        self.attention = Attention(width, heads, width, dropout)
-        if vision_width is not None:
-            self.crossattention = Attention(width, heads, vision_width, dropout)
-        self.intermediate = _Intermediate(width, ffn)
-        self.output = _Residual(ffn, width, dropout)
-
-    def feed_forward(self, hidden: Tensor) -> Tensor:
-        return self.output(self.intermediate(hidden), hidden)
-
-    def forward(self, hidden: Tensor, pad: Tensor, image: Tensor | None = None, index: Tensor | None = None) -> Tensor:
-        """The whole layer: text [B, L, D], padding [B, L], and for a fusion layer the image tokens (and the image of
-        each text)."""
-        hidden, _ = self.attention(hidden, hidden, pad)
-        if image is not None:
-            hidden, _ = self.crossattention(hidden, image, index=index)
-        return self.feed_forward(hidden)
 
 
 class _Embeddings(nn.Module):
@@ -266,44 +145,46 @@ class TextEncoder(nn.Module):
         return hidden
 
     def fuse(
-        self,
-        hidden: Tensor,
-        pad: Tensor,
-        image: Tensor,
-        index: Tensor | None = None,
-        keep: int | None = None,
-        cut: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """The fusion layers.
+        self, hidden: Tensor, pad: Tensor, image: Tensor, index: Tensor | None = None, layers: slice = slice(None)
+    ) -> Tensor:
+        """The fusion layers, or some of them.
 
         Args:
-            hidden: text embeddings [B, L, D].
+            hidden: text embeddings [B, L, D], or what earlier fusion layers made of them.
             pad: [B, L] bool, True = padding.
             image: image tokens [I, 1 + N, vision width].
-            index: [B] int64, the image of each text; None: I = B, row by row.
-            keep: number of the layer (counted over all layers) whose cross-attention map A is returned, with every
-                later operation twice differentiable.
+            index: [n] int64, the images of the last n texts; those before are with the images in turn (see
+                :class:`Attention`). None: all are.
+            layers: of the fusion layers, counted from the first of them.
+
+        Returns:
+            [B, L, D].
+        """
+        layer: Any
+        for layer in self.bert.encoder.layer[self.fusion_layer :][layers]:
+            hidden = layer(hidden, pad, image, index)
+        return hidden
+
+    def explain(
+        self, hidden: Tensor, pad: Tensor, image: Tensor, first: int, index: Tensor | None = None, cut: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The fusion layers from ``first`` (counted as for :meth:`fuse`) on, whose map A is twice differentiable.
+
+        Args:
+            hidden, pad, image, index: as for :meth:`fuse`.
+            first: the layer whose cross-attention map is A; every later operation is twice differentiable.
             cut: gradients reach A, but do not go through it.
 
         Returns:
-            hidden [B, L, D] and A [B, heads, L, 1 + N] float32 before dropout, or None.
+            hidden [B, L, D] and A [B, heads, L, 1 + N] float32 before dropout.
         """
-        explained = None
-        for number in range(self.fusion_layer, len(self.bert.encoder.layer)):
-            layer: Any = self.bert.encoder.layer[number]
-            if keep is None or number < keep:
-                hidden = layer(hidden, pad, image, index)
-                continue
-            hidden, _ = layer.attention(hidden, hidden, pad, explicit=number != keep)
-            hidden, probabilities = layer.crossattention(
-                hidden, image, index=index, explicit=True, cut=cut and number == keep
-            )
-            if number == keep:
-                explained = probabilities
-            hidden = layer.feed_forward(hidden)
-        return hidden, explained
+        maps = []
+        layer: Any
+        for number, layer in enumerate(self.bert.encoder.layer[self.fusion_layer + first :]):
+            hidden, probabilities = layer.explained(hidden, pad, image, index, number == 0, cut and number == 0)
+            maps.append(probabilities)
+        return hidden, maps[0]
 
-    def masked_words(self, ids: Tensor, pad: Tensor, image: Tensor) -> Tensor:
-        """MLM logits [B, L, vocabulary] of partly masked ids over the image tokens [B, 1 + N, vision width]."""
-        hidden, _ = self.fuse(self.text(ids, pad), pad, image)
+    def word_logits(self, hidden: Tensor) -> Tensor:
+        """MLM logits [B, L, vocabulary] of fused texts [B, L, D]."""
         return self.cls.predictions(hidden, self.bert.embeddings.word_embeddings.weight)

@@ -15,7 +15,7 @@ from vgbench.method import GroundingMethod
 from vgbench.training.setup import build_method
 
 # method -> number of compiled graphs of a training step of its small preset, however many layers a stack has
-GRAPHS = {"alvg": 2, "simvg": 5, "resvg": 6, "vglaw": 4, "amc": 7}
+GRAPHS = {"alvg": 2, "simvg": 5, "resvg": 6, "vglaw": 4, "amc": 6}
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vgbench.layers.blocks import BlockCall
 
-__all__ = ["cast_weights_once", "one_cast_per_step"]
+__all__ = ["cast_weights_once", "one_cast_per_step", "step_weights"]
 
 Casts = dict[tuple[nn.Module, bool], list[Tensor]]
 
@@ -29,8 +29,8 @@ def cast_weights_once(blocks: Iterable[nn.Module]) -> int:
     The weights are those of its linear layers (what autocast casts of them). In place; to be called after the blocks
     were compiled. The parameters themselves stay what optimisers, state dicts and hooks see. Numbers are those of
     autocast to the bit: gradients of several calls of a block are added in the lower precision, as autocast's cache
-    has it. (Where parts of a block are also called apart, autocast casts for them, and the two gradients are added in
-    float32.) Returns the number of blocks.
+    has it. Where parts of a block are called apart, :func:`step_weights` gives them the same weights. Returns the
+    number of blocks.
     """
     count = 0
     for block in blocks:
@@ -49,6 +49,13 @@ def one_cast_per_step() -> Iterator[None]:
         _casts.pop()
 
 
+def step_weights(block: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Around calls of parts of a block that :func:`cast_weights_once` may have been told of: the weights that the block
+    itself would use in this step."""
+    call = block._compiled_call_impl or vars(block).get("forward")
+    return call.weights() if isinstance(call, _WithCasts) else contextlib.nullcontext()
+
+
 class _WithCasts(BlockCall):
     """Runs on weights of the running step; ``places`` are where the block has them."""
 
@@ -63,16 +70,23 @@ class _WithCasts(BlockCall):
         ]
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
+        with self.weights():
+            return self.forward(*arguments, **options)
+
+    @contextlib.contextmanager
+    def weights(self) -> Iterator[None]:
+        """The block has this step's weights inside; its parameters where nothing is cast."""
         weights = [module._parameters[name] for module, name in self.places] if _casts else []
         if not weights or not torch.is_autocast_enabled(weights[0].device.type):  # type: ignore[union-attr]
-            return self.forward(*arguments, **options)
+            yield
+            return
         key = (self.block, torch.is_grad_enabled())
         if key not in _casts[-1]:
             dtype = torch.get_autocast_dtype(weights[0].device.type)  # type: ignore[union-attr]
             _casts[-1][key] = _cast(weights, dtype)  # type: ignore[arg-type]
         self._place(_casts[-1][key])
         try:
-            return self.forward(*arguments, **options)
+            yield
         finally:
             self._place(weights)
 

@@ -45,8 +45,9 @@ def _filled(size: int) -> int:
 def _relative_rows(table: Tensor, size: int) -> Tensor:
     """Rows of the table by (query position, key position): [2n-1, d] -> [n, m, d], row ``q - k + n - 1``; keys beyond
     the n that there are (m is n filled up to a multiple of 8) have zeros."""
-    position = torch.arange(size, device=table.device)
-    rows = fit_relative_positions(table, 2 * size - 1)[position[:, None] - position[None, :] + size - 1]
+    fitted = fit_relative_positions(table, 2 * size - 1)
+    # windows over the reversed table instead of look-ups by number, whose gradient is sorted
+    rows = fitted.flip(0).unfold(0, size, 1).flip(0).transpose(1, 2)
     return F.pad(rows, (0, 0, 0, _filled(size) - size))
 
 

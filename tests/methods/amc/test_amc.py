@@ -395,6 +395,25 @@ def test_reduced_precision_keeps_the_maps_in_float32() -> None:
         assert math.isclose(rough[name].item(), exact[name].item(), rel_tol=0.05), name
 
 
+@pytest.mark.parametrize("consistency", [True, False])
+def test_all_texts_of_a_step_go_through_a_layer_at_once(consistency: bool) -> None:
+    """4 pairs: 4 texts and 4 masked texts; fused are 4 matching, 2 x 4 that do not match, 4 masked. Layer 3 explains."""
+    method = tiny(mask_consistency=consistency, gradcam_layer=3, text_layers=5)
+    rows: dict[str, list[int]] = {}
+    for name, module in method.network.named_modules():
+        if name.endswith("output.dense") and "attention" not in name:
+            module.register_forward_hook(
+                lambda _module, _inputs, output, name=name: rows.setdefault(name, []).append(len(output))
+            )
+    method(tiny_batch())["total"].backward()
+    split = [[4, 12]] if consistency else [[16]]
+    students = [[8], [8], [16], *split * 2]
+    layers = {f"text_encoder.bert.encoder.layer.{number}.output.dense": row for number, row in enumerate(students)}
+    momentum = {name.replace("text_encoder", "text_encoder_m"): [8] for name in list(layers)[:2]}
+    momentum |= {name.replace("text_encoder", "text_encoder_m"): [4] for name in list(layers)[2:]}
+    assert rows == layers | momentum
+
+
 def test_batch_too_large_for_the_queue_or_too_small_for_negatives() -> None:
     with pytest.raises(UserError, match="queue_size"):
         tiny(queue_size=3)(tiny_batch())
