@@ -51,11 +51,12 @@ def _relative_rows(table: Tensor, size: int) -> Tensor:
     return F.pad(rows, (0, 0, 0, _filled(size) - size))
 
 
-def _key_positions(height: int, width: int, like: Tensor) -> Tensor:
-    """One-hot row and column of every key of a grid, each filled up with zeros: [height * width, m_h + m_w]."""
-    rows = torch.eye(height, _filled(height), dtype=like.dtype, device=like.device).repeat_interleave(width, 0)
-    columns = torch.eye(width, _filled(width), dtype=like.dtype, device=like.device).repeat(height, 1)
-    return torch.cat([rows, columns], dim=1)
+def _key_positions(height: int, width: int, dim: int) -> Tensor:
+    """One-hot row and column of every key of a grid, filled up with zeros as far as attention wants for heads of
+    ``dim`` components: [height * width, more]."""
+    rows = torch.eye(height, _filled(height)).repeat_interleave(width, 0)
+    columns = torch.eye(width, _filled(width)).repeat(height, 1)
+    return F.pad(torch.cat([rows, columns], dim=1), (0, -dim % 8))  # fused kernels want multiples of 8
 
 
 class Attention(nn.Module):
@@ -74,6 +75,9 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
+        self.grid = (grid, grid)
+        self.places: Tensor  # of the keys of such a grid, the same in every step
+        self.register_buffer("places", _key_positions(grid, grid, dim // heads), persistent=False)
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid - 1, dim // heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid - 1, dim // heads))
 
@@ -93,11 +97,12 @@ class Attention(nn.Module):
         row_scores = torch.einsum("gnyxd,ykd->gnyxk", on_grid, _relative_rows(self.rel_pos_h, height))
         column_scores = torch.einsum("gnyxd,xkd->gnyxk", on_grid, _relative_rows(self.rel_pos_w, width))
         scores = torch.cat([row_scores, column_scores], dim=-1).flatten(2, 3)
-        more = scores.shape[-1] + -dim % 8  # fused kernels want multiples of 8
-        fill = more - scores.shape[-1]
-        q = torch.cat([q * dim**-0.5, F.pad(scores, (0, fill)).to(q.dtype)], dim=-1)
-        places = F.pad(_key_positions(height, width, k), (0, fill))
-        k = torch.cat([k, places.expand(grids, self.heads, -1, -1)], dim=-1)
+        places = self.places
+        if (height, width) != self.grid:
+            places = _key_positions(height, width, dim).to(k.device)
+        more = places.shape[-1]
+        q = torch.cat([q * dim**-0.5, F.pad(scores, (0, more - scores.shape[-1])).to(q.dtype)], dim=-1)
+        k = torch.cat([k, places.to(k.dtype).expand(grids, self.heads, -1, -1)], dim=-1)
         out = F.scaled_dot_product_attention(q, k, F.pad(v, (0, more)), scale=1.0)[..., :dim]
         return self.proj(out.transpose(1, 2).reshape(grids, height, width, -1))
 

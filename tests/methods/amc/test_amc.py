@@ -397,7 +397,7 @@ def test_reduced_precision_keeps_the_maps_in_float32() -> None:
 
 @pytest.mark.parametrize("consistency", [True, False])
 def test_all_texts_of_a_step_go_through_a_layer_at_once(consistency: bool) -> None:
-    """4 pairs: 4 texts and 4 masked texts; fused are 4 matching, 2 x 4 that do not match, 4 masked. Layer 3 explains."""
+    """Of 4 pairs: 4 texts, 4 masked; fused: 4 matching, 2 x 4 that do not match, 4 masked. Layer 3 explains."""
     method = tiny(mask_consistency=consistency, gradcam_layer=3, text_layers=5)
     rows: dict[str, list[int]] = {}
     for name, module in method.network.named_modules():
