@@ -91,7 +91,8 @@ class Attention(nn.Module):
             [G, h, w, C].
         """
         grids, height, width, _ = qkv.shape
-        q, k, v = qkv.view(grids, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        # parted before heads come first: their gradients are then joined in the order of the projection, in one copy
+        q, k, v = (x.transpose(1, 2) for x in qkv.view(grids, height * width, 3, self.heads, -1).unbind(2))
         dim = q.shape[-1]
         on_grid = q.unflatten(2, (height, width))
         row_scores = torch.einsum("gnyxd,ykd->gnyxk", on_grid, _relative_rows(self.rel_pos_h, height))
@@ -113,7 +114,8 @@ def _to_windows(x: Tensor, size: int) -> tuple[Tensor, tuple[int, int]]:
     Zeros fill up the right and the bottom; they take part in the attention like any other token.
     """
     batch, height, width, channels = x.shape
-    x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
+    if height % size or width % size:
+        x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
     rows, columns = x.shape[1] // size, x.shape[2] // size
     x = x.view(batch, rows, size, columns, size, channels).transpose(2, 3)
     return x.reshape(batch, rows * columns, size, size, channels), (rows * size, columns * size)
