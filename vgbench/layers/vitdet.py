@@ -42,21 +42,21 @@ def _filled(size: int) -> int:
     return size + -size % 8
 
 
-def _relative_rows(table: Tensor, size: int) -> Tensor:
-    """Rows of the table by (query position, key position): [2n-1, d] -> [n, m, d], row ``q - k + n - 1``; keys beyond
-    the n that there are (m is n filled up to a multiple of 8) have zeros."""
+def _relative_rows(table: Tensor, size: int, keys: int) -> Tensor:
+    """Rows of the table by (query position, key position): [2n-1, d] -> [n, keys, d], row ``q - k + n - 1``; keys
+    beyond the n that there are have zeros."""
     fitted = fit_relative_positions(table, 2 * size - 1)
     # windows over the reversed table instead of look-ups by number, whose gradient is sorted
     rows = fitted.flip(0).unfold(0, size, 1).flip(0).transpose(1, 2)
-    return F.pad(rows, (0, 0, 0, _filled(size) - size))
+    return F.pad(rows, (0, 0, 0, keys - size))
 
 
-def _key_positions(height: int, width: int, dim: int) -> Tensor:
-    """One-hot row and column of every key of a grid, filled up with zeros as far as attention wants for heads of
-    ``dim`` components: [height * width, more]."""
-    rows = torch.eye(height, _filled(height)).repeat_interleave(width, 0)
-    columns = torch.eye(width, _filled(width)).repeat(height, 1)
-    return F.pad(torch.cat([rows, columns], dim=1), (0, -dim % 8))  # fused kernels want multiples of 8
+def _key_positions(grid: tuple[int, int], filled: tuple[int, int], like: Tensor) -> Tensor:
+    """One-hot row and column of every key of a grid, each filled up with zeros: [h * w, sum of ``filled``]."""
+    (height, width), (rows, columns) = grid, filled
+    row = torch.eye(height, rows, dtype=like.dtype, device=like.device).repeat_interleave(width, 0)
+    column = torch.eye(width, columns, dtype=like.dtype, device=like.device).repeat(height, 1)
+    return torch.cat([row, column], dim=1)
 
 
 class Attention(nn.Module):
@@ -75,9 +75,6 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        self.grid = (grid, grid)
-        self.places: Tensor  # of the keys of such a grid, the same in every step
-        self.register_buffer("places", _key_positions(grid, grid, dim // heads), persistent=False)
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid - 1, dim // heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid - 1, dim // heads))
 
@@ -95,16 +92,14 @@ class Attention(nn.Module):
         q, k, v = (x.transpose(1, 2) for x in qkv.view(grids, height * width, 3, self.heads, -1).unbind(2))
         dim = q.shape[-1]
         on_grid = q.unflatten(2, (height, width))
-        row_scores = torch.einsum("gnyxd,ykd->gnyxk", on_grid, _relative_rows(self.rel_pos_h, height))
-        column_scores = torch.einsum("gnyxd,xkd->gnyxk", on_grid, _relative_rows(self.rel_pos_w, width))
+        rows, columns = _filled(height), _filled(width) + -dim % 8  # fused kernels want multiples of 8
+        row_scores = torch.einsum("gnyxd,ykd->gnyxk", on_grid, _relative_rows(self.rel_pos_h, height, rows))
+        column_scores = torch.einsum("gnyxd,xkd->gnyxk", on_grid, _relative_rows(self.rel_pos_w, width, columns))
         scores = torch.cat([row_scores, column_scores], dim=-1).flatten(2, 3)
-        places = self.places
-        if (height, width) != self.grid:
-            places = _key_positions(height, width, dim).to(k.device)
-        more = places.shape[-1]
-        q = torch.cat([q * dim**-0.5, F.pad(scores, (0, more - scores.shape[-1])).to(q.dtype)], dim=-1)
-        k = torch.cat([k, places.to(k.dtype).expand(grids, self.heads, -1, -1)], dim=-1)
-        out = F.scaled_dot_product_attention(q, k, F.pad(v, (0, more)), scale=1.0)[..., :dim]
+        q = torch.cat([q * dim**-0.5, scores.to(q.dtype)], dim=-1)
+        places = _key_positions((height, width), (rows, columns), k)
+        k = torch.cat([k, places.expand(grids, self.heads, -1, -1)], dim=-1)
+        out = F.scaled_dot_product_attention(q, k, F.pad(v, (0, rows + columns)), scale=1.0)[..., :dim]
         return self.proj(out.transpose(1, 2).reshape(grids, height, width, -1))
 
 
@@ -114,7 +109,7 @@ def _to_windows(x: Tensor, size: int) -> tuple[Tensor, tuple[int, int]]:
     Zeros fill up the right and the bottom; they take part in the attention like any other token.
     """
     batch, height, width, channels = x.shape
-    if height % size or width % size:
+    if height % size or width % size:  # filling up by nothing would be a copy
         x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
     rows, columns = x.shape[1] // size, x.shape[2] // size
     x = x.view(batch, rows, size, columns, size, channels).transpose(2, 3)
